@@ -75,6 +75,15 @@ def test_stages_are_chosen_by_name_or_number():
 def test_imports_are_found_in_notebooks_and_modules():
     assert imported_modules("from .study import Run\nfrom llm_routing.sources import x\nimport llm_routing.store, os") == {"study", "sources", "store"}
 
+def test_an_edited_export_is_found(tmp_path, monkeypatch):
+    for name in ("settings.ini", "nbs"): (tmp_path / name).symlink_to(project_root() / name)
+    monkeypatch.chdir(tmp_path)
+    runner.export_notebooks()
+    assert runner.stale_exports() == []
+    with open("llm_routing/queries.py", "a") as f: f.write("x = 1\n")
+    Path("tests/test_01_queries.py").unlink()
+    assert runner.stale_exports() == ["llm_routing/queries.py", "tests/test_01_queries.py"]
+
 def test_two_runs_in_one_folder_are_refused(scratch):
     from filelock import FileLock
     run = open_run("mini")

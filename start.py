@@ -1,0 +1,47 @@
+"""Sets up a virtual environment in this checkout and runs the study or its tests, from nothing but Python 3.11.
+
+    python3 start.py mini     the whole study with the default profile
+    python3 start.py test     the tests
+"""
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+COMMANDS = {"mini": [[BIN / "llm-routing", "run", "--profile", "mini"]],
+            "test": [[BIN / "python", "-m", "pytest", "-q"]]}
+
+
+def set_up() -> None:
+    "Make the environment, unless the one that is here was made from the same files."
+    made_from = ("settings.ini", "setup.py", "constraints.txt")
+    stamp, wanted = VENV / "made-from", hashlib.sha256(b"".join((ROOT / f).read_bytes() for f in made_from)).hexdigest()
+    if stamp.is_file() and stamp.read_text() == wanted: return
+    print("setting up .venv (once; some minutes)", flush=True)
+    if not (BIN / "python").exists() and not (BIN / "python.exe").exists(): venv.create(VENV, with_pip=True)
+    pip = [BIN / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--constraint", ROOT / "constraints.txt", "--editable", f"{ROOT}[dev]"], check=True, cwd=ROOT)
+    stamp.write_text(wanted)
+
+
+def main() -> int:
+    if sys.version_info[:2] != (3, 11):
+        print(f"this is Python {sys.version.split()[0]}; the study is tested on Python 3.11: run `python3.11 start.py ...`")
+        return 2
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        print(__doc__)
+        return 2
+    try: set_up()
+    except subprocess.CalledProcessError as e:
+        print(f"the installation failed (see above): {' '.join(map(str, e.cmd))}")
+        return 1
+    commands = [[*command, *sys.argv[2:]] for command in COMMANDS[sys.argv[1]]]
+    return next((code for c in commands if (code := subprocess.run(c, cwd=ROOT).returncode)), 0)
+
+
+if __name__ == "__main__": sys.exit(main())
