@@ -9,7 +9,7 @@ __all__ = ['load_queries', 'split_sizes', 'find_duplicates']
 import pandas as pd
 
 from .sources import read_source
-from .study import Profile, Run, StudyError
+from .study import Profile, StudyError
 
 # %% ../nbs/01_queries.ipynb #e265a17f
 def load_queries(

@@ -26,7 +26,7 @@ from typing import Annotated, Optional
 import typer
 
 from .study import (
-    TABLES, Profile, Run, StudyError, atomic_write, digest, load_profile, profile_names, project_root)
+    TABLES, Run, StudyError, atomic_write, digest, load_profile, profile_names, project_root)
 
 # %% ../nbs/A_runner.ipynb #67ba888b
 @dataclass(frozen=True)

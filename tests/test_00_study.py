@@ -6,10 +6,9 @@
 __all__ = []
 
 # %% ../nbs/00_study.ipynb #6aec24c7
-import json
-import numpy as np, pandas as pd, pytest
+import pandas as pd, pytest
 from llm_routing.study import (
-    Profile, Run, StudyError, TableError, check_table, load_profile, matrix, profile_names, project_root, read_table,
+    Run, StudyError, TableError, check_table, load_profile, matrix, profile_names, project_root, read_table,
     set_key, write_table)
 
 # %% ../nbs/00_study.ipynb #0cbb3bfd

@@ -9,7 +9,7 @@ __all__ = []
 import pandas as pd, pytest
 from llm_routing.queries import find_duplicates, load_queries, split_sizes
 from llm_routing.sources import available
-from llm_routing.study import StudyError, load_profile
+from llm_routing.study import load_profile
 
 # %% ../nbs/01_queries.ipynb #09f1c2cf
 def test_duplicates_and_leaks_are_counted():

@@ -11,8 +11,8 @@ from pathlib import Path
 import nbformat, pytest
 from llm_routing import runner
 from llm_routing.runner import (
-    STAGE_NAMES, STAGES, Stage, chosen_stages, code_digest, foundation, imported_modules, notebook_faults, open_run, record, run_study, why_stale)
-from llm_routing.study import StudyError, project_root, read_table
+    STAGES, chosen_stages, imported_modules, notebook_faults, open_run, run_study, why_stale)
+from llm_routing.study import StudyError, project_root
 
 # %% ../nbs/A_runner.ipynb #6e18d3c6
 def command(*args, cwd=None):

@@ -6,8 +6,8 @@
 __all__ = []
 
 # %% ../nbs/B_sources.ipynb #eff746d3
-import functools, http.server, json, os, threading
-import numpy as np, pandas as pd, pytest
+import functools, http.server, os, threading
+import pandas as pd, pytest
 from llm_routing.sources import SOURCES, SourceError, available, fetch, read_routerdc, read_source, registry, split_validation
 from llm_routing.study import Source, check_table
 
