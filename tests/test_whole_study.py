@@ -1,0 +1,74 @@
+"The study as a whole: what one command gives, twice, and the numbers that must come out."
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from llm_routing.runner import STAGE_NAMES
+from llm_routing.study import TABLES, project_root
+
+ROOT = project_root()
+COLUMNS = ["dataset", "group", "system", "policy", "n", "accuracy", "ci_low", "ci_high", "latency_s", "usage"]
+
+
+def study(*args: str) -> subprocess.CompletedProcess:
+    "Run the console command's `run`, which must succeed."
+    return subprocess.run([sys.executable, "-m", "llm_routing.runner", "run", *args], cwd=ROOT, check=True, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def mini() -> Path:
+    "The default run, made if it is not there."
+    study("--profile", "mini")
+    return ROOT / "runs" / "mini"
+
+
+def test_a_second_run_skips_every_stage_within_15_seconds(mini):
+    began = time.perf_counter()
+    assert "everything is up to date" in study("--profile", "mini").stdout
+    assert time.perf_counter() - began < 15
+
+
+def test_another_run_gives_the_same_bytes(mini, tmp_path):
+    study("--profile", "mini", "--run-dir", str(tmp_path))
+    same = {t: (tmp_path / f"{t}.parquet").read_bytes() == (mini / f"{t}.parquet").read_bytes() for t in TABLES}
+    assert all(same.values()), same
+    figures = ROOT / "figures" / "mini"
+    for table in sorted((figures / "tables").glob("*.csv")):
+        assert (tmp_path / "figures" / "tables" / table.name).read_bytes() == table.read_bytes(), table.name
+
+
+def test_every_stage_leaves_its_executed_notebook_and_the_run_its_provenance(mini):
+    assert all((mini / f"{name}.ipynb").is_file() for name in STAGE_NAMES)
+    assert (mini / "provenance.json").is_file()
+
+
+@pytest.mark.parametrize("profile", ["mini", "public"])
+def test_the_committed_figures_and_tables_are_there(profile):
+    figures = ROOT / "figures" / profile
+    assert {p.suffix for p in figures.glob("accuracy.*")} >= {".pdf", ".svg", ".png"}
+    results = pd.read_csv(figures / "tables" / "main_results.csv")
+    assert list(results) == COLUMNS and set(results.group) == {"bound", "llm", "router"}
+    assert (results.ci_low <= results.accuracy).all() and (results.accuracy <= results.ci_high).all()
+    assert r"\begin{tabular}" in (figures / "tables" / "main_results.tex").read_text()
+
+
+def test_public_holds_the_published_numbers():
+    "RouterDC, Table 1, and the oracle over its test files."
+    results = pd.read_csv(ROOT / "figures" / "public" / "tables" / "main_results.csv").set_index(["dataset", "system"])
+    expected = {("gsm8k", "dolphin-2.9-llama3-8b"): (1319, 69.81), ("gsm8k", "MetaMath-Mistral-7B"): (1319, 69.63),
+                ("gsm8k", "oracle"): (1319, 83.32), ("mmlu", "Meta-Llama-3-8B"): (4213, 64.59), ("mmlu", "oracle"): (4213, 85.26)}
+    for row, (n, accuracy) in expected.items():
+        found = results.loc[[row]].iloc[0]
+        assert found.n == n and round(found.accuracy, 2) == accuracy, row
+
+
+@pytest.mark.skipif(not os.environ.get("LLM_ROUTING_DATA"), reason="needs the public files: set LLM_ROUTING_DATA")
+def test_public_gives_its_committed_tables():
+    study("--profile", "public")
+    changed = subprocess.run(["git", "diff", "--name-only", "--", "figures/public/tables"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert not changed
