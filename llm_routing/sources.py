@@ -122,6 +122,7 @@ def read_source(
     seed: int,  # the profile's seed
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the queries and the outcomes table
     "Queries and outcomes of a published source. Raises `SourceError`."
+    if source.kind == "released": import llm_routing.released  # noqa: F401 (registers its reader; it stands on this chapter)
     if source.kind not in SOURCES: raise SourceError(f"source.kind {source.kind!r} has no reader; there are {', '.join(sorted(SOURCES))}")
     return SOURCES[source.kind](source, seed)
 
