@@ -8,19 +8,19 @@ __all__ = ['ALL', 'POLICIES', 'NEEDS', 'BOUNDS', 'Outcomes', 'read_outcomes', 'S
            'oracle_fastest', 'oracle_cheapest', 'oracle_as_published', 'best_on_test', 'best_on_train', 'any_llm',
            'all_llms', 'upper_bound', 'rows_of', 'bound_rows', 'read_scores', 'missing_need', 'router_rows', 'select']
 
-# %% ../nbs/05_policies.ipynb #309cb257
+# %% ../nbs/05_policies.ipynb #e1d877c7
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from .study import Run, StudyError, matrix
 
-# %% ../nbs/05_policies.ipynb #c2881faf
+# %% ../nbs/05_policies.ipynb #ad263f06
 ALL = "all_llms"  # the pseudo-LLM of `outcomes`: one pooled vote over all responses
 
-# %% ../nbs/05_policies.ipynb #c2ef5cfd
+# %% ../nbs/05_policies.ipynb #073be070
 @dataclass(frozen=True)
 class Outcomes:
     "What each LLM's answer earned and cost. Arrays are (n_queries, n_llms)."
@@ -33,7 +33,7 @@ class Outcomes:
     pooled: np.ndarray | None = None  # (n_queries, 3) score, latency and cost of the vote over all responses
     rate: np.ndarray | None = None  # share of an LLM's samples that are right, or NaN
 
-# %% ../nbs/05_policies.ipynb #dcbda227
+# %% ../nbs/05_policies.ipynb #38bf86f3
 def read_outcomes(
     outcomes: pd.DataFrame,  # the table
     ids: list[str],  # the queries to take, in order
@@ -48,7 +48,7 @@ def read_outcomes(
     pooled = vote.set_index("query_id")[["score", "latency_s", "cost"]].reindex(ids).to_numpy(float) if len(vote) else None
     return Outcomes(list(ids), llms, score, latency, cost, answer, pooled, rate)
 
-# %% ../nbs/05_policies.ipynb #98b289e0
+# %% ../nbs/05_policies.ipynb #f5005021
 @dataclass(frozen=True)
 class Scores:
     "A router's view of the queries at hand, and what validation queries tell about the LLMs."
@@ -67,7 +67,7 @@ class Scores:
         "The best single LLM on validation."
         return int(self.earned.mean(0).argmax())
 
-# %% ../nbs/05_policies.ipynb #39bdee3d
+# %% ../nbs/05_policies.ipynb #b3c8adf7
 @dataclass(frozen=True)
 class Choice:
     "Whom a policy calls and whose answer it takes. Arrays are (n_queries, n_llms)."
@@ -75,7 +75,7 @@ class Choice:
     called: np.ndarray  # chances of being called
     vote: bool = False
 
-# %% ../nbs/05_policies.ipynb #cce1a0a2
+# %% ../nbs/05_policies.ipynb #dcb47fd4
 def pick(
     index: np.ndarray,  # (n_queries,) the chosen LLM
     n_llms: int,
@@ -84,7 +84,7 @@ def pick(
     one = np.eye(n_llms)[index]
     return Choice(one, one)
 
-# %% ../nbs/05_policies.ipynb #90561c84
+# %% ../nbs/05_policies.ipynb #7eca9ae8
 def draw(
     candidates: np.ndarray,  # (n_queries, n_llms) bool, or weights
 ) -> Choice:
@@ -92,7 +92,7 @@ def draw(
     share = candidates / candidates.sum(1, keepdims=True)
     return Choice(share, share)
 
-# %% ../nbs/05_policies.ipynb #31d39271
+# %% ../nbs/05_policies.ipynb #ded4e39b
 def voted_score(
     weight: np.ndarray,  # (n_queries, n_llms)
     truth: Outcomes,
@@ -109,7 +109,7 @@ def voted_score(
     alone = (weight > 0).sum(1) == 1
     return np.where(alone, (truth.score * (weight > 0)).sum(1), won)
 
-# %% ../nbs/05_policies.ipynb #e75dd613
+# %% ../nbs/05_policies.ipynb #00fc4ef0
 def settle(choice: Choice, truth: Outcomes) -> pd.DataFrame:
     "Rows of llms, score, latency_s and cost: what a choice earned on each query, and took."
     score = voted_score(choice.answer, truth) if choice.vote else (choice.answer * truth.score).sum(1)
@@ -119,11 +119,11 @@ def settle(choice: Choice, truth: Outcomes) -> pd.DataFrame:
     llms = [names[row > 0].tolist() if known else [] for row, known in zip(choice.called, sure)]
     return pd.DataFrame({"query_id": truth.ids, "llms": llms, "score": score.clip(0, 1), "latency_s": took[0], "cost": took[1]})
 
-# %% ../nbs/05_policies.ipynb #7bca23c2
+# %% ../nbs/05_policies.ipynb #40b70049
 POLICIES: dict[str, Callable[..., Choice]] = {}  # name -> function of (Scores, **params)
 NEEDS: dict[str, str] = {}  # name -> "price" or "answer", for policies that cannot do without
 
-# %% ../nbs/05_policies.ipynb #f05ee984
+# %% ../nbs/05_policies.ipynb #74554a03
 def policy(name: str, needs: str = "") -> Callable:
     "Enter a function of `Scores` in the registry of policies."
     def enter(f):
@@ -131,20 +131,20 @@ def policy(name: str, needs: str = "") -> Callable:
         return f
     return enter
 
-# %% ../nbs/05_policies.ipynb #1b233e79
+# %% ../nbs/05_policies.ipynb #97bb746e
 def apply_policy(name: str, scores: Scores, **params) -> Choice:
     "The choice of a policy. Raises `StudyError` for an unknown name or parameter."
     if name not in POLICIES: raise StudyError(f"no policy {name!r}; the policies are {', '.join(POLICIES)}")
     try: return POLICIES[name](scores, **params)
     except TypeError as e: raise StudyError(f"policy {name!r}: parameters {params}: {e}") from e
 
-# %% ../nbs/05_policies.ipynb #f527a73c
+# %% ../nbs/05_policies.ipynb #cafa15b8
 @policy("argmax")
 def argmax(s: Scores) -> Choice:
     "The most likely LLM; the first of equals."
     return pick(s.probability.argmax(1), len(s.llms))
 
-# %% ../nbs/05_policies.ipynb #cfe3efec
+# %% ../nbs/05_policies.ipynb #2efa703b
 @policy("random_top3")
 def random_top3(s: Scores, threshold: float = .6, k: int = 3) -> Choice:
     "ArgMax, or one of the `k` most likely LLMs where none is above `threshold` (Srivatsa et al. 2024, section 3)."
@@ -152,10 +152,10 @@ def random_top3(s: Scores, threshold: float = .6, k: int = 3) -> Choice:
     top = np.argsort(np.argsort(-p, 1, kind="stable"), 1) < k
     return draw(np.where(p.max(1, keepdims=True) <= threshold, top, np.eye(p.shape[1])[p.argmax(1)]))
 
-# %% ../nbs/05_policies.ipynb #aaa3441f
+# %% ../nbs/05_policies.ipynb #69bc1e45
 BOUNDS: dict[tuple[str, str], Callable[[Outcomes, "Known"], Choice | None]] = {}  # (system, policy) -> function
 
-# %% ../nbs/05_policies.ipynb #a7ac019a
+# %% ../nbs/05_policies.ipynb #1a056a9d
 @dataclass(frozen=True)
 class Known:
     "What bounds may use besides the outcomes of the test queries."
@@ -163,7 +163,7 @@ class Known:
     subject: np.ndarray | None = None  # (n_queries,) of the test queries
     cluster: np.ndarray | None = None  # (n_queries,) topic cluster of the test queries, fitted on train
 
-# %% ../nbs/05_policies.ipynb #6c57dfcc
+# %% ../nbs/05_policies.ipynb #7329b42c
 def bound(system: str, policy: str) -> Callable:
     "Enter a function of `Outcomes` and `Known` in the registry of bounds; it returns None where it cannot be computed."
     def enter(f):
@@ -171,18 +171,18 @@ def bound(system: str, policy: str) -> Callable:
         return f
     return enter
 
-# %% ../nbs/05_policies.ipynb #bc863b92
+# %% ../nbs/05_policies.ipynb #ddd3d897
 def least(price: np.ndarray, among: np.ndarray) -> np.ndarray:
     "The cheapest LLM of each row among those allowed; the first of equals, or the first allowed where prices are unknown."
     return np.where(among, np.nan_to_num(price, nan=0.), np.inf).argmin(1)
 
-# %% ../nbs/05_policies.ipynb #11313199
+# %% ../nbs/05_policies.ipynb #3c289523
 def right_ones(truth: Outcomes) -> np.ndarray:
     "Which LLMs earn the most on each query, (n_queries, n_llms) bool; all of them where that is nothing."
     return truth.score == truth.score.max(1, keepdims=True)
 
-# %% ../nbs/05_policies.ipynb #8b8a82de
-@bound("oracle", "fastest")
+# %% ../nbs/05_policies.ipynb #55b15b5e
+@bound("oracle", "")
 def oracle_fastest(truth: Outcomes, known: Known) -> Choice:
     "The fastest of the best LLMs of each query."
     return pick(least(truth.latency, right_ones(truth)), len(truth.llms))
@@ -197,8 +197,8 @@ def oracle_as_published(truth: Outcomes, known: Known) -> Choice:
     "The first of the best LLMs in the pool's order."
     return pick(right_ones(truth).argmax(1), len(truth.llms))
 
-# %% ../nbs/05_policies.ipynb #c26fab0d
-@bound("best_single", "test")
+# %% ../nbs/05_policies.ipynb #2754cb18
+@bound("best_single", "")
 def best_on_test(truth: Outcomes, known: Known) -> Choice:
     "The LLM that earns most on the test queries, for all of them."
     return pick(np.full(len(truth.ids), truth.score.mean(0).argmax()), len(truth.llms))
@@ -208,17 +208,17 @@ def best_on_train(truth: Outcomes, known: Known) -> Choice | None:
     "The LLM that earned most on train and validation queries."
     return None if known.earned is None else pick(np.full(len(truth.ids), known.earned.mean(0).argmax()), len(truth.llms))
 
-@bound("random", "expected")
+@bound("random", "")
 def any_llm(truth: Outcomes, known: Known) -> Choice:
     "Any LLM, all equally likely."
     return draw(np.ones(truth.score.shape))
 
-@bound(ALL, "vote")
+@bound(ALL, "")
 def all_llms(truth: Outcomes, known: Known) -> Choice:
     "All LLMs answer, and vote."
     return Choice(np.ones(truth.score.shape), np.ones(truth.score.shape), vote=True)
 
-# %% ../nbs/05_policies.ipynb #a2385def
+# %% ../nbs/05_policies.ipynb #0b7709b5
 def upper_bound(truth: Outcomes, s: Scores, as_published: bool = False) -> Choice:
     "The best LLM among those labelled right, the fastest of equals (as published: the first)."
     labelled = s.predicted.astype(bool)
@@ -230,15 +230,15 @@ def upper_bound(truth: Outcomes, s: Scores, as_published: bool = False) -> Choic
     best |= ~labelled.any(1, keepdims=True) & (np.eye(len(s.llms))[s.probability.argmax(1)] > 0)
     return pick(least(truth.latency, best), len(s.llms))
 
-# %% ../nbs/05_policies.ipynb #fc71f0ac
+# %% ../nbs/05_policies.ipynb #1ef8d4b6
 def rows_of(choice: Choice, truth: Outcomes, group: str, system: str, policy: str, seed: int = 0) -> pd.DataFrame:
     "The rows of `selections` of one system."
     return settle(choice, truth).assign(group=group, system=system, policy=policy, seed=seed)
 
-# %% ../nbs/05_policies.ipynb #ab19c44e
+# %% ../nbs/05_policies.ipynb #6124ba6a
 def bound_rows(truth: Outcomes, known: Known) -> list[pd.DataFrame]:
     "Rows of every bound and of every single LLM."
-    frames = [rows_of(pick(np.full(len(truth.ids), j), len(truth.llms)), truth, "llm", llm, "single")
+    frames = [rows_of(pick(np.full(len(truth.ids), j), len(truth.llms)), truth, "llm", llm, "")
               for j, llm in enumerate(truth.llms)]
     for (system, name), f in BOUNDS.items():
         choice = f(truth, known)
@@ -248,7 +248,7 @@ def bound_rows(truth: Outcomes, known: Known) -> list[pd.DataFrame]:
         vote[["score", "latency_s", "cost"]] = truth.pooled
     return frames
 
-# %% ../nbs/05_policies.ipynb #561cb4c7
+# %% ../nbs/05_policies.ipynb #05a7d5e8
 def read_scores(
     scores: pd.DataFrame,  # the rows of one router and seed
     truth: Outcomes,  # the test queries
@@ -266,7 +266,7 @@ def read_scores(
     return Scores(truth.llms, take("probability", truth), take("predicted", truth) > 0, take("probability", calibration),
                   calibration.score, mean, truth.answer, truth.score, seed)
 
-# %% ../nbs/05_policies.ipynb #97ee912d
+# %% ../nbs/05_policies.ipynb #64f8e4fc
 def missing_need(name: str, s: Scores) -> str:
     "What a policy needs and the source does not have, in words, or nothing."
     if not len(s.earned): return "validation queries"
@@ -274,7 +274,7 @@ def missing_need(name: str, s: Scores) -> str:
     if NEEDS.get(name) == "answer" and s.answer is None: return "the LLMs' answers"
     return ""
 
-# %% ../nbs/05_policies.ipynb #c5b3fac5
+# %% ../nbs/05_policies.ipynb #6c23b963
 def router_rows(
     scores: pd.DataFrame,  # the rows of one router and seed
     truth: Outcomes,
@@ -293,7 +293,7 @@ def router_rows(
         frames.append(rows_of(apply_policy(name, s, **(params or {}).get(name, {})), truth, "router", router, name, seed))
     return frames, left_out
 
-# %% ../nbs/05_policies.ipynb #3092a499
+# %% ../nbs/05_policies.ipynb #32abae8c
 def select(
     queries: pd.DataFrame,
     outcomes: pd.DataFrame,

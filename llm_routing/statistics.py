@@ -170,5 +170,5 @@ def gap_closed(
     oracle: np.ndarray | float,
 ) -> np.ndarray:
     "(router - best single) / (oracle - best single); NaN where there is no gap."
-    gap = np.asarray(oracle, float) - best_single
-    return np.divide(np.asarray(router) - best_single, gap, out=np.full(np.shape(gap), np.nan), where=gap > 1e-12)
+    gained, gap = np.broadcast_arrays(np.asarray(router, float) - best_single, np.asarray(oracle, float) - best_single)
+    return np.divide(gained, gap, out=np.full(gap.shape, np.nan), where=gap > 1e-12)
