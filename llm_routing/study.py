@@ -203,6 +203,11 @@ class LLM(Section):
     dtype: str = "auto"
     tensor_parallel: int = Field(1, ge=1)
     sampling: dict[str, Any] = {}  # overrides of the profile's sampling for this LLM
+    engine_args: dict[str, Any] = {}  # engines "vllm" and "ray": this LLM's own arguments for vLLM
+    served_as: str = ""  # engine "openai": the endpoint's name for it, if another than `model`
+    parameters_b: float = Field(0, ge=0)  # billions of parameters, for estimates
+    licence: str = ""
+    gated: bool = False  # whether the hub asks to accept the licence first
 
 # %% ../nbs/00_study.ipynb #a73ad3d9
 class Generation(Section):
@@ -219,6 +224,23 @@ class Generation(Section):
     live_slice: int = Field(0, ge=0)  # test queries sampled afresh in every run and compared with the recorded ones
     store: str = ""  # a shipped response store, relative to the checkout
     fresh: bool = False  # sample everything again, ignoring the shipped store
+    responses: str = ""  # where new responses are kept: a folder or an address; empty: in the run's folder
+    commit_every_s: float = Field(5, ge=0)  # seconds between two shards
+    seed: int = Field(0, ge=0)  # of the recorded samples
+    live_seed: int = Field(1, ge=0)  # of the live slice: which queries, and their samples
+    prompts: dict[str, str] = {}  # overrides of the prompt templates
+    few_shot: int = Field(5, ge=0)  # examples in a few-shot prompt
+    latency: Literal["measured", "reference", "none"] = "measured"
+    latency_queries: int = Field(20, ge=0)  # test queries timed one at a time, on each LLM
+    engine_args: dict[str, Any] = {}  # engines "vllm" and "ray": arguments for vLLM
+    send: Literal["tokens", "text", "chat"] = "tokens"  # engine "openai": how a prompt travels
+    seeded: bool = True  # engine "openai": whether requests carry a seed
+    concurrency: int = Field(16, ge=1)  # engine "openai": requests at a time
+    retries: int = Field(5, ge=0)  # engine "openai"
+    timeout_s: float = Field(600, gt=0)  # engine "openai", seconds for one request
+    replicas: int = Field(1, ge=1)  # engine "ray": copies of the LLM side by side
+    ray_block: int = Field(0, ge=0)  # engine "ray": prompts between two shards; 0: all at once
+    ray_args: dict[str, Any] = {}  # engine "ray": arguments for Ray's processor
     pool: list[LLM] = []
 
 # %% ../nbs/00_study.ipynb #cab83219
