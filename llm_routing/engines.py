@@ -12,7 +12,6 @@ __all__ = ['ENGINES', 'Prompt', 'Sampling', 'Work', 'Completion', 'EngineError',
 import hashlib
 import os
 import platform
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
