@@ -4,9 +4,15 @@
 
 # %% auto #0
 __all__ = ['ALL', 'POLICIES', 'NEEDS', 'BOUNDS', 'Outcomes', 'read_outcomes', 'Scores', 'Choice', 'pick', 'draw', 'voted_score',
-           'settle', 'policy', 'apply_policy', 'argmax', 'random_top3', 'Known', 'bound', 'least', 'right_ones',
-           'oracle_fastest', 'oracle_cheapest', 'oracle_as_published', 'best_on_test', 'best_on_train', 'any_llm',
-           'all_llms', 'upper_bound', 'rows_of', 'bound_rows', 'read_scores', 'missing_need', 'router_rows', 'select']
+           'settle', 'policy', 'apply_policy', 'argmax', 'random_top3', 'target_confidence', 'predict_confidence',
+           'prediction', 'prediction_forest', 'sorted_prediction', 'argmax_as_published', 'random_top3_as_published',
+           'published_argmax', 'prediction_as_published', 'sorted_prediction_as_published', 'penalised', 'knapsack',
+           'lagrange', 'budgeted', 'least', 'cheapest_above', 'cheapest_accurate', 'top', 'top_vote', 'threshold_vote',
+           'conformal_bar', 'conformal', 'cascade', 'cascade_agreement', 'two_llms', 'two_llm_threshold', 'fallback',
+           'Known', 'bound', 'right_ones', 'oracle_fastest', 'oracle_cheapest', 'oracle_as_published', 'best_on_test',
+           'best_on_train', 'any_llm', 'all_llms', 'best_of_groups', 'best_per_subject', 'best_per_cluster',
+           'topic_clusters', 'upper_bound', 'rows_of', 'bound_rows', 'read_scores', 'missing_need', 'router_rows',
+           'select']
 
 # %% ../nbs/05_policies.ipynb #e1d877c7
 from collections.abc import Callable
@@ -152,6 +158,207 @@ def random_top3(s: Scores, threshold: float = .6, k: int = 3) -> Choice:
     top = np.argsort(np.argsort(-p, 1, kind="stable"), 1) < k
     return draw(np.where(p.max(1, keepdims=True) <= threshold, top, np.eye(p.shape[1])[p.argmax(1)]))
 
+# %% ../nbs/05_policies.ipynb #a4addee0
+def target_confidence(p: np.ndarray, right: np.ndarray, order: np.ndarray) -> np.ndarray:
+    "(n,) the probability of the first right LLM in the given order; 0.5 where none is right."
+    p, right = p[:, order], right[:, order]
+    return np.where(right.any(1), p[np.arange(len(p)), right.argmax(1)], .5)
+
+# %% ../nbs/05_policies.ipynb #b746a164
+def predict_confidence(s: Scores, order: np.ndarray, model: str = "linear") -> np.ndarray:
+    "(n_queries,) the target's probability as a regressor learnt it on validation: `linear` or `forest`."
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.linear_model import LinearRegression
+    regressor = {"linear": LinearRegression(), "forest": RandomForestRegressor(50, min_samples_leaf=5, random_state=s.seed)}[model]
+    return regressor.fit(s.calibration, target_confidence(s.calibration, s.earned >= .5, order)).predict(s.probability)
+
+# %% ../nbs/05_policies.ipynb #991919a6
+@policy("prediction")
+def prediction(s: Scores, model: str = "linear") -> Choice:
+    "The LLM whose probability is nearest to the predicted one (section 3, Prediction)."
+    aim = predict_confidence(s, np.arange(len(s.llms)), model)
+    return pick(abs(s.probability - aim[:, None]).argmin(1), len(s.llms))
+
+@policy("prediction_forest")
+def prediction_forest(s: Scores) -> Choice:
+    "Prediction with a random forest."
+    return prediction(s, "forest")
+
+@policy("sorted_prediction")
+def sorted_prediction(s: Scores, model: str = "linear") -> Choice:
+    "Prediction with LLMs in order of ascending validation accuracy, scored and read in that one order."
+    order = np.argsort(s.earned.mean(0), kind="stable")
+    aim = predict_confidence(s, order, model)
+    return pick(order[abs(s.probability[:, order] - aim[:, None]).argmin(1)], len(s.llms))
+
+# %% ../nbs/05_policies.ipynb #5f089951
+@policy("argmax_as_published")
+def argmax_as_published(s: Scores) -> Choice:
+    "ArgMax, earning nothing where the called LLM is not labelled right."
+    one = argmax(s).answer
+    return Choice(one * s.predicted, one)
+
+@policy("random_top3_as_published")
+def random_top3_as_published(s: Scores) -> Choice:
+    "Random of the top 3 (equal confidences all mean the first of them), earning nothing on an LLM not labelled right."
+    top = np.sort(s.probability, 1)[:, ::-1][:, :3]
+    drawn = sum(np.eye(len(s.llms))[(s.probability == t[:, None]).argmax(1)] for t in top.T) / top.shape[1]
+    share = np.where(s.probability.max(1, keepdims=True) <= .6, drawn, argmax(s).answer)
+    return Choice(share * s.predicted, share)
+
+# %% ../nbs/05_policies.ipynb #48c10374
+def published_argmax(s: Scores, order: np.ndarray) -> np.ndarray:
+    "(n_queries,) argmax of confidences less one number, learnt from calibration confidences against labels of other (test) queries."
+    from sklearn.linear_model import LinearRegression
+    n = min(len(s.calibration), len(s.peek))
+    x = s.calibration[:n]
+    number = LinearRegression().fit(x, target_confidence(x, s.peek[:n] >= .5, order)).predict(s.probability)
+    return (s.probability - number[:, None]).argmax(1)
+
+@policy("prediction_as_published")
+def prediction_as_published(s: Scores) -> Choice:
+    "ArgMax by another road."
+    return pick(published_argmax(s, np.arange(len(s.llms))), len(s.llms))
+
+@policy("sorted_prediction_as_published")
+def sorted_prediction_as_published(s: Scores) -> Choice:
+    "A position found in one order and read in another."
+    order = np.argsort(s.peek.sum(0), kind="stable")
+    found = published_argmax(s, order)
+    return Choice(np.eye(len(s.llms))[order[found]], np.eye(len(s.llms))[found])
+
+# %% ../nbs/05_policies.ipynb #cd67b192
+@policy("penalised", "price")
+def penalised(s: Scores, weight: float = .1) -> Choice:
+    "The largest probability less `weight` times the price, in units of the dearest LLM's."
+    return pick((s.probability - weight * s.price / s.price.max()).argmax(1), len(s.llms))
+
+# %% ../nbs/05_policies.ipynb #02d5a8bd
+def knapsack(p: np.ndarray, price: np.ndarray, budget: float) -> np.ndarray:
+    "(n,) the LLM of each query: the exact optimum under a total budget. Raises `StudyError` if even the cheapest exceed it."
+    from scipy.optimize import LinearConstraint, milp
+    from scipy.sparse import kron, eye, csr_array
+    n, m = p.shape
+    if n * price.min() > budget: raise StudyError(f"budget {budget:g} does not pay {n} calls of the cheapest LLM ({price.min():g} each)")
+    once = LinearConstraint(kron(eye(n), np.ones((1, m))), 1, 1)
+    paid = LinearConstraint(csr_array(np.tile(price, n)[None]), -np.inf, budget)
+    found = milp(-p.ravel(), constraints=[once, paid], integrality=np.ones(n * m), bounds=(0, 1), options={"mip_rel_gap": 1e-9})
+    return found.x.reshape(n, m).argmax(1)
+
+# %% ../nbs/05_policies.ipynb #0c876d69
+def lagrange(p: np.ndarray, price: np.ndarray, budget: float) -> np.ndarray:
+    "(n,) the LLM of each query: the best choice of the form argmax p - weight x price that keeps to a total budget."
+    low, high = 0., 1 / max(np.diff(np.unique(price)).min(initial=np.inf), 1e-12) + 1e-9
+    if price[p.argmax(1)].sum() <= budget: return p.argmax(1)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if price[(p - middle * price).argmax(1)].sum() > budget else (low, middle)
+    return (p - high * price).argmax(1)
+
+# %% ../nbs/05_policies.ipynb #fbfba402
+@policy("budget", "price")
+def budgeted(s: Scores, share: float = .5, exact: int = 2000) -> Choice:
+    "The most right answers for a mean price `share` of the way from the cheapest LLM's to that of ArgMax."
+    n, argmax_price = len(s.probability), s.price[s.probability.argmax(1)].mean()
+    total = n * (s.price.min() + share * (argmax_price - s.price.min())) + 1e-9
+    return pick((knapsack if n <= exact else lagrange)(s.probability, s.price, total), len(s.llms))
+
+# %% ../nbs/05_policies.ipynb #ddd3d897
+def least(price: np.ndarray, among: np.ndarray) -> np.ndarray:
+    "The cheapest LLM of each row among those allowed; the first of equals, or the first allowed where prices are unknown."
+    return np.where(among, np.nan_to_num(price, nan=0.), np.inf).argmin(1)
+
+# %% ../nbs/05_policies.ipynb #5066c0af
+def cheapest_above(p: np.ndarray, price: np.ndarray, threshold: float) -> np.ndarray:
+    "(n,) the cheapest LLM with at least that probability, or the most likely."
+    able = p >= threshold
+    return np.where(able.any(1), least(price, able), p.argmax(1))
+
+@policy("cheapest_accurate", "price")
+def cheapest_accurate(s: Scores, slack: float = 0.) -> Choice:
+    "The cheapest sure LLM, as sure as validation needs to stay within `slack` of the best single LLM."
+    goal, rows = s.earned.mean(0).max() - slack, np.arange(len(s.earned))
+    tried = [(t, cheapest_above(s.calibration, s.price, t)) for t in np.linspace(0, 1, 51)]
+    good = [(s.price[c].mean(), -t) for t, c in tried if s.earned[rows, c].mean() >= goal]
+    return pick(cheapest_above(s.probability, s.price, -min(good)[1] if good else 1.01), len(s.llms))
+
+# %% ../nbs/05_policies.ipynb #1b17b9a2
+def top(p: np.ndarray, k: int) -> np.ndarray:
+    "(n_queries, n_llms) bool: the k most likely LLMs."
+    return np.argsort(np.argsort(-p, 1, kind="stable"), 1) < k
+
+@policy("top3_vote")
+def top_vote(s: Scores, k: int = 3) -> Choice:
+    "The k most likely LLMs vote, each with its probability as weight."
+    chosen = top(s.probability, k)
+    return Choice(chosen * s.probability.clip(1e-6), chosen * 1., vote=True)
+
+@policy("threshold_vote")
+def threshold_vote(s: Scores, threshold: float = .5) -> Choice:
+    "All LLMs above a threshold vote, one vote each; the most likely alone where none is (the paper's threshold sweep)."
+    chosen = (s.probability >= threshold) | top(s.probability, 1)
+    return Choice(chosen * 1., chosen * 1., vote=True)
+
+# %% ../nbs/05_policies.ipynb #f2be8627
+def conformal_bar(s: Scores, coverage: float = .9) -> float:
+    "The probability above which an LLM is in the set (split conformal prediction)."
+    right = s.earned >= .5
+    solved = right.any(1)
+    unsure = np.sort(1 - np.where(right, s.calibration, 0).max(1)[solved])
+    k = int(np.ceil((len(unsure) + 1) * coverage))
+    return 1 - unsure[k - 1] if k <= len(unsure) else 0.
+
+@policy("conformal")
+def conformal(s: Scores, coverage: float = .9) -> Choice:
+    "A vote of the set that holds a right LLM for `coverage` of the solvable queries."
+    return threshold_vote(s, conformal_bar(s, coverage) - 1e-12)
+
+# %% ../nbs/05_policies.ipynb #257f3616
+@policy("cascade", "price")
+def cascade(s: Scores, threshold: float = .7) -> Choice:
+    "Call LLMs by rising price until one is sure enough; every call on the way is paid. The surest called LLM answers."
+    order = np.argsort(s.price, kind="stable")
+    p = s.probability[:, order]
+    stop = np.where((p >= threshold).any(1), (p >= threshold).argmax(1), p.shape[1] - 1)
+    called = np.zeros_like(s.probability)
+    called[:, order] = np.arange(p.shape[1]) <= stop[:, None]
+    return Choice(np.eye(p.shape[1])[np.where(called > 0, s.probability, -1).argmax(1)], called)
+
+# %% ../nbs/05_policies.ipynb #d13b8cd2
+@policy("cascade_agreement", "answer")
+def cascade_agreement(s: Scores) -> Choice:
+    "Call LLMs by rising price (or falling probability where there are none) until two answers agree; the surest answers if none do."
+    known = not np.isnan(s.price).any()
+    order = np.tile(np.argsort(s.price, kind="stable"), (len(s.probability), 1)) if known else np.argsort(-s.probability, 1, kind="stable")
+    answer, m = np.take_along_axis(s.answer, order, 1), s.answer.shape[1]
+    agree = np.stack([((answer[:, :j] == answer[:, [j]]) & (answer[:, [j]] >= 0)).any(1) for j in range(m)], 1)
+    stop = np.where(agree.any(1), agree.argmax(1), m - 1)
+    called = np.zeros((len(order), m))
+    np.put_along_axis(called, order, (np.arange(m) <= stop[:, None]) * 1., 1)
+    last = np.where(agree.any(1), order[np.arange(len(order)), stop], s.probability.argmax(1))
+    return Choice(np.eye(m)[last], called)
+
+# %% ../nbs/05_policies.ipynb #30cda15f
+def two_llms(s: Scores) -> tuple[int, int]:
+    "The strong LLM and the weak one."
+    ranked = np.argsort(-s.earned.mean(0), kind="stable")
+    return int(ranked[0]), int(ranked[1] if np.isnan(s.price).any() or s.price.argmin() == ranked[0] else s.price.argmin())
+
+@policy("two_llm_threshold")
+def two_llm_threshold(s: Scores, share: float = .5) -> Choice:
+    "The strong LLM where its lead over the weak one is above validation's (1 - share) quantile (RouteLLM)."
+    strong, weak = two_llms(s)
+    bar = np.quantile(s.calibration[:, strong] - s.calibration[:, weak], 1 - share)
+    return pick(np.where(s.probability[:, strong] - s.probability[:, weak] > bar, strong, weak), len(s.llms))
+
+@policy("fallback")
+def fallback(s: Scores) -> Choice:
+    "The best single LLM, unless another is surer by the margin that earned most on validation."
+    def chosen(p, margin): return np.where(p.max(1) - p[:, s.best] > margin, p.argmax(1), s.best)
+    rows, margins = np.arange(len(s.earned)), [1., *np.linspace(1, 0, 101)[1:]]
+    margin = max(margins, key=lambda t: s.earned[rows, chosen(s.calibration, t)].mean())
+    return pick(chosen(s.probability, margin), len(s.llms))
+
 # %% ../nbs/05_policies.ipynb #69bc1e45
 BOUNDS: dict[tuple[str, str], Callable[[Outcomes, "Known"], Choice | None]] = {}  # (system, policy) -> function
 
@@ -170,11 +377,6 @@ def bound(system: str, policy: str) -> Callable:
         BOUNDS[system, policy] = f
         return f
     return enter
-
-# %% ../nbs/05_policies.ipynb #ddd3d897
-def least(price: np.ndarray, among: np.ndarray) -> np.ndarray:
-    "The cheapest LLM of each row among those allowed; the first of equals, or the first allowed where prices are unknown."
-    return np.where(among, np.nan_to_num(price, nan=0.), np.inf).argmin(1)
 
 # %% ../nbs/05_policies.ipynb #3c289523
 def right_ones(truth: Outcomes) -> np.ndarray:
@@ -217,6 +419,32 @@ def any_llm(truth: Outcomes, known: Known) -> Choice:
 def all_llms(truth: Outcomes, known: Known) -> Choice:
     "All LLMs answer, and vote."
     return Choice(np.ones(truth.score.shape), np.ones(truth.score.shape), vote=True)
+
+# %% ../nbs/05_policies.ipynb #3ab7379c
+def best_of_groups(score: np.ndarray, group: np.ndarray) -> np.ndarray:
+    "(n_queries,) the LLM that earns most on each query's group."
+    codes, names = pd.factorize(group)
+    return np.array([score[codes == k].mean(0).argmax() for k in range(len(names))])[codes]
+
+@bound("best_per_subject", "")
+def best_per_subject(truth: Outcomes, known: Known) -> Choice | None:
+    "The best LLM of each subject, where there are several."
+    if known.subject is None or len(set(known.subject)) < 2: return None
+    return pick(best_of_groups(truth.score, known.subject), len(truth.llms))
+
+@bound("best_per_cluster", "")
+def best_per_cluster(truth: Outcomes, known: Known) -> Choice | None:
+    "The best LLM of each topic cluster."
+    return None if known.cluster is None else pick(best_of_groups(truth.score, known.cluster), len(truth.llms))
+
+# %% ../nbs/05_policies.ipynb #4fd5882d
+def topic_clusters(train: list[str], texts: list[str], k: int = 20, seed: int = 0) -> np.ndarray | None:
+    "(n,) cluster of each text; nothing where there are too few train texts."
+    from sklearn.cluster import KMeans
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    if len(train) < 10 * k: return None
+    words = TfidfVectorizer(sublinear_tf=True, min_df=2, max_features=5000)
+    return KMeans(k, n_init=1, random_state=seed).fit(words.fit_transform(train)).predict(words.transform(texts))
 
 # %% ../nbs/05_policies.ipynb #0b7709b5
 def upper_bound(truth: Outcomes, s: Scores, as_published: bool = False) -> Choice:
@@ -308,7 +536,9 @@ def select(
         if "test" not in ids: raise StudyError(f"dataset {dataset!r} has no test queries")
         truth, calibration = (read_outcomes(outcomes, ids.get(k, [])) for k in ("test", "validation"))
         seen = read_outcomes(outcomes, ids.get("train", []) + ids.get("validation", []))
-        known = Known(seen.score if seen.ids else None, q["subject"][q["split"] == "test"].to_numpy())
+        test, texts = q[q["split"] == "test"], {k: rows["text"].tolist() for k, rows in q.groupby("split")}
+        clusters = topic_clusters(texts.get("train", []), texts["test"])
+        known = Known(seen.score if seen.ids else None, test["subject"].to_numpy(), clusters)
         frames += bound_rows(truth, known)
         for _, rows in scores[scores["query_id"].isin(set(q["query_id"]))].groupby(["router", "seed"], sort=False):
             more, without = router_rows(rows, truth, calibration, policies, params)

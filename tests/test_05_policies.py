@@ -35,3 +35,67 @@ def test_oracle_is_the_mean_of_the_maximum():
     for name in ("", "as_published"):
         assert np.isclose(settle(BOUNDS["oracle", name](truth, Known()), truth).score.mean(), truth.score.max(1).mean())
     assert np.isclose(settle(any_llm(truth, Known()), truth).score.mean(), truth.score.mean())
+
+# %% ../nbs/05_policies.ipynb #83e0a0ef
+def random_scores(seed=0, n=200, m=4, **more):
+    rng = np.random.default_rng(seed)
+    p, q = rng.random((2, n, m))
+    s = Scores(list("abcdefg")[:m], p, p >= .5, q, (rng.random((n, m)) < q) * 1., np.arange(1., m + 1), rng.integers(0, 3, (n, m)),
+               (rng.random((n, m)) < p) * 1., seed)
+    return s
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_every_policy_calls_whom_it_takes(name):
+    s = random_scores()
+    choice = apply_policy(name, s)
+    assert choice.answer.shape == choice.called.shape == s.probability.shape
+    assert (choice.called.sum(1) >= 1 - 1e-9).all() and ((choice.called > 0) & (choice.called <= 1 + 1e-9) | (choice.called == 0)).all()
+    if not name.endswith("as_published"):
+        assert ((choice.answer > 0) <= (choice.called > 0)).all()
+        blind = apply_policy(name, Scores(**{**vars(s), "peek": None}))  # no policy but the published ones may look
+        assert (blind.answer == choice.answer).all() and (blind.called == choice.called).all()
+
+# %% ../nbs/05_policies.ipynb #5b348758
+@pytest.mark.parametrize("seed", range(20))
+def test_published_prediction_is_argmax(seed):
+    s = random_scores(seed)
+    assert (apply_policy("prediction_as_published", s).answer == apply_policy("argmax", s).answer).all()
+
+# %% ../nbs/05_policies.ipynb #b7f7040a
+def test_published_rows_follow_from_the_released_singles():
+    "MMLU's released rows: Prediction is gemma-7b alone, Sorted prediction reads llama2-7b there and shows gemma-7b's 3.0 seconds."
+    right = np.zeros((1530, 7))
+    for j, n in enumerate((754, 977, 773, 740, 647, 790, 950)): right[:n, j] = 1  # from the released single rows
+    p = np.tile([.1, .9, .2, .3, .1, .2, .3], (1530, 1))
+    s = scores_of(p, peek=right, calibration=p, earned=right)
+    truth = outcomes_of(right, [1, 3, 4.8, 2.3, 2.4, 1.1, 1.8])
+    found = {n: settle(apply_policy(n + "_as_published", s), truth) for n in ("prediction", "sorted_prediction")}
+    assert found["prediction"].score.mean() * 100 == pytest.approx(63.85620915032679)
+    assert found["sorted_prediction"].score.mean() * 100 == pytest.approx(48.36601307189542)
+    assert (found["sorted_prediction"].latency_s == 3).all()
+
+# %% ../nbs/05_policies.ipynb #1e42dd3c
+@pytest.mark.parametrize("budget", [60, 90, 120])
+def test_budgets_are_kept_and_the_exact_one_is_best(budget):
+    s = random_scores(n=40)
+    exact, quick = knapsack(s.probability, s.price, budget), lagrange(s.probability, s.price, budget)
+    gain = [s.probability[np.arange(40), c].sum() for c in (exact, quick)]
+    assert max(s.price[exact].sum(), s.price[quick].sum()) <= budget and gain[0] >= gain[1] - 1e-9 and gain[0] - gain[1] < 1
+    with pytest.raises(StudyError, match="cheapest"): knapsack(s.probability, s.price, 39.)
+
+# %% ../nbs/05_policies.ipynb #fba4791e
+def test_conformal_sets_cover():
+    held = []
+    for seed in range(40):
+        s = random_scores(seed, 400)
+        inside = apply_policy("conformal", s).called > 0
+        solvable = s.peek.any(1)
+        held.append((inside & (s.peek > 0)).any(1)[solvable].mean())
+    assert .89 < np.mean(held) < .95
+
+# %% ../nbs/05_policies.ipynb #7b642884
+def test_fallback_never_routes_where_validation_sees_no_gain():
+    s = random_scores()
+    earned = np.zeros_like(s.earned)
+    earned[:, 2] = 1
+    assert (apply_policy("fallback", Scores(**{**vars(s), "earned": earned})).answer[:, 2] == 1).all()
