@@ -129,7 +129,7 @@ def execute_stage(stage: Stage, run: Run, progress: bool = True) -> float:  # wa
         papermill.execute_notebook(
             project_root() / "nbs" / f"{stage.name}.ipynb", run.folder / f"{stage.name}.ipynb", cwd=project_root() / "nbs",
             parameters={"profile": run.profile.name, "run_dir": str(run.folder)} if stage.name != "00_study" else None,
-            progress_bar={"desc": f"  {stage.name}", "leave": False, "position": 1} if progress else False,
+            progress_bar={"desc": f"  {stage.name}", "leave": False, "position": 1, "disable": None} if progress else False,
             stdout_file=sys.stdout if stage.live and progress else None)
     except PapermillExecutionError as e:
         raise StudyError(_failure(stage, run, e)) from None
@@ -227,7 +227,7 @@ def run_study(
     from tqdm import tqdm
     stages, ran = chosen_stages(first, last), []
     try:
-        with FileLock(run.folder / ".lock", timeout=0), tqdm(stages, desc=run.profile.name, unit="stage", disable=not progress) as bar:
+        with FileLock(run.folder / ".lock", timeout=0), tqdm(stages, desc=run.profile.name, unit="stage", disable=None if progress else True) as bar:
             for stage in bar:
                 if _run_stage(stage, run, force, progress): ran.append(stage.name)
     except Timeout: raise StudyError(f"another run is working in {run.folder}: wait for it, or give --run-dir") from None
@@ -294,7 +294,7 @@ def execute_in_place(notebook: Path, target: Path | None = None) -> None:
     from papermill.exceptions import PapermillExecutionError
     old = os.getcwd()
     os.chdir(notebook.parent)  # so that the paths in papermill's metadata are relative
-    try: papermill.execute_notebook(notebook.name, str(target or notebook.name), progress_bar={"desc": notebook.stem, "leave": False})
+    try: papermill.execute_notebook(notebook.name, str(target or notebook.name), progress_bar={"desc": notebook.stem, "leave": False, "disable": None})
     except PapermillExecutionError as e:
         raise StudyError(f"{notebook.name} failed in cell {e.exec_count} with {e.ename}: {e.evalue}") from None
     finally: os.chdir(old)
