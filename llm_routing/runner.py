@@ -130,6 +130,7 @@ def execute_stage(stage: Stage, run: Run, progress: bool = True) -> float:  # wa
             project_root() / "nbs" / f"{stage.name}.ipynb", run.folder / f"{stage.name}.ipynb", cwd=project_root() / "nbs",
             parameters={"profile": run.profile.name, "run_dir": str(run.folder)} if stage.name != "00_study" else None,
             progress_bar={"desc": f"  {stage.name}", "leave": False, "position": 1, "disable": None} if progress else False,
+            extra_arguments=QUIET,
             stdout_file=sys.stdout if stage.live and progress else None)
     except PapermillExecutionError as e:
         raise StudyError(_failure(stage, run, e)) from None
@@ -294,7 +295,8 @@ def execute_in_place(notebook: Path, target: Path | None = None) -> None:
     from papermill.exceptions import PapermillExecutionError
     old = os.getcwd()
     os.chdir(notebook.parent)  # so that the paths in papermill's metadata are relative
-    try: papermill.execute_notebook(notebook.name, str(target or notebook.name), progress_bar={"desc": notebook.stem, "leave": False, "disable": None})
+    try: papermill.execute_notebook(notebook.name, str(target or notebook.name), progress_bar={"desc": notebook.stem, "leave": False, "disable": None},
+                                        extra_arguments=QUIET)
     except PapermillExecutionError as e:
         raise StudyError(f"{notebook.name} failed in cell {e.exec_count} with {e.ename}: {e.evalue}") from None
     finally: os.chdir(old)
