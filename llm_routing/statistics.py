@@ -4,7 +4,9 @@
 
 # %% auto #0
 __all__ = ['DRAWS', 'resample_counts', 'bootstrap_means', 'expanded_levels', 'interval', 'mean_intervals', 'over_seeds',
-           'mcnemar', 'sign_flip_test', 'paired_tests', 'holm', 'gap_closed']
+           'mcnemar', 'sign_flip_test', 'paired_tests', 'holm', 'gap_closed', 'effect_sizes', 'detectable_difference',
+           'rank_intervals', 'split_half_oracle', 'fit_beta_binomial', 'beta_binomial_oracle', 'hull', 'aiq', 'apgr',
+           'cpt', 'router_arena_score']
 
 # %% ../nbs/D_statistics.ipynb #8f45b87f
 import numpy as np
@@ -172,3 +174,107 @@ def gap_closed(
     "(router - best single) / (oracle - best single); NaN where there is no gap."
     gained, gap = np.broadcast_arrays(np.asarray(router, float) - best_single, np.asarray(oracle, float) - best_single)
     return np.divide(gained, gap, out=np.full(gap.shape, np.nan), where=gap > 1e-12)
+
+# %% ../nbs/D_statistics.ipynb #53b1a98e
+def effect_sizes(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    "Difference (points), share of queries that differ, odds ratio and Cohen's g of the disagreements, standardised difference."
+    d = np.asarray(first, float) - np.asarray(second, float)
+    b, c = float((d > 0).sum()), float((d < 0).sum())
+    spread = d.std(ddof=1) if len(d) > 1 else 0.
+    return {"points": 100 * d.mean(), "differ": (b + c) / len(d), "odds_ratio": b / c if c else float("inf") if b else float("nan"),
+            "cohens_g": b / (b + c) - .5 if b + c else 0., "d_z": d.mean() / spread if spread else 0.}
+
+# %% ../nbs/D_statistics.ipynb #65603acc
+def detectable_difference(
+    n: int,  # queries
+    differ: float,  # share of queries that the two systems decide differently
+    power: float = .8,
+    level: float = .05,
+) -> float:  # in points; NaN where not even the largest possible difference is detected
+    "The smallest true difference that a paired test finds with the given power (Connor 1987)."
+    from scipy.optimize import brentq
+    a, b = stats.norm.ppf(1 - level / 2), stats.norm.ppf(power)
+    def short(d): return d * np.sqrt(n) - a * np.sqrt(differ) - b * np.sqrt(max(differ - d * d, 0))
+    return 100 * brentq(short, 0, differ) if differ and short(differ) > 0 else float("nan")
+
+# %% ../nbs/D_statistics.ipynb #2ac9e191
+def rank_intervals(draws: np.ndarray, confidence: float = .95) -> tuple[np.ndarray, np.ndarray]:
+    "(n_systems, 2) lowest and highest rank (1 is best) over paired resamples, and (n_systems,) the share of them in which it is first."
+    ranks = stats.rankdata(-draws, axis=1, method="min")
+    tail = (1 - confidence) / 2
+    return np.quantile(ranks, (tail, 1 - tail), axis=0, method="nearest").T.astype(int), (ranks == 1).mean(0)
+
+# %% ../nbs/D_statistics.ipynb #c7c8ae50
+def split_half_oracle(
+    right: np.ndarray,  # (n_queries, n_llms) right samples
+    samples: int,
+    splits: int = 200,
+    seed: int = 0,
+) -> float:
+    "The share right when the LLM is chosen on a random half of the samples and scored on the other (ties shared)."
+    rng, half, earned = np.random.default_rng(seed), samples // 2, 0.
+    right = np.asarray(right, int)
+    for _ in range(splits):
+        seen = rng.hypergeometric(right, samples - right, half)
+        best = seen == seen.max(1, keepdims=True)
+        earned += (((right - seen) * best).sum(1) / best.sum(1)).mean()
+    return earned / splits / (samples - half)
+
+# %% ../nbs/D_statistics.ipynb #b9a0dc8d
+def fit_beta_binomial(right: np.ndarray, samples: int) -> tuple[float, float]:
+    "The beta law (a, b) of an LLM's chance of being right, by maximum likelihood over its (n_queries,) counts."
+    from scipy.optimize import minimize
+    counts = np.bincount(np.asarray(right, int), minlength=samples + 1)
+    def loss(x): return -(counts * stats.betabinom.logpmf(np.arange(samples + 1), samples, *np.exp(x))).sum() / counts.sum()
+    return tuple(np.exp(minimize(loss, [0., 0.], method="L-BFGS-B", bounds=[(-6, 6)] * 2).x))
+
+def beta_binomial_oracle(right: np.ndarray, samples: int, draws: int = 200, seed: int = 0) -> float:
+    "The mean over queries of the largest of the LLMs' chances, given their counts."
+    right, rng = np.asarray(right, int), np.random.default_rng(seed)
+    laws = [fit_beta_binomial(r, samples) for r in right.T]
+    a, b = (np.array([law[i] for law in laws]) for i in (0, 1))
+    return float(np.mean([rng.beta(a + right, b + samples - right).max(1).mean() for _ in range(draws)]))
+
+# %% ../nbs/D_statistics.ipynb #f47130b3
+def hull(cost: np.ndarray, quality: np.ndarray) -> np.ndarray:  # (k, 2), k <= n
+    "The upper non-decreasing convex hull of points (cost, quality), by rising cost (RouterBench, section 3)."
+    corners: list[tuple[float, float]] = []
+    for x, y in sorted(zip(map(float, cost), map(float, quality)), key=lambda p: (p[0], -p[1])):
+        if corners and y <= corners[-1][1]: continue  # dearer and no better
+        while len(corners) > 1 and _left(corners[-2], corners[-1], (x, y)): corners.pop()
+        corners.append((x, y))
+    return np.array(corners)
+
+def _left(a, b, c) -> bool:
+    "Whether b lies on or under the line from a to c."
+    return (b[0] - a[0]) * (c[1] - a[1]) >= (b[1] - a[1]) * (c[0] - a[0])
+
+# %% ../nbs/D_statistics.ipynb #abc363a9
+def aiq(cost: np.ndarray, quality: np.ndarray, low: float | None = None, high: float | None = None) -> float:
+    "Average improvement in quality: the area under the hull between two costs, over their distance."
+    corners = hull(cost, quality)
+    low, high = corners[0, 0] if low is None else low, float(np.max(cost)) if high is None else high
+    if high <= low: return float(corners[-1, 1])
+    x = np.unique(np.r_[low, corners[(corners[:, 0] > low) & (corners[:, 0] < high), 0], high])
+    return float(np.trapezoid(np.interp(x, *corners.T), x) / (high - low))
+
+# %% ../nbs/D_statistics.ipynb #049e55ab
+def apgr(share: np.ndarray, quality: np.ndarray, weak: float, strong: float) -> float:
+    "Average performance gap recovered, over shares of calls (0 to 1) to the strong LLM (RouteLLM, section 2.3)."
+    order = np.argsort(share)
+    x, y = np.asarray(share, float)[order], np.asarray(quality, float)[order]
+    return float((np.trapezoid(y, x) / (x[-1] - x[0]) - weak) / (strong - weak))
+
+def cpt(share: np.ndarray, quality: np.ndarray, weak: float, strong: float, recovered: float = .5) -> float:
+    "Call-performance threshold: the least share of calls to the strong LLM that recovers that part of the gap; NaN if none does."
+    order = np.argsort(share)
+    x, gap = np.asarray(share, float)[order], (np.asarray(quality, float)[order] - weak) / (strong - weak)
+    if not (gap >= recovered - 1e-12).any(): return float("nan")
+    i = int((gap >= recovered - 1e-12).argmax())
+    return float(x[i]) if i == 0 else float(np.interp(recovered, gap[i - 1:i + 1], x[i - 1:i + 1]))
+
+# %% ../nbs/D_statistics.ipynb #4283df89
+def router_arena_score(accuracy: float, cost: float, beta: float = .1, cheapest: float = .0044, dearest: float = 200.) -> float:
+    "RouterArena's score in [0, 1] from accuracy in [0, 1] and dollars per 1,000 queries (Lu et al. 2025)."
+    cheap = np.log2(dearest / np.clip(cost, cheapest, dearest)) / np.log2(dearest / cheapest)
+    return float((1 + beta) * accuracy * cheap / (beta * accuracy + cheap)) if accuracy + cheap else 0.

@@ -31,3 +31,77 @@ def test_always_right_has_an_exact_interval():
     values = np.ones((30, 1))
     [[low, high]] = mean_intervals(values, bootstrap_means(values, resamples=100))
     assert high == 1 and abs(low - .025 ** (1 / 30)) < 1e-12
+
+# %% ../nbs/D_statistics.ipynb #ba204005
+@pytest.mark.parametrize("n, chance", [(150, .6), (400, .8)])
+def test_intervals_cover(n, chance, studies=1500):
+    rng = np.random.default_rng(n)
+    values = rng.random((n, studies)) < chance  # one study per column: the resamples are shared, each study's law is its own
+    bounds = mean_intervals(values, bootstrap_means(values, resamples=2000, seed=1))
+    assert .93 < ((bounds[:, 0] <= chance) & (chance <= bounds[:, 1])).mean() < .97
+
+def test_paired_differences_of_fractions_cover(studies=1200):
+    rng = np.random.default_rng(5)
+    hard = rng.beta(1, 1, (200, studies))
+    a, b = rng.binomial(10, hard) / 10, rng.binomial(10, hard * .9) / 10
+    bounds = interval(bootstrap_means(a - b, resamples=2000), 200)
+    assert .93 < ((bounds[:, 0] <= .05) & (.05 <= bounds[:, 1])).mean() < .97
+
+# %% ../nbs/D_statistics.ipynb #6f6fb272
+def test_tests_keep_their_level_and_find_differences(studies=2000):
+    rng = np.random.default_rng(3)
+    a, b = rng.random((2, 300, studies)) < .7
+    p = np.array([mcnemar(int((x & ~y).sum()), int((y & ~x).sum())) for x, y in zip(a.T, b.T)])
+    assert .035 < (p < .05).mean() < .06
+    fractions = rng.binomial(10, .6, (300, studies)) / 10 - rng.binomial(10, .6, (300, studies)) / 10
+    assert .037 < (sign_flip_test(fractions, 1000) < .05).mean() < .063
+    better = (rng.random((300, 200)) < .8).astype(float) - (rng.random((300, 200)) < .65)
+    assert (sign_flip_test(better, 1000) < .05).mean() > .9
+
+# %% ../nbs/D_statistics.ipynb #d80da193
+def test_holm_holds_the_family_wise_error(studies=400, systems=10):
+    rng = np.random.default_rng(4)
+    wrong = 0
+    for _ in range(studies):
+        best, others = rng.random(200) < .7, rng.random((200, systems)) < .7
+        p = paired_tests(others, best)
+        wrong += (holm(p) < .05).any()
+        assert (holm(p) >= p).all()
+    assert wrong / studies < .06
+
+# %% ../nbs/D_statistics.ipynb #0b3beb26
+def test_holm_and_mcnemar_agree_with_statsmodels():
+    multi, tables = pytest.importorskip("statsmodels.stats.multitest"), pytest.importorskip("statsmodels.stats.contingency_tables")
+    p = np.random.default_rng(0).random(12) / 5
+    assert np.allclose(holm(p), multi.multipletests(p, method="holm")[1])
+    assert np.isclose(mcnemar(4, 15, mid=False), tables.mcnemar([[0, 4], [15, 0]], exact=True).pvalue)
+
+# %% ../nbs/D_statistics.ipynb #d7db0423
+def test_hierarchical_intervals_are_wider_and_cover_new_seeds(studies=200):
+    rng, hit = np.random.default_rng(6), 0
+    for _ in range(studies):
+        chances = (.7 + .02 * rng.standard_normal(10)).clip(0, 1)
+        values = rng.random((300, 10)) < chances
+        _, pooled = over_seeds(bootstrap_means(values, resamples=500), ["r"] * 10)
+        [[low, high]] = interval(pooled, 300)
+        hit += low <= .7 <= high
+    assert .91 < hit / studies <= 1
+
+# %% ../nbs/D_statistics.ipynb #fb617a9a
+def test_detectable_difference_is_detected(studies=400):
+    n, differ = 500, .2
+    d = detectable_difference(n, differ) / 100
+    rng = np.random.default_rng(7)
+    side = rng.choice([1, -1, 0], (n, studies), p=[(differ + d) / 2, (differ - d) / 2, 1 - differ])
+    found = np.mean([mcnemar(int((x > 0).sum()), int((x < 0).sum())) < .05 for x in side.T])
+    assert .74 < found < .86
+
+# %% ../nbs/D_statistics.ipynb #b386398d
+def test_hull_holds_every_point_and_is_concave():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((2, 300))
+    corners = hull(x, y)
+    slopes = np.diff(corners[:, 1]) / np.diff(corners[:, 0])
+    assert (np.diff(slopes) < 0).all() and (slopes > 0).all()
+    assert (np.interp(x, *corners.T) >= y - 1e-12).all()
+    assert np.isnan(cpt([0, 1], [0, .4], 0, 1)) and detectable_difference(10, 0) != detectable_difference(10, 0)
