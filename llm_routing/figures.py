@@ -4,10 +4,16 @@
 
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'INK', 'MUTED', 'RULE', 'COLOURS', 'MARKERS', 'SERIES', 'DASHES', 'STYLE', 'NAMES', 'FIGURES',
-           'MAIN_COLUMNS', 'style', 'grey', 'name_of', 'label', 'csv_text', 'write_text', 'figure_record',
-           'save_figure', 'read_record', 'Figure', 'add_figure', 'round_drawn', 'figure_data', 'make_figure',
-           'accuracy_data', 'draw_accuracy', 'caption_accuracy', 'alt_accuracy', 'made_up_results', 'show',
-           'main_results', 'ranks', 'tex', 'latex_table', 'markdown_table', 'write_main_results']
+           'LATER', 'BOUNDS_SHOWN', 'KINDS', 'PARTS', 'MAIN_COLUMNS', 'style', 'grey', 'name_of', 'label', 'csv_text',
+           'write_text', 'figure_record', 'save_figure', 'read_record', 'Figure', 'add_figure', 'find_figure',
+           'round_drawn', 'figure_data', 'make_figure', 'accuracy_data', 'draw_accuracy', 'caption_accuracy',
+           'alt_accuracy', 'made_up_results', 'show', 'front', 'tradeoff_data', 'panels', 'draw_tradeoff',
+           'caption_tradeoff', 'alt_tradeoff', 'right_matrix', 'agreement_data', 'draw_agreement', 'say_agreement',
+           'made_up_study', 'calibration_data', 'draw_calibration', 'say_calibration', 'plateau_data', 'draw_plateau',
+           'say_plateau', 'gap_data', 'draw_gap', 'say_gap', 'dominance_data', 'draw_dominance', 'say_dominance',
+           'seconds_data', 'draw_seconds', 'say_seconds', 'errata_data', 'draw_errata', 'say_errata', 'draw_curves',
+           'say_curves', 'main_results', 'ranks', 'tex', 'latex_table', 'markdown_table', 'write_main_results',
+           'committed', 'cite', 'bibtex', 'verify', 'first_difference']
 
 # %% ../nbs/E_figures.ipynb #eb6e5a7e
 import io
@@ -22,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .study import Run, StudyError, atomic_write, digest
+from .study import TABLES, Run, StudyError, atomic_write, digest, project_root
 
 # %% ../nbs/E_figures.ipynb #c563b2bf
 COLUMN, PAGE = 3.35, 6.9  # widths in inches: one column, two columns
@@ -79,7 +85,7 @@ def label(
     policy: str = "",
 ) -> str:
     "What readers see for a system with its policy; ArgMax, the usual one, goes unsaid."
-    return name_of(system) if policy in ("", "argmax") else f"{name_of(system)}, {name_of(policy)}"
+    return name_of(system) if policy in ("", "argmax", "single") else f"{name_of(system)}, {name_of(policy)}"
 
 # %% ../nbs/E_figures.ipynb #178268db
 def csv_text(
@@ -202,39 +208,56 @@ class Figure:
     alt: Callable  # drawn table -> text
 
 # %% ../nbs/E_figures.ipynb #9fff07fd
-FIGURES: dict[str, Figure] = {}
+FIGURES: dict[str, Figure] = {}  # drawn from the run's tables
+LATER: dict[str, Figure] = {}  # drawn from tables that a chapter wrote to figures/<profile>/tables; chapter 07 draws these
 
 def add_figure(name: str, title: str, reads: tuple[str, ...], data: Callable, draw: Callable, caption: Callable,
                alt: Callable) -> None:
     "Put a figure into the registry."
-    FIGURES[name] = Figure(name, title, reads, data, draw, caption, alt)
+    registry = FIGURES if set(reads) <= set(TABLES) else LATER
+    registry[name] = Figure(name, title, reads, data, draw, caption, alt)
+
+def find_figure(
+    name: str,
+) -> Figure:
+    "A figure by name. Raises `StudyError` for an unknown one."
+    known = FIGURES | LATER
+    if name not in known: raise StudyError(f"no figure {name!r}; the figures are {', '.join(known)}")
+    return known[name]
 
 # %% ../nbs/E_figures.ipynb #30e833fa
 def round_drawn(frame: pd.DataFrame) -> pd.DataFrame:
     "The table as its CSV file has it, so that what is drawn and what is written are the same numbers."
+    if frame.empty: return frame
     return pd.read_csv(io.StringIO(csv_text(frame)), keep_default_na=False, na_values={
         c: [""] for c in frame.columns if frame[c].dtype.kind in "fi"})
 
 # %% ../nbs/E_figures.ipynb #da47fba7
 def figure_data(
-    name: str,  # one of `FIGURES`
+    name: str,  # of `FIGURES` or `LATER`
     run: Run,
     **tables: pd.DataFrame,  # tables that are at hand already
 ) -> pd.DataFrame:
     "The table that a figure draws, from a run's tables. Raises `StudyError` for an unknown name."
-    if name not in FIGURES: raise StudyError(f"no figure {name!r}; the figures are {', '.join(FIGURES)}")
-    return round_drawn(FIGURES[name].data(*(tables[t] if t in tables else run.read(t) for t in FIGURES[name].reads)))
+    figure = find_figure(name)
+    return round_drawn(figure.data(*(tables[t] if t in tables else _table(t, run) for t in figure.reads)))
+
+def _table(name: str, run: Run) -> pd.DataFrame:
+    "A table of the run, or one of its figures folder, empty where nobody has written it."
+    if name in TABLES: return run.read(name)
+    path = run.figures / "tables" / f"{name}.csv"
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
 # %% ../nbs/E_figures.ipynb #b7e71eb5
 def make_figure(
-    name: str,  # one of `FIGURES`
+    name: str,  # of `FIGURES` or `LATER`
     run: Run,
     **tables: pd.DataFrame,  # tables that are at hand already
 ) -> Path | None:  # the PNG file; nothing where the profile has nothing to draw
     "Draw a figure of a run and save it in the run's figures folder. Raises `StudyError`."
     data = figure_data(name, run, **tables)
     if data.empty: return _remove(name, run.figures)
-    figure = FIGURES[name]
+    figure = find_figure(name)
     provenance = {"profile": run.profile.name, "profile_sha256": digest(run.profile.model_dump_json()),
                   "tables": {t: digest(run.path(t)) for t in figure.reads if run.path(t).is_file()}}
     import matplotlib.pyplot as plt
@@ -249,14 +272,17 @@ def _remove(name: str, folder: Path) -> None:
     for kind in ("pdf", "svg", "png", "csv", "json"): (folder / f"{name}.{kind}").unlink(missing_ok=True)
 
 # %% ../nbs/E_figures.ipynb #12ab934b
+BOUNDS_SHOWN = [("oracle", "fastest"), ("mlc", "upper_bound"), ("all_llms", "vote"), ("random", "expected")]
+
 def accuracy_data(
     results: pd.DataFrame,  # the results table
 ) -> pd.DataFrame:
-    "Every bound and LLM, and every router under its first policy (ArgMax where it has it), best first within a group."
-    first = results[results.group == "router"]
-    first = first.assign(rank=first.policy != "argmax").sort_values("rank", kind="stable").drop_duplicates(["dataset", "system"])
-    rows = pd.concat([results[results.group != "router"], first])
-    rows = rows.assign(label=[label(s, p) for s, p in zip(rows.system, rows.policy)])
+    "The main bounds, every LLM, and every router under its first policy (ArgMax where it has it), best first within a group."
+    rows = results[[(g != "bound" or (s, p) in BOUNDS_SHOWN) for g, s, p in zip(results.group, results.system, results.policy)]]
+    rows = rows.assign(rank=(rows.group == "router") & (rows.policy != "argmax")).sort_values("rank", kind="stable")
+    rows = rows.drop_duplicates(["dataset", "group", "system"])
+    rows = rows.assign(label=[label(s, p if g == "router" else "") if (g, s) != ("bound", "mlc") else "MLC's upper bound"
+                              for g, s, p in zip(rows.group, rows.system, rows.policy)])
     order = rows.groupby(["group", "label"]).accuracy.mean().rename("mean").reset_index()
     rows = rows.merge(order, on=["group", "label"]).sort_values(["group", "mean", "label"], ascending=[True, False, True], kind="stable")
     return rows[["dataset", "group", "label", "n", "accuracy", "ci_low", "ci_high"]].reset_index(drop=True)
@@ -338,8 +364,9 @@ def made_up_results(
 ) -> pd.DataFrame:  # a results table
     "A results table with invented numbers, for demonstrations and tests of the figures alone."
     rng, rows = np.random.default_rng(seed), []
-    kinds = [("bound", "oracle", "", 86), ("bound", "random", "", 52), ("bound", "router_upper_bound", "", 78), ("bound", "all_llms", "", 70)]
-    kinds += [("llm", f"llm-{c}-7b", "", a) for c, a in zip("abcdefg", (68, 66, 61, 55, 50, 47, 40))]
+    kinds = [("bound", "oracle", "fastest", 86), ("bound", "random", "expected", 52), ("bound", "mlc", "upper_bound", 78),
+             ("bound", "all_llms", "vote", 70), ("bound", "oracle", "as_published", 86)]
+    kinds += [("llm", f"llm-{c}-7b", "single", a) for c, a in zip("abcdefg", (68, 66, 61, 55, 50, 47, 40))]
     kinds += [("router", r, p, a) for r, a in (("mlc", 68), ("sc", 67.5), ("clustering_tfidf", 66)) for p in ("argmax", "random_top3")]
     for dataset in datasets:
         for group, system, policy, mean in kinds:
@@ -351,18 +378,523 @@ def made_up_results(
 
 # %% ../nbs/E_figures.ipynb #b29c9e53
 def show(
-    name: str,  # one of `FIGURES`
+    name: str,  # of `FIGURES` or `LATER`
     *tables: pd.DataFrame,  # what the figure reads
 ):
     "A figure for a notebook: the PNG picture with its alternative text, nothing saved."
     import matplotlib.pyplot as plt
     from IPython.display import Image as Picture
     with style():
-        data = round_drawn(FIGURES[name].data(*tables))
-        fig, out = FIGURES[name].draw(data), io.BytesIO()
+        figure = find_figure(name)
+        data = round_drawn(figure.data(*tables))
+        fig, out = figure.draw(data), io.BytesIO()
         fig.savefig(out, format="png", metadata={"Software": "llm-routing"})
         plt.close(fig)
-    return Picture(out.getvalue(), alt=FIGURES[name].alt(data), width=round(96 * fig.get_figwidth() * 1.5))
+    return Picture(out.getvalue(), alt=figure.alt(data), width=round(96 * fig.get_figwidth() * 1.5))
+
+# %% ../nbs/E_figures.ipynb #41649d6e
+def front(
+    price: np.ndarray,  # (n,)
+    accuracy: np.ndarray,  # (n,)
+) -> np.ndarray:  # (n,) bool
+    "The points that no other point beats: cheaper and at least as accurate, or as cheap and more accurate."
+    order = np.lexsort((-accuracy, price))
+    best = np.concatenate([[-np.inf], np.maximum.accumulate(accuracy[order])[:-1]])
+    out = np.zeros(len(price), bool)
+    out[order] = accuracy[order] > best
+    return out
+
+# %% ../nbs/E_figures.ipynb #ee720ad7
+def tradeoff_data(
+    results: pd.DataFrame,
+    price: str = "latency_s",  # or "cost"
+) -> pd.DataFrame:
+    "Accuracy and price of every LLM and router, and which of them are on the front; empty where the source has no prices."
+    rows = results[((results.group != "bound") | (results.system == "oracle") & (results.policy == "fastest")) & results[price].notna()]
+    rows = rows[rows.groupby("dataset")[price].transform("max") > 0]
+    if rows.empty: return pd.DataFrame()
+    rows = rows.assign(label=[label(s, p if g == "router" else "") for g, s, p in zip(rows.group, rows.system, rows.policy)], front=False)
+    for _, part in rows[rows.group != "bound"].groupby("dataset"):
+        rows.loc[part.index, "front"] = front(part[price].to_numpy(), part.accuracy.to_numpy())
+    return rows[["dataset", "group", "label", price, "accuracy", "ci_low", "ci_high", "front"]].reset_index(drop=True)
+
+# %% ../nbs/E_figures.ipynb #1178f00e
+def panels(n: int, height: float, sharey: bool = False):
+    "A row of panels: one column of a paper for up to two, its full width for more."
+    import matplotlib.pyplot as plt
+    fig, axes = plt.subplots(1, n, figsize=(COLUMN if n <= 2 else PAGE, height), sharey=sharey, squeeze=False)
+    return fig, axes[0]
+
+def draw_tradeoff(data: pd.DataFrame):
+    "A panel per dataset: points with vertical intervals, and the front."
+    price = data.columns[3]
+    datasets = list(dict.fromkeys(data.dataset))
+    fig, axes = panels(len(datasets), 2.3)
+    for ax, dataset in zip(axes, datasets):
+        part = data[data.dataset == dataset]
+        on = part[part.front.astype(bool)].sort_values(price)
+        ax.step(on[price], on.accuracy, where="post", color=INK, linewidth=.7)
+        for group, rows in part.groupby("group"):
+            ax.vlines(rows[price], rows.ci_low, rows.ci_high, color=COLOURS[group], linewidth=.7, alpha=.6)
+            ax.plot(rows[price], rows.accuracy, MARKERS[group], color=COLOURS[group], markersize=3,
+                    markerfacecolor="white" if group == "bound" else COLOURS[group])
+        ax.set(title=name_of(dataset), xlabel="seconds per query" if price == "latency_s" else "cost per query", ylabel="")
+        ax.grid()
+    axes[0].set_ylabel("accuracy (%)")
+    _legend(fig, data.group)
+    return fig
+
+def _legend(fig, groups) -> None:
+    "One line under the title that says which marker is which."
+    from matplotlib.lines import Line2D
+    words = {"bound": "oracle", "llm": "single LLM", "router": "router"}
+    marks = [Line2D([], [], linestyle="", marker=MARKERS[g], color=COLOURS[g], markerfacecolor="white" if g == "bound" else COLOURS[g],
+                    label=words[g]) for g in COLOURS if g in set(groups)]
+    fig.legend(handles=marks, loc="outside upper left", ncols=3, borderaxespad=0, handletextpad=.1, columnspacing=1)
+
+# %% ../nbs/E_figures.ipynb #3dc25478
+def _fronts(data: pd.DataFrame) -> str:
+    "Who is on the front, per dataset."
+    price = data.columns[3]
+    return " ".join(f"{name_of(d)}: " + ", ".join(f"{r.label} ({r.accuracy:.1f}% at {getattr(r, price):.3g})" for r in
+                    part[part.front.astype(bool)].sort_values(price).itertuples()) + "." for d, part in data.groupby("dataset", sort=False))
+
+def caption_tradeoff(data: pd.DataFrame) -> str:
+    "What the figure shows, and who is on the front."
+    what = "seconds per query, over all queries" if "latency_s" in data else "cost per query"
+    return f"Accuracy on test (95% intervals) against {what}; the line joins the systems that none beats in both. On it, {_fronts(data)}"
+
+def alt_tradeoff(data: pd.DataFrame) -> str:
+    "The figure in words."
+    return f"Scatter plots of accuracy against {data.columns[3]}, one per dataset. Not beaten in both: {_fronts(data)}"
+
+# %% ../nbs/E_figures.ipynb #df4021bb
+add_figure("latency", "Accuracy against seconds", ("results",), tradeoff_data, draw_tradeoff, caption_tradeoff, alt_tradeoff)
+add_figure("cost", "Accuracy against cost", ("results",), lambda results: tradeoff_data(results, "cost"), draw_tradeoff, caption_tradeoff,
+           alt_tradeoff)
+
+# %% ../nbs/E_figures.ipynb #c9e8e2ab
+def right_matrix(
+    outcomes: pd.DataFrame,
+    queries: pd.DataFrame,
+    dataset: str,
+) -> pd.DataFrame:  # a row per test query, a column per LLM, True where the LLM is right
+    "Which LLMs are right on which test queries (score above one half)."
+    ids = queries.query_id[(queries.dataset == dataset) & (queries.split == "test")]
+    part = outcomes[outcomes.query_id.isin(set(ids)) & (outcomes.llm != "all_llms")]
+    return part.pivot(index="query_id", columns="llm", values="score")[list(dict.fromkeys(part.llm))] > .5
+
+# %% ../nbs/E_figures.ipynb #f600899d
+def agreement_data(
+    queries: pd.DataFrame,
+    outcomes: pd.DataFrame,
+    top: int = 14,  # sets to show per dataset; unique wins and "none" are always shown
+) -> pd.DataFrame:
+    "The share of test queries on which exactly a set of LLMs is right, largest first."
+    rows = []
+    for dataset in dict.fromkeys(queries.dataset):
+        right = right_matrix(outcomes, queries, dataset)
+        sets = right.apply(lambda r: "+".join(right.columns[r]), axis=1).value_counts(normalize=True, sort=False)
+        sets = sets.rename("share").reset_index(name="share").rename(columns={"index": "llms"}).sort_values(["share", "llms"], ascending=[False, True])
+        sets["kind"] = np.where(sets.llms == "", "none", np.where(sets.llms.str.contains("+", regex=False), "several", "one"))
+        sets.loc[sets.llms == "+".join(right.columns), "kind"] = "all"
+        keep = (np.arange(len(sets)) < top) | (sets.kind != "several")
+        rows.append(sets[keep].assign(dataset=dataset, n=len(right), pool="+".join(right.columns), share=100 * sets.share))
+    return pd.concat(rows)[["dataset", "n", "pool", "llms", "kind", "share"]].reset_index(drop=True)
+
+# %% ../nbs/E_figures.ipynb #0e035e2d
+KINDS = {"none": "#000000", "one": "#D55E00", "several": "#9aa5ad", "all": "#0072B2"}
+
+def draw_agreement(data: pd.DataFrame):
+    "Bars over a dot matrix, one block per dataset."
+    import matplotlib.pyplot as plt
+    datasets = list(dict.fromkeys(data.dataset))
+    pool = data.pool.iloc[0].split("+")
+    fig, axes = plt.subplots(2 * len(datasets), 1, figsize=(COLUMN, len(datasets) * (1.15 + .105 * len(pool))), squeeze=False,
+                             height_ratios=[1.1, .12 * len(pool)] * len(datasets))
+    for bars, dots, dataset in zip(axes[::2, 0], axes[1::2, 0], datasets):
+        part = data[data.dataset == dataset].reset_index(drop=True)
+        x = np.arange(len(part))
+        bars.bar(x, part.share, color=[KINDS[k] for k in part.kind], width=.72)
+        bars.set(title=f"{name_of(dataset)} (n = {part.n[0]:,})", ylabel="queries (%)", xticks=[], xlim=(-.6, len(part) - .4))
+        bars.grid(axis="y")
+        _dots(dots, part, part.pool[0].split("+"), x)
+    _kind_legend(fig)
+    return fig
+
+def _dots(ax, part: pd.DataFrame, pool: list[str], x: np.ndarray) -> None:
+    "The matrix of filled and empty dots."
+    for y, llm in enumerate(pool):
+        on = np.array([llm in s.split("+") for s in part.llms])
+        ax.plot(x[~on], np.full((~on).sum(), -y), "o", color=RULE, markersize=2.6)
+        ax.plot(x[on], np.full(on.sum(), -y), "o", color=INK, markersize=2.6)
+    ax.set(yticks=-np.arange(len(pool)), yticklabels=pool, xticks=[], xlim=(-.6, len(part) - .4), ylim=(.6 - len(pool), .6))
+    ax.tick_params(length=0, labelsize=5.5 if len(pool) > 5 else 6)
+    for side in ax.spines.values(): side.set_visible(False)
+
+def _kind_legend(fig) -> None:
+    from matplotlib.patches import Patch
+    words = {"none": "no LLM", "one": "one LLM alone", "several": "several", "all": "all LLMs"}
+    fig.legend(handles=[Patch(color=c, label=words[k]) for k, c in KINDS.items()], loc="outside upper left", ncols=4, borderaxespad=0,
+               handlelength=.9, handletextpad=.4, columnspacing=1)
+
+# %% ../nbs/E_figures.ipynb #64fdb8ae
+def say_agreement(data: pd.DataFrame) -> str:
+    "None, one and all, per dataset."
+    lines = []
+    for dataset, part in data.groupby("dataset", sort=False):
+        share = part.groupby("kind").share.sum()
+        ones = part[part.kind == "one"]
+        top = f", most often {ones.iloc[0].llms} ({ones.iloc[0].share:.1f}%)" if len(ones) else ""
+        lines.append(f"{name_of(dataset)}: no LLM is right on {share.get('none', 0):.1f}% of the queries, all on {share.get('all', 0):.1f}%, "
+                     f"exactly one on {share.get('one', 0):.1f}%{top}.")
+    return " ".join(lines)
+
+add_figure("agreement", "Which LLMs are right on the same queries", ("queries", "outcomes"), agreement_data, draw_agreement,
+           lambda d: "Share of test queries on which exactly the LLMs with a filled dot are right (score above one half). " + say_agreement(d),
+           lambda d: "UpSet plots: bars of the most frequent sets of right LLMs over a matrix of dots. " + say_agreement(d))
+
+# %% ../nbs/E_figures.ipynb #8f9e5ab7
+def made_up_study(
+    n: int = 300,
+    seed: int = 0,
+) -> dict[str, pd.DataFrame]:  # queries, outcomes, scores, selections
+    "Tables with invented numbers, for demonstrations and tests of the figures alone."
+    rng, llms = np.random.default_rng(seed), ["llm-a", "llm-b", "llm-c"]
+    ids = [f"q{i}" for i in range(n)]
+    chance = np.clip(rng.beta(2, 1.5, (n, 1)) * np.array([1.1, 1, .8]), 0, 1)
+    right, seconds = (rng.random((n, 3)) < chance).astype(float), rng.gamma(4, [.5, .3, .1], (n, 3))
+    long = {"query_id": np.repeat(ids, 3), "llm": np.tile(llms, n)}
+    outcomes = pd.DataFrame({**long, "majority_answer": None, "success_rate": np.nan, "score": right.ravel(), "latency_s": seconds.ravel(),
+                             "cost": np.nan})
+    scores = pd.DataFrame({**long, "router": "mlc", "seed": 0, "probability": chance.ravel() ** .8})
+    queries = pd.DataFrame({"query_id": ids, "dataset": "made-up", "split": "test"})
+    return {"queries": queries, "outcomes": outcomes, "scores": scores.assign(predicted=(scores.probability > .5).astype(int))}
+
+# %% ../nbs/E_figures.ipynb #496e34b9
+def calibration_data(
+    queries: pd.DataFrame,
+    outcomes: pd.DataFrame,
+    scores: pd.DataFrame,
+    bins: int = 10,  # of equal count
+) -> pd.DataFrame:
+    "Mean probability and share right per router and bin of equal count on test, with binomial intervals."
+    test = queries[queries.split == "test"][["query_id", "dataset"]]
+    rows = scores.merge(test).merge(outcomes[["query_id", "llm", "score"]])
+    rows["bin"] = rows.groupby(["dataset", "router"]).probability.rank(method="first", pct=True).mul(bins).sub(1e-9).astype(int)
+    out = rows.groupby(["dataset", "router", "bin"], sort=False).agg(probability=("probability", "mean"), right=("score", "mean"), n=("score", "size"))
+    half = 1.96 * np.sqrt(out.right * (1 - out.right) / out.n)
+    out = out.assign(ci_low=(out.right - half).clip(0), ci_high=(out.right + half).clip(upper=1)).reset_index()
+    ece = (out.right - out.probability).abs().mul(out.n).groupby([out.dataset, out.router]).sum() / out.n.groupby([out.dataset, out.router]).sum()
+    return out.merge(ece.rename("ece").reset_index()).sort_values(["dataset", "router", "bin"]).reset_index(drop=True)
+
+# %% ../nbs/E_figures.ipynb #9c0e8c07
+def draw_calibration(data: pd.DataFrame):
+    "A panel per dataset: the four best-calibrated and the worst router, against the diagonal."
+    datasets = list(dict.fromkeys(data.dataset))
+    fig, axes = panels(len(datasets), 2.35, sharey=True)
+    for ax, dataset in zip(axes, datasets):
+        part = data[data.dataset == dataset]
+        order = part.groupby("router").ece.first().sort_values()
+        chosen = list(dict.fromkeys([*order.index[:4], order.index[-1]]))
+        ax.plot([0, 1], [0, 1], color=MUTED, linewidth=.6)
+        for router, colour, dash, mark in zip(chosen, SERIES, DASHES, "osD^v"):
+            rows = part[part.router == router]
+            ax.vlines(rows.probability, rows.ci_low, rows.ci_high, color=colour, linewidth=.6)
+            ax.plot(rows.probability, rows.right, color=colour, linestyle=dash, marker=mark, markersize=2, linewidth=.8,
+                    label=f"{name_of(router)} ({100 * order[router]:.1f})")
+        ax.set(title=name_of(dataset), xlabel="predicted probability", xlim=(0, 1), ylim=(0, 1))
+        ax.legend(title="router (ECE, points)", title_fontsize=5, fontsize=5, loc="upper left", handlelength=1.8, borderaxespad=.1)
+    axes[0].set_ylabel("share right")
+    return fig
+
+def say_calibration(data: pd.DataFrame) -> str:
+    "The best and the worst ECE, per dataset."
+    lines = []
+    for dataset, part in data.groupby("dataset", sort=False):
+        ece = (100 * part.groupby("router").ece.first()).sort_values()
+        lines.append(f"{name_of(dataset)}: {name_of(ece.index[0])} {ece.iloc[0]:.1f} points, {name_of(ece.index[-1])} {ece.iloc[-1]:.1f}.")
+    return "Expected calibration error, best and worst: " + " ".join(lines)
+
+# %% ../nbs/E_figures.ipynb #b7e4cc23
+add_figure("calibration", "Calibration of the routers' scores", ("queries", "outcomes", "scores"), calibration_data, draw_calibration,
+           lambda d: "Share of right answers against predicted probability on test, in ten bins of equal count over all LLMs, with 95% "
+                     "binomial intervals; up to four best calibrated routers and the worst. " + say_calibration(d),
+           lambda d: "Reliability curves, one panel per dataset, against the diagonal. " + say_calibration(d))
+
+# %% ../nbs/E_figures.ipynb #e5eb5e7d
+def plateau_data(
+    results: pd.DataFrame,
+) -> pd.DataFrame:
+    "Every router's accuracy less the best single LLM's, in points, under ArgMax where it has it; best first."
+    rows = []
+    for dataset, part in results.groupby("dataset", sort=False):
+        llm = part[part.group == "llm"].sort_values("accuracy").iloc[-1]
+        oracle = part[(part.group == "bound") & (part.system == "oracle")].accuracy.max()
+        mine = part[part.group == "router"]
+        mine = mine.assign(late=mine.policy != "argmax").sort_values("late", kind="stable").drop_duplicates("system")
+        gap = max(oracle - llm.accuracy, 1e-9)
+        rows += [(dataset, label(r.system, r.policy), r.accuracy - llm.accuracy, r.ci_low - llm.accuracy, r.ci_high - llm.accuracy,
+                  llm.ci_low - llm.accuracy, llm.ci_high - llm.accuracy, 100 * (r.accuracy - llm.accuracy) / gap, oracle - llm.accuracy)
+                 for r in mine.itertuples()]
+    frame = pd.DataFrame(rows, columns=["dataset", "label", "gain", "ci_low", "ci_high", "band_low", "band_high", "gap_closed", "oracle_gain"])
+    order = frame.groupby("label").gain.mean().sort_values(ascending=False)
+    return frame.sort_values(["dataset", "label"], key=lambda c: c.map(list(order.index).index) if c.name == "label" else
+                             c.map(list(dict.fromkeys(frame.dataset)).index), kind="stable").reset_index(drop=True)
+
+# %% ../nbs/E_figures.ipynb #b953d981
+def draw_plateau(data: pd.DataFrame):
+    "A row per router, a panel per dataset."
+    datasets, labels = list(dict.fromkeys(data.dataset)), list(dict.fromkeys(data.label))
+    fig, axes = panels(len(datasets), .7 + .135 * len(labels), sharey=True)
+    for ax, dataset in zip(axes, datasets):
+        part = data[data.dataset == dataset]
+        y = [-labels.index(x) for x in part.label]
+        ax.axvspan(part.band_low.iloc[0], part.band_high.iloc[0], color=COLOURS["llm"], alpha=.12, linewidth=0)
+        ax.axvline(0, color=COLOURS["llm"], linewidth=.7, linestyle="--")
+        ax.hlines(y, part.ci_low, part.ci_high, color=COLOURS["router"], linewidth=1)
+        ax.plot(part.gain, y, "s", color=COLOURS["router"], markersize=2.9, clip_on=False)
+        for yy, share in zip(y, part.gap_closed):
+            ax.annotate(f"{share:+.0f}%", (1, yy), xycoords=("axes fraction", "data"), va="center", ha="left", fontsize=5, xytext=(2, 0),
+                        textcoords="offset points", annotation_clip=False)
+        ax.set(title=name_of(dataset), xlabel=f"points over the best LLM\n(oracle: {part.oracle_gain.iloc[0]:+.1f})", ylim=(.6 - len(labels), .6))
+        ax.grid(axis="x")
+        ax.spines["left"].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+    axes[0].set_yticks([-i for i in range(len(labels))], labels)
+    return fig
+
+def say_plateau(data: pd.DataFrame) -> str:
+    "The spread of routers against the gap, per dataset."
+    lines = []
+    for dataset, part in data.groupby("dataset", sort=False):
+        top, low = part.loc[part.gain.idxmax()], part.loc[part.gain.idxmin()]
+        lines.append(f"{name_of(dataset)}: {len(part)} routers lie between {low.gain:+.1f} ({low.label}) and {top.gain:+.1f} points ({top.label}), "
+                     f"the oracle at {top.oracle_gain:+.1f}; {(part.gain > part.band_high).sum()} above the best LLM's band.")
+    return " ".join(lines)
+
+# %% ../nbs/E_figures.ipynb #ccbae083
+add_figure("plateau", "All routers against the best single LLM", ("results",), plateau_data, draw_plateau,
+           lambda d: "Accuracy of every router less that of the best single LLM, on test, with 95% intervals; band: the best LLM's own "
+                     "interval; at the right, the share of the gap to the oracle that is closed. " + say_plateau(d),
+           lambda d: "Dot plot of routers by their gain over the best single LLM, a panel per dataset. " + say_plateau(d))
+
+# %% ../nbs/E_figures.ipynb #513f058e
+def gap_data(
+    results: pd.DataFrame,
+) -> pd.DataFrame:
+    "Gained, lost in the choice, and lost in the labels, per router with an upper bound, in points."
+    rows = []
+    for dataset, part in results.groupby("dataset", sort=False):
+        best, oracle = part[part.group == "llm"].accuracy.max(), part[part.system == "oracle"].accuracy.max()
+        for r in part[(part.group == "router") & (part.policy == "argmax")].itertuples():
+            bound = part[(part.group == "bound") & (part.system == r.system) & (part.policy == "upper_bound")].accuracy
+            if len(bound): rows.append((dataset, label(r.system), r.accuracy - best, bound.iloc[0] - r.accuracy, oracle - bound.iloc[0], r.ci_low - best,
+                                        r.ci_high - best))
+    return pd.DataFrame(rows, columns=["dataset", "label", "gained", "lost_in_choice", "lost_in_labels", "ci_low", "ci_high"])
+
+# %% ../nbs/E_figures.ipynb #2f005da8
+PARTS = {"gained": ("gained over the best LLM", "#E69F00", ""), "lost_in_choice": ("lost in the choice", "#9aa5ad", "///"),
+         "lost_in_labels": ("out of the labels' reach", "#e3e6e8", "...")}
+
+def draw_gap(data: pd.DataFrame):
+    "Stacked bars from the best LLM to the oracle."
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Patch
+    datasets, labels = list(dict.fromkeys(data.dataset)), list(dict.fromkeys(data.label))
+    fig, axes = panels(len(datasets), .75 + .16 * len(labels), sharey=True)
+    with plt.rc_context({"hatch.linewidth": .4, "hatch.color": MUTED}):
+        for ax, dataset in zip(axes, datasets):
+            part = data[data.dataset == dataset]
+            y, left = np.array([-labels.index(x) for x in part.label]), np.zeros(len(part))
+            for key, (_, colour, hatch) in PARTS.items():
+                ax.barh(y, part[key], left=left, color=colour, hatch=hatch, height=.68, edgecolor="white", linewidth=.3)
+                left = left + part[key].to_numpy()
+            ax.hlines(y, part.ci_low, part.ci_high, color=INK, linewidth=.8)
+            ax.axvline(0, color=INK, linewidth=.6)
+            ax.set(title=name_of(dataset), xlabel="points over the best LLM")
+            ax.spines["left"].set_visible(False)
+            ax.tick_params(axis="y", length=0)
+        axes[0].set_yticks([-i for i in range(len(labels))], labels)
+        fig.legend(handles=[Patch(facecolor=c, hatch=h, label=w, edgecolor="white", linewidth=.3) for w, c, h in PARTS.values()],
+                   loc="outside upper left", ncols=3, borderaxespad=0, handlelength=1.2, handletextpad=.4, columnspacing=1, fontsize=5.5)
+    return fig
+
+def say_gap(data: pd.DataFrame) -> str:
+    "The best router's parts, per dataset."
+    tops = [part.loc[part.gained.idxmax()] for _, part in data.groupby("dataset", sort=False)]
+    return " ".join(f"{name_of(t.dataset)}, {t.label}: {t.gained:+.1f} points gained, {t.lost_in_choice:.1f} lost in the choice, "
+                    f"{t.lost_in_labels:.1f} out of reach." for t in tops)
+
+# %% ../nbs/E_figures.ipynb #6103a4b3
+add_figure("gap", "Where the gap to the oracle goes", ("results",), gap_data, draw_gap,
+           lambda d: "From the best single LLM (0) to the oracle (the bars' right end) on test, for routers under ArgMax: points gained (line: 95% "
+                     "interval of the router's accuracy), lost in choosing among the LLMs labelled right, and out of the labels' reach. " + say_gap(d),
+           lambda d: "Stacked bars per router and dataset that split the gap between the best LLM and the oracle in three. " + say_gap(d))
+
+# %% ../nbs/E_figures.ipynb #73df6266
+def dominance_data(
+    queries: pd.DataFrame,
+    outcomes: pd.DataFrame,
+) -> pd.DataFrame:
+    "For every pair of LLMs: the difference of their accuracies, and the pair's oracle less the stronger, with its 95% interval, in points."
+    rows = []
+    for dataset in dict.fromkeys(queries.dataset):
+        right = right_matrix(outcomes, queries, dataset)
+        order = right.mean().sort_values(ascending=False, kind="stable").index
+        for i, a in enumerate(order):
+            for b in order[i + 1:]:
+                gain = (right[b] & ~right[a]).mean()
+                half = 1.96 * np.sqrt(gain * (1 - gain) / len(right))
+                rows.append((dataset, a, b, len(right), 100 * (right[a].mean() - right[b].mean()), 100 * gain, 100 * max(0, gain - half),
+                             100 * (gain + half)))
+    return pd.DataFrame(rows, columns=["dataset", "stronger", "weaker", "n", "apart", "gain", "ci_low", "ci_high"])
+
+# %% ../nbs/E_figures.ipynb #0ae8909d
+def draw_dominance(data: pd.DataFrame):
+    "A point per pair, a panel per dataset."
+    datasets = list(dict.fromkeys(data.dataset))
+    fig, axes = panels(len(datasets), 1.9, sharey=True)
+    for ax, dataset in zip(axes, datasets):
+        part = data[data.dataset == dataset]
+        ax.vlines(part.apart, part.ci_low, part.ci_high, color=COLOURS["llm"], linewidth=.7, alpha=.6)
+        ax.plot(part.apart, part.gain, "o", color=COLOURS["llm"], markersize=2.8)
+        ax.set(title=name_of(dataset), xlabel="accuracies apart (points)", ylim=(0, 1.05 * data.ci_high.max()))
+        ax.grid()
+    axes[0].set_ylabel("oracle of the pair over\nthe stronger LLM (points)")
+    return fig
+
+def say_dominance(data: pd.DataFrame) -> str:
+    "The rank correlation and the pair with most to gain, per dataset."
+    lines = []
+    for dataset, part in data.groupby("dataset", sort=False):
+        top = part.loc[part.gain.idxmax()]
+        rank = part.apart.rank().corr(part.gain.rank()) if len(part) > 2 else np.nan
+        said = f"rank correlation {rank:+.2f} over {len(part)} pairs; " if rank == rank else ""
+        lines.append(f"{name_of(dataset)}: {said}most to gain: {top.stronger} with {top.weaker} ({top.gain:.1f} points, {top.apart:.1f} apart).")
+    return " ".join(lines)
+
+add_figure("dominance", "What a pair of LLMs could gain", ("queries", "outcomes"), dominance_data, draw_dominance,
+           lambda d: "For each pair of LLMs: what a perfect choice between the two gains over the stronger one on test (95% binomial intervals), "
+                     "against how far apart their accuracies are. " + say_dominance(d),
+           lambda d: "Scatter plots of pairs of LLMs, one panel per dataset. " + say_dominance(d))
+
+# %% ../nbs/E_figures.ipynb #b3c6e797
+def seconds_data(
+    queries: pd.DataFrame,
+    outcomes: pd.DataFrame,
+) -> pd.DataFrame:
+    "Quantiles and mean of each LLM's seconds on test; empty where the source has none."
+    rows = outcomes[outcomes.llm != "all_llms"].merge(queries[queries.split == "test"][["query_id", "dataset"]]).dropna(subset="latency_s")
+    if rows.empty: return pd.DataFrame()
+    groups = rows.groupby(["dataset", "llm"], sort=False).latency_s
+    table = groups.quantile([.05, .25, .5, .75, .95]).unstack().set_axis(["q05", "q25", "median", "q75", "q95"], axis=1)
+    table = table.assign(mean=groups.mean(), n=groups.size()).reset_index()
+    return table.sort_values(["dataset", "median", "llm"], kind="stable").reset_index(drop=True)
+
+# %% ../nbs/E_figures.ipynb #59cede9c
+def draw_seconds(data: pd.DataFrame):
+    "A row per LLM, a panel per dataset."
+    datasets, llms = list(dict.fromkeys(data.dataset)), list(dict.fromkeys(data.llm))
+    fig, axes = panels(len(datasets), .75 + .15 * len(llms), sharey=True)
+    for ax, dataset in zip(axes, datasets):
+        part = data[data.dataset == dataset]
+        y = np.array([-llms.index(m) for m in part.llm])
+        ax.hlines(y, part.q05, part.q95, color=COLOURS["llm"], linewidth=.8)
+        ax.hlines(y, part.q25, part.q75, color=COLOURS["llm"], linewidth=3, alpha=.55)
+        ax.plot(part["median"], y, "|", color=INK, markersize=6, markeredgewidth=1, label="median")
+        ax.plot(part["mean"], y, "o", color="white", markeredgecolor=INK, markersize=3, markeredgewidth=.7, label="mean")
+        ax.set(title=f"{name_of(dataset)} (n = {part.n.iloc[0]:,})", xlabel="seconds per answer", xlim=(0, None))
+        ax.grid(axis="x")
+        ax.spines["left"].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+    axes[0].set_yticks([-i for i in range(len(llms))], llms)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, borderaxespad=0, handletextpad=.2, columnspacing=1)
+    return fig
+
+def say_seconds(data: pd.DataFrame) -> str:
+    "The fastest and the slowest median, per dataset."
+    lines = []
+    for dataset, part in data.groupby("dataset", sort=False):
+        a, b = part.loc[part["median"].idxmin()], part.loc[part["median"].idxmax()]
+        lines.append(f"{name_of(dataset)}: medians from {a['median']:.3g} s ({a.llm}) to {b['median']:.3g} s ({b.llm}).")
+    return " ".join(lines)
+
+add_figure("seconds", "Seconds per answer", ("queries", "outcomes"), seconds_data, draw_seconds,
+           lambda d: "Seconds per answer on test: middle half (thick), middle 90% (thin), median (bar) and mean (ring). " + say_seconds(d),
+           lambda d: "Rows of LLMs with the spread of their seconds, a panel per dataset. " + say_seconds(d))
+
+# %% ../nbs/E_figures.ipynb #d3bbd409
+def errata_data(
+    errata: pd.DataFrame,  # tables/errata.csv
+    top: int = 24,  # rows to show, the largest relative effects
+) -> pd.DataFrame:
+    "The mistakes' largest effects, of at least half a percent of the number."
+    if errata.empty: return pd.DataFrame()
+    size = (errata.effect.abs() / errata.as_published.abs().clip(lower=1e-9)).rename("size")
+    rows = errata.assign(size=size)[size > .005].sort_values("size", ascending=False, kind="stable").head(top)
+    rows = rows.assign(label=[f"{name_of(d)}: {s} ({m})" for d, s, m in zip(rows.dataset, rows.system, rows.mistake)])
+    rows = rows.sort_values(["quantity", "mistake", "size"], ascending=[True, True, False], kind="stable")
+    return rows[["quantity", "mistake", "label", "as_published", "mended", "effect", "ci_low", "ci_high"]].reset_index(drop=True)
+
+# %% ../nbs/E_figures.ipynb #7ed76bdd
+def draw_errata(data: pd.DataFrame):
+    "A block per quantity: rows with a ring, a dot, and the interval of the difference at the dot."
+    import matplotlib.pyplot as plt
+    parts = [(q, p.reset_index(drop=True)) for q, p in data.groupby("quantity", sort=False)]
+    fig, axes = plt.subplots(len(parts), 1, figsize=(COLUMN, .35 + sum(.45 + .13 * len(p) for _, p in parts)), squeeze=False,
+                             height_ratios=[.45 + .13 * len(p) for _, p in parts])
+    for ax, (quantity, part) in zip(axes[:, 0], parts):
+        y = -np.arange(len(part))
+        ax.hlines(y, part.as_published, part.mended, color=MUTED, linewidth=.7)
+        ax.hlines(y, part.as_published + part.ci_low, part.as_published + part.ci_high, color=COLOURS["llm"], linewidth=1.4)
+        ax.plot(part.as_published, y, "o", color=INK, markerfacecolor="white", markersize=3.4, markeredgewidth=.8, label="as published")
+        ax.plot(part.mended, y, "o", color=COLOURS["llm"], markersize=2.8, label="mended")
+        ax.set(yticks=y, yticklabels=part.label, xlabel=quantity, ylim=(.7 - len(part), .7))
+        ax.grid(axis="x")
+        ax.tick_params(axis="y", length=0, labelsize=5.5)
+        ax.spines["left"].set_visible(False)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2, borderaxespad=0, handletextpad=.2, columnspacing=1)
+    return fig
+
+def say_errata(data: pd.DataFrame) -> str:
+    "The largest effect of each quantity."
+    tops = [p.loc[p.effect.abs().idxmax()] for _, p in data.groupby("quantity", sort=False)]
+    return "Largest effects: " + " ".join(f"{t.label}, {t.quantity}: {t.as_published:.2f} as published, {t.mended:.2f} mended." for t in tops)
+
+add_figure("errata", "What the original's mistakes did", ("errata",), errata_data, draw_errata,
+           lambda d: "Numbers of this profile as the original would have computed them (rings) and mended (dots, with the 95% interval of the "
+                     "difference); in brackets, the mistake's number in the errata. " + say_errata(d),
+           lambda d: "Rows of numbers with a ring and a dot each. " + say_errata(d))
+
+# %% ../nbs/E_figures.ipynb #7d48e83d
+def draw_curves(data: pd.DataFrame):
+    "A panel per dataset: accuracy over training size, a line per router."
+    datasets = list(dict.fromkeys(data.dataset))
+    fig, axes = panels(len(datasets), 2.1)
+    for ax, dataset in zip(axes, datasets):
+        for (router, rows), colour, dash, mark in zip(data[data.dataset == dataset].groupby("router", sort=False), SERIES, DASHES, "osD^vP*X"):
+            ax.fill_between(rows.n_train, rows.ci_low, rows.ci_high, color=colour, alpha=.12, linewidth=0)
+            ax.plot(rows.n_train, rows.accuracy, color=colour, linestyle=dash, marker=mark, markersize=2.2, label=name_of(router))
+        ax.set(title=name_of(dataset), xlabel="training queries", xscale="log")
+        ax.grid()
+        ax.legend(fontsize=5, loc="best", handlelength=2)
+    axes[0].set_ylabel("accuracy (%)")
+    return fig
+
+def say_curves(data: pd.DataFrame) -> str:
+    "What the last doubling or so of the training set brought the best router, per dataset."
+    lines = []
+    for dataset, part in data.groupby("dataset", sort=False):
+        top = part.loc[part.accuracy.idxmax()].router
+        rows = part[part.router == top].sort_values("n_train")
+        a, b = rows.iloc[max(0, len(rows) - 2)], rows.iloc[-1]
+        lines.append(f"{name_of(dataset)}, {name_of(top)}: {a.accuracy:.1f}% at {a.n_train:,.0f} queries, {b.accuracy:.1f}% at {b.n_train:,.0f}.")
+    return " ".join(lines)
+
+add_figure("learning_curves", "Accuracy over training size", ("learning_curves",), lambda curves: curves, draw_curves,
+           lambda d: "Accuracy on test under ArgMax over the number of training queries, with 95% intervals. " + say_curves(d),
+           lambda d: "Line plots of accuracy over training size, a panel per dataset. " + say_curves(d))
 
 # %% ../nbs/E_figures.ipynb #622b12dd
 MAIN_COLUMNS = ["dataset", "group", "system", "policy", "n", "accuracy", "ci_low", "ci_high", "latency_s", "usage"]
@@ -438,3 +970,74 @@ def write_main_results(
     write_text(out / "main_results.tex", latex_table(
         _main_cells(table, tex, {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}), MAIN_COLUMNS, "llll" + "r" * 6, breaks))
     return table
+
+# %% ../nbs/E_figures.ipynb #ab676b32
+def committed(
+    root: Path | None = None,  # the folder of all figures; `figures` of the checkout if not given
+) -> dict[str, Path]:
+    "Every saved figure's record file, by `profile/name`."
+    root = root or project_root() / "figures"
+    return {f"{p.parent.name}/{p.stem}": p for p in sorted(root.glob("*/*.json"))}
+
+def cite(
+    figure: str,  # "profile/name", or a name that only one profile has
+    root: Path | None = None,
+) -> str:
+    "BibTeX, caption and provenance of a figure. Raises `StudyError` when it is unknown or ambiguous."
+    known = committed(root)
+    found = [k for k in known if k == figure or k.partition("/")[2] == figure]
+    if not found: raise StudyError(f"no figure {figure!r}; the figures are {', '.join(known) or 'none yet: llm-routing run'}")
+    if len(found) > 1: raise StudyError(f"{figure!r} is in several profiles: name one of {', '.join(found)}")
+    record = read_record(known[found[0]])
+    return bibtex(record) + f"\n\nCaption: {record['caption']}\n\nProvenance: {json.dumps(record['provenance'], indent=1, sort_keys=True)}"
+
+# %% ../nbs/E_figures.ipynb #cfbd9573
+def bibtex(record: dict) -> str:
+    "A BibTeX entry for a figure."
+    key = record["id"].replace("llm-routing/", "llmrouting:").replace("/", ":")
+    return "\n".join([f"@misc{{{key},", "  author = {{The llm-routing authors}},", f"  title = {{Figure {tex(record['id'])}}},",
+                      f"  howpublished = {{llm-routing: a reproducible study of LLM routing, version {record['version']} of the figure}},",
+                      "  year = {2026},", "  note = {Reproduces and extends Srivatsa et al., arXiv:2405.00467}", "}"])
+
+# %% ../nbs/E_figures.ipynb #06e06fc7
+def verify(
+    root: Path | None = None,  # the folder of all figures
+    runs: Path | None = None,  # the folder of all runs
+    tolerance: float = 1e-3,  # of numbers written with four decimals: the last digits may depend on the CPU
+) -> pd.DataFrame:  # figure, verdict, detail
+    "Whether every saved figure follows from its run."
+    runs = runs or project_root() / "runs"
+    rows = [(key, *_verify(key, path, runs, tolerance)) for key, path in committed(root).items()]
+    return pd.DataFrame(rows, columns=["figure", "verdict", "detail"])
+
+def _verify(key: str, path: Path, runs: Path, tolerance: float) -> tuple[str, str]:
+    "The verdict on one figure, and why."
+    profile, name = key.split("/")
+    record, csv = read_record(path), path.with_suffix(".csv")
+    for kind in ("pdf", "svg", "png"):
+        try: same = read_record(path.with_suffix(f".{kind}")) == record
+        except StudyError as e: return "altered", str(e)
+        if not same: return "altered", f"{name}.{kind} is of another version"
+    if not csv.is_file() or digest(csv.read_text(encoding="utf-8")) != record["data_sha256"]: return "altered", f"{csv.name} is not what was drawn"
+    if name not in FIGURES | LATER: return "altered", "the study has no such figure"
+    run = Run(_profile_of(profile, runs), runs / profile, path.parent)
+    absent = [t for t in find_figure(name).reads if t in TABLES and not run.path(t).is_file()]
+    if absent: return "no run", f"llm-routing run --profile {profile}"
+    difference = first_difference(pd.read_csv(csv), round_drawn(figure_data(name, run)), tolerance)
+    return ("differs", difference) if difference else ("matches", f"version {record['version']}")
+
+def _profile_of(name: str, runs: Path):
+    "A run's profile: as it was resolved, else as the project has it."
+    from llm_routing.study import load_profile
+    kept = runs / name / "profile.json"
+    return Run.open(name, runs / name).profile if kept.is_file() else load_profile(name)
+
+# %% ../nbs/E_figures.ipynb #c64a3102
+def first_difference(old: pd.DataFrame, new: pd.DataFrame, tolerance: float) -> str:
+    "The first cell that differs, in words; empty if none does."
+    if list(old) != list(new) or len(old) != len(new): return f"{old.shape[0]} rows of {', '.join(old)}, now {new.shape[0]} of {', '.join(new)}"
+    for c in old:
+        numbers = pd.api.types.is_numeric_dtype(old[c]) and pd.api.types.is_numeric_dtype(new[c])
+        same = np.isclose(old[c], new[c], atol=tolerance, rtol=0, equal_nan=True) if numbers else (old[c].fillna("") == new[c].fillna("")).to_numpy()
+        if not same.all(): return f"row {int(np.argmin(same))}, {c}: {old[c].iloc[int(np.argmin(same))]}, now {new[c].iloc[int(np.argmin(same))]}"
+    return ""

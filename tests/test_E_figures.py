@@ -53,7 +53,7 @@ def test_main_results_files_and_columns(tmp_path):
     text = (tmp_path / "tables/main_results.csv").read_text()
     assert text.splitlines()[0] == "dataset,group,system,policy,n,accuracy,ci_low,ci_high,latency_s,usage"
     latex = (tmp_path / "tables/main_results.tex").read_text()
-    assert latex.count(r"\textbf") == 2 and latex.count(r"\underline") == 2 and r"router\_upper\_bound" in latex
+    assert latex.count(r"\textbf") == 2 and latex.count(r"\underline") == 2 and r"upper\_bound" in latex
     assert latex.count(r" \\") == len(text.splitlines()) and "\r" not in text
 
 def test_latency_is_empty_where_the_source_has_none(tmp_path):
@@ -65,3 +65,46 @@ def test_a_bad_figure_name_is_refused(tmp_path):
     with pytest.raises(StudyError, match="lower-case"): F.save_figure(None, "../x", tmp_path, pd.DataFrame(), "", "")
     (tmp_path / "x.png").write_bytes(b"nothing")
     with pytest.raises(StudyError, match="no record"): F.read_record(tmp_path / "x.png")
+
+# %% ../nbs/E_figures.ipynb #1019bc04
+def test_verify_tells_a_match_from_a_change_and_from_tampering(tmp_path):
+    run = Run.open("mini", tmp_path / "runs" / "mini")
+    run = Run(run.profile, run.folder, tmp_path / "figures" / "mini")
+    run.write("results", F.made_up_results())
+    for name in ("accuracy", "plateau", "gap"): F.make_figure(name, run)
+    def look(): return F.verify(tmp_path / "figures", tmp_path / "runs").set_index("figure").verdict.to_dict()
+    assert set(look().values()) == {"matches"} and len(look()) == 3
+    csv = run.figures / "gap.csv"
+    csv.write_text(csv.read_text().replace("gsm8k", "gsm9k"))
+    assert look()["mini/gap"] == "altered"
+    run.write("results", F.made_up_results(seed=2))
+    assert look() == {"mini/accuracy": "differs", "mini/gap": "altered", "mini/plateau": "differs"}
+    run.path("results").unlink()
+    assert look()["mini/accuracy"] == "no run"
+
+def test_cite_names_id_version_and_caption(run, tmp_path):
+    F.make_figure("accuracy", run)
+    text = F.cite("accuracy", tmp_path)
+    assert "@misc{llmrouting:mini:accuracy," in text and F.read_record(run.figures / "accuracy.json")["version"] in text and "Caption: " in text
+    with pytest.raises(StudyError, match="no figure 'nope'"): F.cite("nope", tmp_path)
+
+# %% ../nbs/E_figures.ipynb #f00b7828
+@pytest.mark.parametrize("name", ["latency", "plateau", "gap", "agreement", "calibration", "dominance", "seconds"])
+def test_every_figure_keeps_its_text_apart(name):
+    study, figure = F.made_up_study(), F.FIGURES[name]
+    tables = [F.made_up_results() if t == "results" else study[t] for t in figure.reads]
+    with F.style():
+        data = F.round_drawn(figure.data(*tables))
+        fig = figure.draw(data)
+        fig.canvas.draw()
+        texts = [t for a in fig.axes for t in (a.title, a._left_title, a.xaxis.label, a.yaxis.label)] + [t for x in fig.legends for t in x.texts]
+        boxes = [t.get_window_extent() for t in texts if t.get_text()]
+        assert all(b.x0 >= -1 and b.y0 >= -1 and b.x1 <= fig.bbox.x1 + 1 and b.y1 <= fig.bbox.y1 + 1 for b in boxes)
+        assert not any(a.shrunk(.98, .8).overlaps(b.shrunk(.98, .8)) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert "nan" not in figure.caption(data) and len(figure.alt(data)) > 40
+
+def test_a_figure_without_data_is_not_drawn_and_an_old_one_goes(run):
+    F.make_figure("latency", run)
+    assert (run.figures / "latency.svg").is_file()
+    run.write("results", F.made_up_results().assign(latency_s=np.nan))
+    assert F.make_figure("latency", run) is None and not list(run.figures.glob("latency.*"))
