@@ -5,18 +5,29 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/03_extraction.ipynb #x0000157
-import json, os
-import numpy as np, pandas as pd, pytest
+# %% ../nbs/03_extraction.ipynb #x0000183
+import time
 from decimal import Decimal
 from fractions import Fraction
-from hypothesis import given, settings, strategies as st
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from llm_routing.extraction import (
-    ALL_LLMS, INVALID, Extracted, build_outcomes, extract_number, extract_option, gold_answer, majority_vote, own_part, published_number,
-    published_option, published_vote, read_answers, spelled, success_label, unique_wins, viability_table)
+    ALL_LLMS, DERIVED, INVALID, agreement, build_outcomes, extract_number, extract_option, flag_reading, gold_answer, hard_cases, judge,
+    labelled_text, majority_vote, own_part, published_number, published_option, published_vote, read_answers, read_case, shipped, spelled,
+    success_label, tie_share, unique_wins, viability_table)
+from llm_routing.sources import available
 from llm_routing.study import StudyError, check_table, project_root
 
-# %% ../nbs/03_extraction.ipynb #x0000158
+needs_text = pytest.mark.skipif(
+    not available("gsm8k/example_model_solutions.jsonl", "gsm8k/test.jsonl", "routellm/gsm8k_responses.csv"),
+    reason="needs the public files: set LLM_ROUTING_DATA")
+
+# %% ../nbs/03_extraction.ipynb #x0000184
 @pytest.fixture
 def small():
     queries = pd.DataFrame({"query_id": ["n", "o"], "dataset": "demo", "split": "test", "subject": "", "text": ["How many?", "Which?"],
@@ -62,7 +73,7 @@ def test_the_originals_viability_numbers():
     assert np.allclose(table.published_percent, counts.printed_percent, atol=5e-7) and table.published_viable.all()
     assert sorted(table.index[~table.viable]) == ["falcon-7b", "olmo-7b", "opt-6.7b"]
 
-# %% ../nbs/03_extraction.ipynb #x0000159
+# %% ../nbs/03_extraction.ipynb #x0000185
 def test_numbers_compare_with_any_exact_type():
     answer = extract_number("A: 0.1").answer
     assert answer == Fraction(1, 10) and answer == Decimal("0.1") and extract_number("#### 18").answer == 18
@@ -76,3 +87,99 @@ def test_published_vote_of_numbers_is_the_originals_code():
     for answers in ([3., 1., 1., 3.], [8., 16., 16., 8., 24.], [1e6, 5., 5., 1e6]):
         assert published_vote(answers) == max(set(answers), key=answers.count)
     assert published_vote([]) is None
+
+# %% ../nbs/03_extraction.ipynb #x0000186
+CASES = hard_cases()
+
+def test_the_corpus_is_large_and_every_case_is_different_and_explained():
+    assert len(CASES) >= 300 and CASES.why.str.len().min() >= 3
+    assert not CASES.assign(options=CASES.options.astype(str)).duplicated(["text", "options"]).any()
+
+@pytest.mark.parametrize("case", list(CASES.itertuples()), ids=lambda c: f"{c.Index}-{c.why[:40]}")
+def test_hard_case(case): assert read_case(case) == case.answer, case.why
+
+# %% ../nbs/03_extraction.ipynb #x0000187
+amounts = st.one_of(st.integers(-10**12, 10**12).map(Fraction), st.decimals(-10**9, 10**9, places=2).map(Fraction))
+SENTENCES = ["{}", "#### {}", "The answer is {}.", "**Answer:** {}", "A: {}", "\\boxed{{{}}}", "So the total is {}.", "We get 3 * x = {}", "<answer>{}</answer>",
+             "She has 3 cats.\nThe final answer is: {} dollars\n", "It is {}.\n\nQuestion: 1 + 1?\nAnswer: 2"]
+
+def plain_form(x): return spelled(x)
+def grouped(x): return ("-" if x < 0 else "") + f"{abs(x).numerator // abs(x).denominator:,}" + ("." + spelled(abs(x)).split(".")[1] if "." in spelled(x) else "")
+def money(x): return ("-$" if x < 0 else "$") + grouped(abs(x))
+def cents(x): return grouped(x) + ("" if "." in spelled(x) else ".00")
+def unicode_minus(x): return plain_form(x).replace("-", "−")
+def latex(x): return grouped(x).replace(",", "{,}")
+def wide(x): return "".join(chr(ord(c) + 0xFEE0) if c.isdigit() else c for c in plain_form(x))
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(amounts, st.sampled_from([plain_form, grouped, money, cents, unicode_minus, latex, wide]), st.sampled_from(SENTENCES))
+def test_a_number_formatted_any_common_way_comes_back(x, form, sentence):
+    text = sentence.format(form(x))
+    assert extract_number(text).answer == x, text
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.integers(1, 9999), st.integers(2, 9999), st.sampled_from(["#### {}", "The answer is {}.", "\\boxed{{{}}}"]))
+def test_a_fraction_comes_back(a, b, sentence):
+    assert extract_number(sentence.format(f"{a}/{b}")).answer == Fraction(a, b)
+    assert extract_number(sentence.format(f"\\frac{{{a}}}{{{b}}}")).answer == Fraction(a, b)
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.sampled_from("ABCDE"), st.sampled_from(["({})", "{}", "{}.", "**{}**", "{})", "\\boxed{{{}}}"]),
+       st.sampled_from(["{}", "The answer is {}.", "Answer: {}", "So the correct option is {}", "(A) is wrong. The answer is {}."]))
+def test_an_option_formatted_any_common_way_comes_back(label, form, sentence):
+    text = sentence.format(form.format(label))
+    assert extract_option(text, ["red", "green", "blue", "black", "white"]).answer == label, text
+
+# %% ../nbs/03_extraction.ipynb #x0000188
+PIECES = st.sampled_from(["answer", " is ", "####", "\\boxed{", "}", "12", ",", ".", "-", "/", "$", "\n", "(A)", "B", "**", "<<", ">>", "=", "^", "e9", "½", "not ",
+                          "Question:", "</s>", "{", "\\frac", "²", "１", "×10^", "٣", "%", "million", " ", "wait", "or "])
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.one_of(st.text(max_size=200), st.lists(PIECES, max_size=40).map("".join)))
+def test_extraction_never_raises_and_no_answer_has_no_confidence(text):
+    for e in (extract_number(text), extract_option(text, ["red", "12", "Both", ""]), extract_option(text, {"1": "x", "2": "y"})):
+        assert (e.answer is None) == (e.confidence == 0)
+        if isinstance(e.answer, Fraction): assert Fraction(spelled(e.answer)) == e.answer
+
+@pytest.mark.parametrize("unit", ["9", "1,234.", "the answer is ", "#### ", "\\boxed{", "{", "( ", "a. ", "12/", "<<1=2", "**1**", "(A) or (B) ", "B ", "\nQ:",
+                                  "1.234", "- ", "not ", "=", "x=1 ", "one hundred "])
+def test_time_grows_linearly_up_to_a_megabyte(unit):
+    "A quadratic step would take 16 times as long for 4 times the text; the bound leaves room for a busy machine."
+    def seconds(n):
+        text, start = unit * (n // len(unit)), time.perf_counter()
+        extract_number(text); extract_option(text, ["red", "green"])
+        return time.perf_counter() - start
+    small, large = min(seconds(250_000) for _ in range(3)), min(seconds(1_000_000) for _ in range(2))
+    assert large < 9 * small + .05 and large < 10
+
+# %% ../nbs/03_extraction.ipynb #x0000189
+@needs_text
+def test_trusted_labels_and_every_shipped_table():
+    "GSM8K's 5,276 labelled solutions: the extractor agrees with every label, the original's rule with 5,253 of them."
+    judged = judge(labelled_text())
+    trusted = judged[judged.source == "gsm8k"]
+    assert (trusted.right == trusted.label).sum() == len(trusted) == 5276 and (trusted.published_right == trusted.label).sum() == 5253
+    for name, make in DERIVED.items():
+        pd.testing.assert_frame_equal(make(judged).reset_index(drop=True), shipped(name), check_dtype=False)
+    differs = judged[(judged.source == "routellm") & (judged.right != judged.label)].reset_index(drop=True)
+    file = shipped("disagreements")
+    assert differs[["row", "llm", "gold"]].equals(file[["row", "llm", "gold"]]) and set(file.fault) == {"flag"}
+    assert differs.answer.fillna("").tolist() == file.answer.tolist() and differs.text.map(flag_reading).tolist() == file.flag_took.tolist()
+
+def test_lesson_one_measures():
+    outcomes = pd.DataFrame([("q1", "a", 1), ("q1", "b", 0), ("q2", "a", 0), ("q2", "b", 0), ("q3", "a", 1), ("q3", "b", 1), ("q3", ALL_LLMS, 1)],
+                            columns=["query_id", "llm", "score"])
+    wins, unsolved = unique_wins(outcomes)
+    assert wins.set_index("llm").unique_wins.to_dict() == {"a": pytest.approx(1 / 3), "b": 0} and unsolved == pytest.approx(1 / 3)
+    assert agreement(outcomes).loc["a", "b"] == pytest.approx(2 / 3) and agreement(outcomes).loc["a", "a"] == 1
+
+def test_tie_share_and_weighted_vote():
+    answers = pd.DataFrame({"query_id": "q", "llm": ["a"] * 3 + ["b"] * 2, "answer": ["1", "2", None, "2", "2"], "confidence": [.9, .4, 0, .5, .5]})
+    ties = tie_share(answers).set_index("llm")
+    assert ties.ties.to_dict() == {"a": 1, "b": 0, ALL_LLMS: 0} and not ties.no_answer.any()
+    assert majority_vote(answers, weight="confidence").answer.tolist() == ["1", "2"]
+
+def test_labels_golds_and_run_on():
+    assert success_label([.7, .8, 1]).tolist() == [0, 1, 1]
+    assert gold_answer("#1") is None and gold_answer("-1,000.50") == "-1000.5" and gold_answer("b", ["x", "y"]) == "B"
+    assert own_part("</s>1") == "</s>1" and own_part("1</s>2") == "1" and published_number("a1b") == 1 and published_option("(B)") == "B"
