@@ -316,6 +316,8 @@ class TransformersEngine(Engine):
         super().__init__(llm, settings)
         import torch
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
+        logging.disable_progress_bar()
         self.tokenizer = tokenizer_of(llm)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try: self.model = AutoModelForCausalLM.from_pretrained(
