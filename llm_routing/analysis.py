@@ -4,16 +4,21 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'Earnings', 'earnings', 'reference_columns', 'mean_taken', 'system_rows', 'add_tests', 'results_table',
-           'verdict', 'verdicts']
+           'verdict', 'verdicts', 'outcome_matrix', 'sample_count', 'cross_fitted', 'routed', 'gap_parts', 'decompose',
+           'gap_story', 'luck_table', 'pools', 'pool_curves', 'what_if', 'best_subsets', 'lessons', 'lesson_story',
+           'power_table', 'price_curve', 'sweep']
 
 # %% ../nbs/06_analysis.ipynb #ac35e582
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from scipy.stats import spearmanr
 
-from .statistics import bootstrap_means, gap_closed, holm, interval, mean_intervals, over_seeds, paired_tests
-from .study import Run
+from .statistics import (aiq, beta_binomial_oracle, bootstrap_means, detectable_difference, gap_closed, holm, interval,
+                                    mean_intervals, over_seeds, paired_tests, rank_intervals, split_half_oracle)
+from .study import Run, matrix
 
 # %% ../nbs/06_analysis.ipynb #650686a7
 KEYS = ["group", "system", "policy"]
@@ -128,3 +133,185 @@ def verdicts(results: pd.DataFrame) -> str:
             names = [f"{r.system} ({r.policy}, {r.accuracy:.2f}%)" for r in routers.itertuples() if verdict(r) == words]
             lines.append(f"    - {words} it: {', '.join(names) or 'none'}")
     return "\n".join(lines)
+
+# %% ../nbs/06_analysis.ipynb #2821362e
+def outcome_matrix(outcomes: pd.DataFrame, ids: list[str], value: str = "score") -> tuple[np.ndarray, list[str]]:
+    "(n_queries, n_llms) outcomes of the pool and its LLMs, without the pseudo-LLM of pooled votes."
+    rows = outcomes[outcomes["query_id"].isin(set(ids)) & (outcomes["llm"] != "all_llms")]
+    llms = list(dict.fromkeys(rows["llm"]))
+    return matrix(rows, value, ids, llms), llms
+
+# %% ../nbs/06_analysis.ipynb #330a265a
+def sample_count(rate: np.ndarray) -> int:
+    "How many samples shares of right samples come from: the least number (up to 64) that makes them all whole; 0 if unknown."
+    if np.isnan(rate).any(): return 0
+    return next((m for m in range(1, 65) if abs(rate * m - np.round(rate * m)).max() < 1e-6), 0)
+
+assert sample_count(np.array([[.1, .5], [1, 0]])) == 10 and sample_count(np.array([np.nan])) == 0
+
+# %% ../nbs/06_analysis.ipynb #4b056cc9
+def cross_fitted(x: np.ndarray, y: np.ndarray, folds: int = 5, seed: int = 0, ridge: float = 1.) -> np.ndarray:
+    "(n, k) ridge predictions of y from x, each query's from the other folds."
+    fold, out = np.random.default_rng(seed).permutation(len(x)) % folds, np.empty(y.shape)
+    for k in range(folds):
+        a, b = fold != k, fold == k
+        mean, middle = x[a].mean(0), y[a].mean(0)
+        xa = x[a] - mean
+        out[b] = middle + (x[b] - mean) @ np.linalg.solve(xa.T @ xa + ridge * np.eye(x.shape[1]), xa.T @ (y[a] - middle))
+    return out
+
+def routed(p: np.ndarray, score: np.ndarray) -> float:
+    "What ArgMax on p earns."
+    return float(score[np.arange(len(p)), p.argmax(1)].mean())
+
+# %% ../nbs/06_analysis.ipynb #33f143ab
+def gap_parts(score: np.ndarray, probabilities: dict[str, np.ndarray], samples: int = 0) -> pd.DataFrame:
+    "Percentage points of the gap lost to labels, features, model and policy, and gained: one row per router."
+    oracle, best = score.max(1).mean(), score.mean(0).max()
+    honest = split_half_oracle(np.round(score * samples), samples) if samples > 1 else oracle
+    stacked = routed(cross_fitted(np.hstack(list(probabilities.values())), score), score)
+    def parts(p):
+        own = routed(cross_fitted(p, score), score)
+        steps = [oracle, honest, stacked, own, routed(p, score), best]
+        return dict(zip(["labels", "features", "model", "policy", "gained"], -100 * np.diff(steps)))
+    rows = {name: parts(p) | {"gap": 100 * (oracle - best)} for name, p in probabilities.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("router").reset_index()
+
+# %% ../nbs/06_analysis.ipynb #71941890
+def decompose(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    "The parts of the gap for every dataset and router (first seed)."
+    frames = []
+    for dataset, q in queries[queries["split"] == "test"].groupby("dataset", sort=False):
+        ids = q["query_id"].tolist()
+        score, llms = outcome_matrix(outcomes, ids)
+        rate, _ = outcome_matrix(outcomes, ids, "success_rate")
+        sampled = sample_count(rate) if np.allclose(rate, score) else 0
+        own = scores[scores["query_id"].isin(set(ids))].drop_duplicates(["query_id", "llm", "router"])
+        p = {name: matrix(rows, "probability", ids, llms) for name, rows in own.groupby("router", sort=False)}
+        frames.append(gap_parts(score, p, sampled).assign(dataset=dataset))
+    return pd.concat(frames, ignore_index=True)
+
+# %% ../nbs/06_analysis.ipynb #4ef4b28b
+def gap_story(parts: pd.DataFrame) -> str:
+    "Where each dataset's gap goes, for its best router, in words."
+    lines = []
+    for dataset, rows in parts.groupby("dataset", sort=False):
+        r = rows.nlargest(1, "gained").iloc[0]
+        worst = r[["labels", "features", "model", "policy"]].astype(float).idxmax()
+        noise = f"up to {r.labels:.1f} are luck of the samples" if r.labels else "how much is luck is not known (one scored sample)"
+        lines.append(f"- **{dataset}**: of the {r.gap:.1f} points from the best single LLM to the oracle, {noise}; {r.router} gains "
+                     f"{r.gained:.1f}, and most is lost to the {worst} ({r[worst]:.1f}).")
+    return "\n".join(lines)
+
+# %% ../nbs/06_analysis.ipynb #ec68e135
+def luck_table(queries: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
+    "Per dataset with several scored samples: the oracle over shares of right samples, without luck, and luck's share of the gap."
+    rows = []
+    for dataset, q in queries[queries["split"] == "test"].groupby("dataset", sort=False):
+        rate, _ = outcome_matrix(outcomes, q["query_id"].tolist(), "success_rate")
+        m = sample_count(rate)
+        if m < 2: continue
+        right, oracle, best = np.round(rate * m), rate.max(1).mean(), rate.mean(0).max()
+        half, law = split_half_oracle(right, m), beta_binomial_oracle(right, m)
+        rows.append({"dataset": dataset, "samples": m, "best_single": 100 * best, "oracle": 100 * oracle, "split_half": 100 * half,
+                     "beta_binomial": 100 * law} | {k: max(0, oracle - x) / (oracle - best) if oracle > best else np.nan
+                                                    for k, x in (("luck_least", law), ("luck_most", half))})
+    return pd.DataFrame(rows, columns=["dataset", "samples", "best_single", "oracle", "split_half", "beta_binomial", "luck_least", "luck_most"])
+
+# %% ../nbs/06_analysis.ipynb #a58bdc99
+def pools(n_llms: int, most: int = 127) -> list[tuple[int, ...]]:
+    "All pools of two or more LLMs; the pairs, and the whole pool, where there would be more than `most`."
+    if 2**n_llms - n_llms - 1 <= most: sizes = range(2, n_llms + 1)
+    else: sizes = [2, n_llms]
+    return [c for k in sizes for c in combinations(range(n_llms), k)]
+
+# %% ../nbs/06_analysis.ipynb #4a05adba
+def pool_curves(score: np.ndarray, p: np.ndarray, resamples: int = 2000, confidence: float = .95, seed: int = 0) -> pd.DataFrame:
+    "One row per pool: size, members, dominance, diversity, headroom and ArgMax's gain with its interval, in points."
+    rows, gains = [], []
+    for pool in map(list, pools(score.shape[1])):
+        s = score[:, pool]
+        ranked = np.sort(s.mean(0))[::-1]
+        best, chosen = s[:, s.mean(0).argmax()], s[np.arange(len(s)), p[:, pool].argmax(1)]
+        differ = np.mean([(s[:, a] != s[:, b]).mean() for a, b in combinations(range(len(pool)), 2)])
+        gains.append(chosen - best)
+        rows.append({"size": len(pool), "members": pool, "dominance": 100 * (ranked[0] - ranked[1]), "diversity": differ,
+                     "best_single": 100 * ranked[0], "oracle": 100 * s.max(1).mean(),
+                     "headroom": 100 * (s.max(1).mean() - ranked[0]), "gain": 100 * gains[-1].mean()})
+    bounds = 100 * interval(bootstrap_means(np.stack(gains, 1), None, resamples, seed), len(score), confidence)
+    return pd.DataFrame(rows).assign(gain_low=bounds[:, 0], gain_high=bounds[:, 1])
+
+# %% ../nbs/06_analysis.ipynb #14402d86
+def what_if(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame, **settings) -> pd.DataFrame:
+    "Pool curves of every dataset and router (first seed)."
+    frames = []
+    for dataset, q in queries[queries["split"] == "test"].groupby("dataset", sort=False):
+        ids = q["query_id"].tolist()
+        score, llms = outcome_matrix(outcomes, ids)
+        own = scores[scores["query_id"].isin(set(ids))].drop_duplicates(["query_id", "llm", "router"])
+        for router, rows in own.groupby("router", sort=False):
+            curves = pool_curves(score, matrix(rows, "probability", ids, llms), **settings)
+            names = curves["members"].map(lambda pool: "+".join(llms[i] for i in pool))
+            frames.append(curves.assign(members=names, dataset=dataset, router=router))
+    return pd.concat(frames, ignore_index=True)
+
+# %% ../nbs/06_analysis.ipynb #4a9ce09e
+def best_subsets(curves: pd.DataFrame) -> pd.DataFrame:
+    "The pool of every size with the highest oracle."
+    one = curves.drop_duplicates(["dataset", "members"])
+    return one.loc[one.groupby(["dataset", "size"])["oracle"].idxmax(), ["dataset", "size", "members", "oracle", "best_single"]]
+
+# %% ../nbs/06_analysis.ipynb #a693c116
+def lessons(curves: pd.DataFrame) -> pd.DataFrame:
+    "Rank correlation of the gain with dominance, diversity, headroom and size, and how many pools gain and lose for sure."
+    rows = []
+    for (dataset, router), c in curves.groupby(["dataset", "router"], sort=False):
+        r = {x: spearmanr(c[x], c["gain"]).statistic if c[x].nunique() > 1 < c["gain"].nunique() else np.nan
+             for x in ("dominance", "diversity", "headroom", "size")}
+        rows.append({"dataset": dataset, "router": router, **r, "pools": len(c), "gain": int((c["gain_low"] > 0).sum()),
+                     "lose": int((c["gain_high"] < 0).sum())})
+    return pd.DataFrame(rows)
+
+def lesson_story(table: pd.DataFrame) -> str:
+    "The lesson on dominance, in words."
+    return "\n".join(f"- **{r.dataset}**, {r.router}: of {r.pools} pools, {r.gain} gain from routing and {r.lose} lose (95% intervals); a pool "
+                     f"whose best LLM leads by more gains {'less' if r.dominance < 0 else 'more'} (rank correlation {r.dominance:.2f})."
+                     for r in table.itertuples())
+
+# %% ../nbs/06_analysis.ipynb #c073da3e
+def power_table(queries: pd.DataFrame, outcomes: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    "Per dataset: queries, share decided differently by the two best LLMs, the detectable difference, and ranks with their intervals."
+    rows = []
+    for dataset, q in queries[queries["split"] == "test"].groupby("dataset", sort=False):
+        score, llms = outcome_matrix(outcomes, q["query_id"].tolist())
+        first, second = np.argsort(-score.mean(0), kind="stable")[:2]
+        d = score[:, first] - score[:, second]
+        ranks, leads = rank_intervals(bootstrap_means(score, None, resamples, seed))
+        rows.append({"dataset": dataset, "n": len(score), "spread": (d**2).mean(),
+                     "detectable_points": detectable_difference(len(score), (d**2).mean()), "best": llms[first],
+                     "best_rank": f"{ranks[first, 0]} to {ranks[first, 1]}", "best_is_first": leads[first]})
+    return pd.DataFrame(rows)
+
+# %% ../nbs/06_analysis.ipynb #5f5344ea
+def price_curve(score: np.ndarray, p: np.ndarray, price: np.ndarray, steps: int = 41) -> pd.DataFrame:
+    "Accuracy (percent) and mean price of argmax p - weight x price, over weights from none to all."
+    weights = np.r_[0, np.geomspace(.003, 3, steps - 1)]
+    chosen = [(p - w * price / price.max()).argmax(1) for w in weights]
+    return pd.DataFrame([{"weight": w, "accuracy": 100 * score[np.arange(len(c)), c].mean(), "seconds": price[c].mean()}
+                         for w, c in zip(weights, chosen)])
+
+# %% ../nbs/06_analysis.ipynb #9abf5b15
+def sweep(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    "Price curves and their AIQ for every dataset with seconds, and every router (first seed)."
+    frames = []
+    for dataset, q in queries.groupby("dataset", sort=False):
+        ids, seen = (q.loc[m, "query_id"].tolist() for m in (q["split"] == "test", q["split"] != "test"))
+        score, llms = outcome_matrix(outcomes, ids)
+        price = np.array([outcomes.loc[outcomes["query_id"].isin(set(seen or ids)) & (outcomes["llm"] == m), "latency_s"].mean() for m in llms])
+        if np.isnan(price).any(): continue
+        own = scores[scores["query_id"].isin(set(ids))].drop_duplicates(["query_id", "llm", "router"])
+        for router, rows in own.groupby("router", sort=False):
+            curve = price_curve(score, matrix(rows, "probability", ids, llms), price)
+            area = aiq(curve["seconds"], curve["accuracy"], price.min(), price.max())
+            frames.append(curve.assign(dataset=dataset, router=router, aiq=area))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["weight", "accuracy", "seconds", "dataset", "router", "aiq"])

@@ -242,7 +242,7 @@ def knapsack(p: np.ndarray, price: np.ndarray, budget: float) -> np.ndarray:
     if n * price.min() > budget: raise StudyError(f"budget {budget:g} does not pay {n} calls of the cheapest LLM ({price.min():g} each)")
     once = LinearConstraint(kron(eye(n), np.ones((1, m))), 1, 1)
     paid = LinearConstraint(csr_array(np.tile(price, n)[None]), -np.inf, budget)
-    found = milp(-p.ravel(), constraints=[once, paid], integrality=np.ones(n * m), bounds=(0, 1), options={"mip_rel_gap": 1e-9})
+    found = milp(-p.ravel(), constraints=[once, paid], integrality=np.ones(n * m), bounds=(0, 1), options={"mip_rel_gap": 1e-9, "presolve": False})
     return found.x.reshape(n, m).argmax(1)
 
 # %% ../nbs/05_policies.ipynb #0c876d69

@@ -6,6 +6,8 @@
 __all__ = []
 
 # %% ../nbs/05_policies.ipynb #882bd3f6
+import ast
+import os
 import numpy as np
 import pandas as pd
 import pytest
@@ -99,3 +101,22 @@ def test_fallback_never_routes_where_validation_sees_no_gain():
     earned = np.zeros_like(s.earned)
     earned[:, 2] = 1
     assert (apply_policy("fallback", Scores(**{**vars(s), "earned": earned})).answer[:, 2] == 1).all()
+
+# %% ../nbs/05_policies.ipynb #70ef9425
+PAPER = os.environ.get("LLM_ROUTING_DATA", "") + "/paper/routing_results_{}.csv"
+
+@pytest.mark.skipif(not os.path.exists(PAPER.format("gsm8k")), reason="needs the authors' result files: set LLM_ROUTING_DATA")
+@pytest.mark.parametrize("dataset", ["gsm8k", "mmlu"])
+def test_released_pairs_follow_from_the_singles(dataset):
+    "A published pair's seconds: the first LLM's where it is right, else the second's; over solved queries only."
+    table = pd.read_csv(PAPER.format(dataset)).set_index("Model")
+    n = {"gsm8k": 1319, "mmlu": 1530}[dataset]
+    found = {tuple(ast.literal_eval(k)): v for k, v in table.iterrows() if str(k).startswith("[")}
+    for a, b in [k for k in found if len(k) == 2]:
+        solved = [round(float(found[k].iloc[0]) * n / 100) for k in ((a,), (a, b))]
+        right = np.zeros((n, 2))
+        right[:solved[0], 0] = right[solved[0]:solved[1], 1] = 1
+        truth = outcomes_of(right, [float(found[k,].iloc[1]) for k in (a, b)])
+        rows = settle(BOUNDS["oracle", "as_published"](truth, Known()), truth)
+        assert 100 * rows.score.mean() == pytest.approx(float(found[a, b].iloc[0]))
+        assert (rows.score * rows.latency_s).sum() / rows.score.sum() == pytest.approx(float(found[a, b].iloc[1]))

@@ -36,3 +36,27 @@ def test_results_have_one_row_per_system_over_seeds():
 def test_systems_on_different_queries_are_refused():
     rows = selections_of(toy_systems())
     with pytest.raises(ValueError, match="run 05_policies again"): earnings(rows.iloc[:-1])
+
+# %% ../nbs/06_analysis.ipynb #1d546d71
+def test_gap_parts_add_up():
+    rng = np.random.default_rng(0)
+    p = rng.random((300, 3))
+    score = (rng.random((300, 3)) < p) * 1.
+    rows = gap_parts(score, {"r": p, "noise": rng.random((300, 3))})
+    assert np.allclose(rows[["labels", "features", "model", "policy", "gained"]].sum(axis=1), rows.gap)
+    assert rows.gained[0] > 10 > rows.gained[1] and rows.model[1] > rows.model[0]  # noise loses at the model
+
+# %% ../nbs/06_analysis.ipynb #335ccf90
+def test_pools_by_hand():
+    score, p = np.array([[1., 0], [0, 1], [1, 1], [1, 0]]), np.array([[.9, .1], [.1, .9], [.9, .1], [.1, .9]])
+    row = pool_curves(score, p, resamples=200).iloc[0]
+    assert (row.dominance, row.headroom, row.gain, row.diversity) == (25, 25, 0, .75)
+    assert len(pools(7)) == 120 and len(pools(20)) == 191
+
+# %% ../nbs/06_analysis.ipynb #08644b42
+def test_verdicts_are_words_about_the_numbers():
+    rows = pd.DataFrame({"dataset": "d", "group": ["llm", "router", "router", "router"], "system": ["a", "good", "same", "bad"],
+                         "policy": "argmax", "n": 9, "accuracy": [50., 60, 51, 40], "gap_closed": [0, .5, .1, -.5],
+                         "p_holm": [np.nan, .01, .5, .01]})
+    said = verdicts(rows)
+    assert "better than it: good" in said and "not told apart from it: same" in said and "worse than it: bad" in said

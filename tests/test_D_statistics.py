@@ -105,3 +105,11 @@ def test_hull_holds_every_point_and_is_concave():
     assert (np.diff(slopes) < 0).all() and (slopes > 0).all()
     assert (np.interp(x, *corners.T) >= y - 1e-12).all()
     assert np.isnan(cpt([0, 1], [0, .4], 0, 1)) and detectable_difference(10, 0) != detectable_difference(10, 0)
+
+# %% ../nbs/D_statistics.ipynb #4d58a50d
+def test_luckless_oracles_enclose_the_truth():
+    rng = np.random.default_rng(8)
+    chance = rng.beta(2, 1, (2000, 4))
+    right, truth = rng.binomial(10, chance), chance.max(1).mean()
+    assert split_half_oracle(right, 10, splits=20) < truth < (right / 10).max(1).mean()
+    assert abs(beta_binomial_oracle(right, 10, draws=20) - truth) < .01
