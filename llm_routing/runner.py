@@ -7,7 +7,8 @@ __all__ = ['STAGES', 'STAGE_NAMES', 'QUIET', 'PACKAGES', 'app', 'ProfileName', '
            'imported_modules', 'code_digest', 'foundation', 'read_state', 'why_stale', 'execute_stage', 'record',
            'provenance', 'chosen_stages', 'open_run', 'run_study', 'export_notebooks', 'stale_exports',
            'execute_in_place', 'notebooks', 'refresh', 'visible_outputs', 'notebook_faults', 'check_notebooks',
-           'write_readme', 'run', 'profiles', 'status', 'export_command', 'refresh_command', 'check', 'main']
+           'write_readme', 'run', 'profiles', 'status', 'export_command', 'refresh_command', 'check', 'import_command',
+           'main']
 
 # %% ../nbs/A_runner.ipynb #6dbac0b9
 import ast
@@ -376,9 +377,15 @@ def run(profile: ProfileName = "mini", run_dir: RunDir = "",
         first: Annotated[str, typer.Option("--from", help="the first stage, by name or number")] = "",
         last: Annotated[str, typer.Option("--to", help="the last stage")] = "",
         changes: Annotated[Optional[list[str]], typer.Option("--set", help="key=value on top of the profile")] = None,
-        force: Annotated[bool, typer.Option("--force", help="run stages even where nothing has changed")] = False) -> None:
+        force: Annotated[bool, typer.Option("--force", help="run stages even where nothing has changed")] = False,
+        fresh: Annotated[bool, typer.Option("--fresh", help="sample all responses again, ignoring the recorded ones")] = False,
+        dry: Annotated[bool, typer.Option("--dry-run", help="only say what generation takes and what is missing")] = False) -> None:
     "Run a study: every chapter in order with papermill, skipping what is up to date."
-    study = open_run(profile, run_dir, changes or [])
+    changes = [*(changes or []), *(["generation.fresh=true"] if fresh else [])]
+    if dry:
+        from llm_routing.dry_run import dry_run
+        return print(dry_run(load_profile(profile, changes)))
+    study = open_run(profile, run_dir, changes)
     ran = run_study(study, first, last, force)
     print(f"{profile}: {', '.join(ran) + ' ran' if ran else 'everything is up to date'}; tables in {_shown(study.folder)}, "
           f"figures in {_shown(study.figures)}")
@@ -421,6 +428,13 @@ def check() -> None:
     for fault in faults: print(fault)
     if faults: raise StudyError(f"{len(faults)} faults; `llm-routing export` and `llm-routing refresh` mend stale ones")
     print("export and notebooks are fresh")
+
+# %% ../nbs/A_runner.ipynb #imp0rt01
+@app.command("import")
+def import_command(file: Annotated[Path, typer.Argument(help="a CSV, Parquet or JSON lines file of outcomes")]) -> None:
+    "Check a table of outcomes that you bring, and say what is in it and how a profile uses it."
+    from llm_routing.tables import import_report
+    print(import_report(file))
 
 # %% ../nbs/A_runner.ipynb #bf810cfd
 def main() -> None:
