@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['CITATIONS', 'SOURCES', 'ROUTERDC', 'SAMPLED', 'ROUTELLM', 'SourceError', 'ExternalFile', 'registry', 'fetch',
            'available', 'reader', 'read_source', 'split_validation', 'read_routerdc_file', 'read_routerdc',
-           'outcomes_frame', 'mmlu_subjects', 'read_gsm8k', 'read_routellm', 'routellm_table', 'read_simulated']
+           'outcomes_frame', 'mmlu_subjects', 'read_gsm8k', 'read_routellm', 'routellm_table', 'read_unanswered',
+           'read_simulated']
 
 # %% ../nbs/B_sources.ipynb #20bd1c0e
 import csv
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .study import Source, StudyError, digest, project_root
+from .study import Source, StudyError, digest, project_root, read_table
 
 # %% ../nbs/B_sources.ipynb #97177b18
 class SourceError(StudyError):
@@ -122,6 +123,7 @@ def read_source(
     seed: int,  # the profile's seed
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the queries and the outcomes table
     "Queries and outcomes of a published source. Raises `SourceError`."
+    if source.kind == "table": import llm_routing.tables  # noqa: F401 (registers its reader too)
     if source.kind == "released": import llm_routing.released  # noqa: F401 (registers its reader; it stands on this chapter)
     if source.kind not in SOURCES: raise SourceError(f"source.kind {source.kind!r} has no reader; there are {', '.join(sorted(SOURCES))}")
     return SOURCES[source.kind](source, seed)
@@ -268,6 +270,19 @@ def _routellm_part(dataset: str, source: Source, seed: int) -> tuple[pd.DataFram
     queries = pd.DataFrame({"query_id": ids, "dataset": dataset, "split": splits, "subject": table.subject,
                             "text": table.prompt, "choices": [[]] * len(table), "gold": ""})
     return queries, outcomes_frame(ids, [m.split("/")[-1] for m in ROUTELLM], table[list(ROUTELLM)].to_numpy(dtype=float))
+
+# %% ../nbs/B_sources.ipynb #e0f1a202
+@reader("generate")
+def read_unanswered(
+    source: Source,
+    seed: int = 0,  # not used: the splits are fixed
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "The queries of shipped datasets and of benchmarks; the outcomes are empty. Raises `StudyError`."
+    from llm_routing.benchmarks import benchmark_queries
+    shipped = read_table("queries", project_root() / "data" / "mini" / "queries.parquet")
+    own = set(shipped.dataset)
+    parts = [shipped[shipped.dataset == name] if name in own else benchmark_queries(name) for name in source.datasets]
+    return pd.concat(parts, ignore_index=True), outcomes_frame([], [], np.zeros((0, 0)))
 
 # %% ../nbs/B_sources.ipynb #1d40c2ee
 @reader("simulated")

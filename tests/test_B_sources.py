@@ -90,6 +90,12 @@ def test_routellm_is_two_llms_in_three_splits():
     assert set(outcomes.llm) == {"Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"}
     assert (queries.dataset == "gsm8k").sum() > 1300 and set(queries.split) == {"train", "validation", "test"}
 
+# %% ../nbs/B_sources.ipynb #e0f1a204
+def test_the_shipped_queries_fill_all_splits_and_have_no_outcomes_yet():
+    queries, outcomes = read_source(Source(kind="generate", datasets=["mini-mcq"]), 0)
+    check_table("queries", queries)
+    assert set(queries.dataset) == {"mini-mcq"} and queries.split.nunique() == 3 and not len(outcomes)
+
 # %% ../nbs/B_sources.ipynb #46673a74
 def test_simulated_outcomes_fit_the_tables_and_repeat():
     a, b = (read_source(Source(kind="simulated", datasets=["x", "y"]), 3) for _ in range(2))
