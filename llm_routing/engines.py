@@ -146,6 +146,8 @@ def make_toy_llm(
     import torch
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers.utils import logging
+    logging.disable_progress_bar()
     vocab = {t: i for i, t in enumerate(["<pad>", "<eos>", "<unk>", *sorted(set(string.printable))])}
     base = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     base.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
