@@ -7,7 +7,9 @@ __all__ = ['ENCODERS', 'SURFACE_FEATURES', 'register_encoder', 'Encoder', 'surfa
            'minilm_folder', 'load_encoder', 'embed', 'Pretrained', 'Joined', 'make_encoder']
 
 # %% ../nbs/C_encoders.ipynb #28a38f60
-import hashlib, re, sqlite3
+import hashlib
+import re
+import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +46,10 @@ def surface(text: str) -> list[float]:
     n, words = max(len(text), 1), text.split()
     share = lambda pattern: len(re.findall(pattern, text)) / n
     return [np.log1p(len(text)), np.log1p(len(words)), np.log1p(text.count("\n")),
-            len(re.findall(r"^\s*\(?[A-J][.):]\s", text, re.M)),
+            len(re.findall(r"^\s*\(?[A-J][.):]\s", text, re.MULTILINE)),
             share(r"\d"), share(r"[A-Z]"), share(r"[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]"), share(r"[^\w\s]"),
             min(len(re.findall(r"[?？]", text)), 5), min(text.count("__") + text.count("（）"), 3),
-            float(bool(re.search(r"^\s*(def|class|import|#include|function)\b", text, re.M))),
+            float(bool(re.search(r"^\s*(def|class|import|#include|function)\b", text, re.MULTILINE))),
             float(bool(re.search(r"[$\\^=]", text))), np.log1p(n / max(len(words), 1))]
 
 # %% ../nbs/C_encoders.ipynb #7f6e2d4f

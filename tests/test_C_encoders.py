@@ -6,7 +6,9 @@
 __all__ = []
 
 # %% ../nbs/C_encoders.ipynb #1882829f
-import numpy as np, pytest
+import numpy as np
+import pytest
+
 from llm_routing.encoders import SURFACE_FEATURES, Pretrained, VectorCache, make_encoder, surface
 
 # %% ../nbs/C_encoders.ipynb #c21b93d2
