@@ -8,7 +8,7 @@ __all__ = ['STAGES', 'STAGE_NAMES', 'QUIET', 'PACKAGES', 'app', 'ProfileName', '
            'provenance', 'chosen_stages', 'open_run', 'run_study', 'export_notebooks', 'stale_exports',
            'execute_in_place', 'notebooks', 'refresh', 'visible_outputs', 'notebook_faults', 'check_notebooks',
            'write_readme', 'run', 'profiles', 'status', 'export_command', 'refresh_command', 'check', 'import_command',
-           'main']
+           'cite_command', 'verify_command', 'report_command', 'main']
 
 # %% ../nbs/A_runner.ipynb #6dbac0b9
 import ast
@@ -435,6 +435,31 @@ def import_command(file: Annotated[Path, typer.Argument(help="a CSV, Parquet or 
     "Check a table of outcomes that you bring, and say what is in it and how a profile uses it."
     from llm_routing.tables import import_report
     print(import_report(file))
+
+# %% ../nbs/A_runner.ipynb #511d9c2b
+@app.command("cite")
+def cite_command(figure: Annotated[str, typer.Argument(help="PROFILE/FIGURE, such as public/accuracy")]) -> None:
+    "Print a figure's BibTeX entry, caption and provenance."
+    from llm_routing.figures import cite
+    print(cite(figure))
+
+@app.command("verify")
+def verify_command() -> None:
+    "Make each committed figure's data again from the runs at hand, and say which no longer match."
+    from llm_routing.figures import verify
+    table = verify()
+    for r in table.itertuples(): print(f"{r.figure:32} {r.verdict:8} {r.detail}")
+    bad = int(table.verdict.isin(["differs", "altered"]).sum())
+    if bad: raise StudyError(f"{bad} of {len(table)} figures do not follow from their runs: llm-routing run draws them again")
+
+@app.command("report")
+def report_command(profile: ProfileName = "mini", run_dir: RunDir = "",
+                   pdf: Annotated[bool, typer.Option("--pdf", help="print it as PDF too, with an installed Chromium")] = False) -> None:
+    "Write a profile's report again from its figures and tables."
+    from llm_routing.report import write_pdf, write_report
+    page = write_report(Run.open(profile, run_dir))
+    print(page)
+    if pdf: print(write_pdf(page) or "no Chromium or Chrome is installed: print the page from your browser")
 
 # %% ../nbs/A_runner.ipynb #bf810cfd
 def main() -> None:
