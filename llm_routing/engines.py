@@ -468,8 +468,8 @@ class OpenAIEngine(Engine):
         return made[:len(w.samples)]
 
     def _ask(self, w: Work, sampling: Sampling, n: int, again: int) -> list[Completion]:
-        common = dict(model=self.llm.served_as or model_path(self.llm), n=n, temperature=sampling.temperature, top_p=sampling.top_p,
-                      max_tokens=sampling.max_tokens, stop=list(sampling.stop) or None)
+        common = dict(model=self.llm.served_as or model_path(self.llm), temperature=sampling.temperature, top_p=sampling.top_p,
+                      max_tokens=sampling.max_tokens, stop=list(sampling.stop) or None) | ({"n": n} if n > 1 else {})
         if self.settings.seeded: common["seed"] = (seed_of(w, sampling) + again) % 2**31
         if sampling.top_k > 0: common["extra_body"] = {"top_k": sampling.top_k}
         if self.settings.send == "chat":

@@ -126,7 +126,7 @@ class Flaky(BaseHTTPRequestHandler):
         if server.fails(count, body): return self._send(500, {"error": {"message": "overloaded"}})
         self._send(200, {"id": "x", "object": "text_completion", "created": 0, "model": body["model"], "choices": [
             {"index": i, "text": f"answer {body['prompt'][-1]} {i}", "finish_reason": "stop", "logprobs": None}
-            for i in range(min(body["n"], server.most))], "usage": {"prompt_tokens": 3, "completion_tokens": 8, "total_tokens": 11}})
+            for i in range(min(body.get("n", 1), server.most))], "usage": {"prompt_tokens": 3, "completion_tokens": 8, "total_tokens": 11}})
 
     def _send(self, status, body):
         data = json.dumps(body).encode()
@@ -173,3 +173,29 @@ def test_an_endpoint_needs_an_address(toy):
 def test_an_endpoint_that_is_not_there_is_named(toy, server):
     server.server_close()
     with pytest.raises(EngineError, match="127.0.0.1.*run again"): _all(_endpoint(toy, server, retries=0), _work(2))
+
+# %% ../nbs/I_engines.ipynb #2843eff4
+def _serve(command, port, tries=240):
+    "Start a server and wait until it answers."
+    import subprocess, time, urllib.request
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(tries):
+        try: urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2); return job
+        except OSError: time.sleep(.5)
+        assert job.poll() is None, "the server ended"
+    job.kill()
+    raise AssertionError("the server did not answer")
+
+def test_a_real_server_gives_the_embedded_engines_greedy_texts(toy, running):
+    import socket, sys
+    for module in ("openai", "uvicorn", "fastapi"): pytest.importorskip(module, reason="needs openai and transformers[serving]")
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+    job = _serve([sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve", "--host", "127.0.0.1",
+                  "--port", str(port), "--device", "cpu"], port)
+    try:
+        server = make_engine(toy, Generation(engine="openai", base_url=f"http://127.0.0.1:{port}/v1", send="text", seeded=False,
+                                             concurrency=2, retries=0))
+        greedy = Sampling(temperature=0, max_tokens=12, stop=())
+        theirs, ours = (_all(e, _work(4, (0,)), greedy) for e in (server, running))
+        assert {k: c[0].text for k, c in theirs.items()} == {k: c[0].text for k, c in ours.items()}
+    finally: job.terminate(); job.wait()
