@@ -91,7 +91,7 @@ def peers(sample: int = 400) -> None:
              sum(spelled(extract_number(t).answer) == a for t, a in zip(cases.text, cases.answer)))]
     if sources.available("gsm8k/example_model_solutions.jsonl", "gsm8k/test.jsonl", "routellm/gsm8k_responses.csv"):
         labelled, wrong_flags = labelled_text(), set(zip(shipped("disagreements").llm, shipped("disagreements").row))
-        labelled["label"] ^= [key in wrong_flags for key in zip(labelled.llm, labelled.row)]  # the flags that reading found wrong
+        labelled["label"] ^= np.array([key in wrong_flags for key in zip(labelled.llm, labelled.row)])  # the flags that reading found wrong
         for source, part in labelled.groupby("source"):
             part = part.sample(sample, random_state=0)
             rows.append((f"{source}, agrees with the label (mended by reading), sample", len(part),

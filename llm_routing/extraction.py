@@ -192,9 +192,9 @@ def plain(s: str) -> str:
 
 # %% ../nbs/03_extraction.ipynb #x0000033
 _LIST_MARK = re.compile(r"(?:^|\n)[\s*_>#-]*\(?\Z")
-_LABEL = re.compile(r"(?:\b(?:step|case|question|problem|part|equation|method|option|example|solution|figure|table|chapter|note|phase)s?"
-                    r"\s?#?|#)\s*\Z", re.I)
+_LABELS = frozenset("step case question problem part equation method option example solution figure table chapter note phase".split())
 _COUNTED = re.compile(r"\b(?:day|week|month|year|hour|person|group|round|trip|row|box)\s\Z", re.I)
+_DENIERS = frozenset("not of than never just only simply to be".split())
 _DENIED = re.compile(r"(?:\b(?:not|instead of|rather than|never)|n't(?: be)?)\s(?:just |only |simply |equal to )?\W{0,3}\Z", re.I)
 _UNFINISHED = re.compile(r"\s?[-+*/]\s?(?:\([a-z]{2}|[a-z]\b)")  # 160 - (number already delivered)
 
@@ -206,7 +206,9 @@ def _is_candidate(s: str, n: Number) -> bool:
     ends_item = after[:1] in (".", ")") and (after[1:].isspace() or after == ")" and "(" not in before)
     if ends_item and n.end - n.start < 4 and n.value.denominator == 1 and _LIST_MARK.search(before): return False
     if after[:1] == ":" and _COUNTED.search(before): return False
-    return not (_LABEL.search(before) or _DENIED.search(before))
+    word = before[before.rstrip().rfind(" ") + 1:].strip(" *_(\"'#$").lower()  # looked up first: cheaper than the pattern
+    if before.rstrip().endswith("#") or word.removesuffix("s") in _LABELS: return False
+    return not ((word in _DENIERS or word.endswith("n't")) and _DENIED.search(before))
 
 def candidates(s: str) -> list[Number]:
     "The numbers of a sentence that could be its answer."
@@ -272,42 +274,54 @@ def _chosen(s: str, found: list[Number], computed: Fraction | None) -> tuple[Fra
 # %% ../nbs/03_extraction.ipynb #x0000046
 _META = re.compile(r"\W*(?:note|let me know|i hope|feel free|please|this makes sense|check|verif|assumes|we(?: would|'d) need|i(?: would|'d) need|if you|is there)", re.I)
 _SPLIT = re.compile(r"(?<=[.!?])[)\"'*]*\s+(?=[A-Z\"'(*$\\\d])|\n")
-_CUT_OFF = re.compile(r"(?<!\d)\$?\d{1,3}(?:,\d{3}){0,9},\d{0,2}\Z|<<[^<>]*\Z")
+_CUT_OFF = re.compile(r"(?<![\d,])\$?\d{1,3}(?:,\d{3}){0,9},\d{0,2}\Z")
 _UNKNOWN = re.compile(
     r"\b(?:is|are|was) (?:not possible|impossible|unable|unknown|undetermined|undefined)\b"
     r"|\b(?:cannot|can't|can not|not possible to|impossible to|unable to|not able to|couldn't|could not)\s(?:be\s)?"
     r"(?:determined?|provide|share|give|answer(?:ed)?|calculated?|solved?|found?|computed?)\b"
     r"|\bnot enough information|insufficient information"
     r"|\b(?:no|not have an?|not have any) (?:valid |possible |definite |unique )?(?:answer|solution)\b", re.I)
-_PIECE = 1000  # characters looked at in one go
+_HINTS = ("not", "n't", "no ", "nable", "mpossible", "unknown", "undef", "undeterm", "nsufficient")  # one is in all that `_UNKNOWN` finds
+_PIECE = 1000  # characters looked at in one go; fewer at first, since most answers are near the end
 
 # %% ../nbs/03_extraction.ipynb #x0000047
 def _pieces(text: str):
-    "The text in pieces from the end, cut at line ends where there are any."
-    end = len(text)
+    "The text in pieces from the end, cut at line ends where there are any, and never yielding the rest of a cut number."
+    end, size = len(text), 400
     while end > 0:
-        start = max(0, end - _PIECE)
+        start, size = max(0, end - size), _PIECE
         if start and 0 <= (line := text.find("\n", start, end)) < end - 1: start = line + 1
-        yield text[start:end]
+        yield text[start:end].lstrip("0123456789,." if start and text[start - 1] in "0123456789,." else "")
         end = start
 
 # %% ../nbs/03_extraction.ipynb #x0000048
+def _complete(text: str) -> str:
+    "A text without a number or a calculator annotation that is cut off at its end."
+    if 0 <= text.rfind(">>", (mark := text.rfind("<<")) + 1) or mark < 0: mark = len(text)
+    text = text[:mark]
+    tail = text[-40:]
+    return text if "," not in tail[-4:] else text[:-40] + _CUT_OFF.sub("", tail)
+
+def _says_unknown(s: str) -> bool:
+    return any(h in s for h in _HINTS) and _UNKNOWN.search(s) is not None
+
+# %% ../nbs/03_extraction.ipynb #x0000049
 def _in_prose(text: str) -> tuple[Fraction, str] | None:
     "The number that the last telling sentence states, and the rule."
-    text, spare = text.rstrip(), None
+    text, spare = _complete(text.rstrip()), None
     for i, piece in enumerate(_pieces(text)):
-        if not _START.search(piece) and not (i == 0 and _UNKNOWN.search(piece)): continue
-        piece = plain(piece if i else _CUT_OFF.sub("", piece))
+        if not _START.search(piece) and not (i == 0 and _says_unknown(piece)): continue
+        piece = plain(piece)
         bounds = [0, *(m.end() for m in _SPLIT.finditer(piece)), len(piece)]
         for a, b in zip(bounds[-2::-1], bounds[:0:-1]):
             sentence, aside = piece[a:b], _META.match(piece, a, b) is not None
-            if not aside and _UNKNOWN.search(sentence): return _REFUSED, "refusal"
+            if not aside and _says_unknown(sentence): return _REFUSED, "refusal"
             stated = stated_number(sentence, piece[:a]) if _START.search(sentence) else None
             if stated and not aside and not sentence.rstrip().endswith("?"): return stated
             spare = spare or stated
     return spare
 
-# %% ../nbs/03_extraction.ipynb #x0000051
+# %% ../nbs/03_extraction.ipynb #x0000052
 _UNITS = {w: i for i, w in enumerate(("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
                                       "sixteen seventeen eighteen nineteen").split())}
 _TENS = {w: 10 * i for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
@@ -316,7 +330,7 @@ _WORD = "|".join([*_UNITS, *_TENS, "hundred", "thousand", "million", "billion"])
 _WORDS = re.compile(rf"\b(?:(?:minus|negative)\s)?(?:(?:{_WORD})\b(?:[\s-](?:and\s)?(?=(?:{_WORD})\b))?+){{1,20}}+"
                     rf"(?:[\s-](?:{'|'.join(_PARTS)})\b)?|\b(?:a\s)?half\b", re.I)
 
-# %% ../nbs/03_extraction.ipynb #x0000052
+# %% ../nbs/03_extraction.ipynb #x0000053
 def _spoken(words: str) -> Fraction:
     "The value of number words such as `two hundred and five`."
     total, group, words = 0, 0, re.split(r"[\s-]+", words.lower())
@@ -328,7 +342,7 @@ def _spoken(words: str) -> Fraction:
     value = Fraction(total + group or (1 if part else 0), part or 1)
     return -value if negative else value
 
-# %% ../nbs/03_extraction.ipynb #x0000055
+# %% ../nbs/03_extraction.ipynb #x0000056
 _FILL = re.compile(
     r"(?:[\s:*_\\(\[{\"'`~≈=>#,]|(?:therefore|thus|hence|then|simply|just|now|indeed|also|approximately|approx\.?|about|around|roughly"
     r"|exactly|equal|to|that|the|a|total|of|number|is|be|should|would|final|correct|amount|sum|result|value|text|mathrm|displaystyle"
@@ -337,7 +351,7 @@ _OPENING = re.compile(r"(?:[-+]\s?)?(?:(?:(?:US|CA|AU|HK)?\\?\$|[€£¥₹]|USD
 _COMMA = re.compile(r",(\d{1,2})(?![\d,])")
 _SPACED = re.compile(r"\d{1,3}(?: \d{3}){1,9}+(?![\d,./])")
 
-# %% ../nbs/03_extraction.ipynb #x0000056
+# %% ../nbs/03_extraction.ipynb #x0000057
 def _number_at(s: str, at: int) -> Number | None:
     "The number that begins at a place. Here, and only here, 3,5 is a decimal comma and 10 000 one number."
     opening = _OPENING.match(s, at)
@@ -351,7 +365,7 @@ def _number_at(s: str, at: int) -> Number | None:
     bullet = opening[0].startswith("- ") and s[:at].rstrip(" \t").endswith("\n")
     return Number(at, end, -value if "-" in opening[0] and not bullet else value, False)
 
-# %% ../nbs/03_extraction.ipynb #x0000057
+# %% ../nbs/03_extraction.ipynb #x0000058
 _CLAUSE_END = re.compile(r"[;(]|,(?!\d)|[.!?](?:\s|\Z)|\n|\bbecause\b|\bsince\b")
 _ASIDE = re.compile(r"\([^()\n]{0,80}\)")
 _CHOICE = re.compile(r"\s?(?:-|or|to)\s?\$?\d")
@@ -371,7 +385,7 @@ def _settled(s: str, n: Number) -> Fraction | object | None:
     if _CHOICE.match(rest): return _SEVERAL
     return None if _OPERATOR.match(rest) or _SYMBOLIC.match(rest) else n.value
 
-# %% ../nbs/03_extraction.ipynb #x0000060
+# %% ../nbs/03_extraction.ipynb #x0000061
 class Mark(NamedTuple):
     "An announced answer."
     value: Fraction | object
@@ -385,7 +399,7 @@ _STEP = re.compile(r"\W*(?:step|part|case)\b", re.I)
 _NOTHING = re.compile(r"\W*(?:the answer is )?(?:cannot|can't|none\b|no\b|n/?a\b|unknown|undefined|undetermined|impossible|not (?:enough|possible"
                       r"|solvable|determinable|applicable)|insufficient|unable|indeterminate|nan\b|null\b)", re.I)
 
-# %% ../nbs/03_extraction.ipynb #x0000061
+# %% ../nbs/03_extraction.ipynb #x0000062
 def _after_hashes(text: str, at: int) -> Mark | None:
     "The number that `####` at a place announces."
     if m := _DIGITS_ONLY.match(text, at + 4): return Mark(Fraction(int(m[1])), m.end(), at, "hash")
@@ -402,7 +416,7 @@ def _after_hashes(text: str, at: int) -> Mark | None:
     stated = stated_number(s)
     return stated and Mark(stated[0], stop, at, "hash")
 
-# %% ../nbs/03_extraction.ipynb #x0000064
+# %% ../nbs/03_extraction.ipynb #x0000065
 def _braced(text: str, at: int, limit: int = 400) -> tuple[str, int]:
     "The content of the brace group that opens at a place, and where it ends."
     depth = 0
@@ -425,7 +439,7 @@ def _in_box(text: str, at: int) -> Mark | None:
     if value == found[0].value and not re.search(r"[a-z]{2}", s): value = _SEVERAL
     return None if value is None else Mark(value, end, at, "boxed")
 
-# %% ../nbs/03_extraction.ipynb #x0000067
+# %% ../nbs/03_extraction.ipynb #x0000068
 _ANSWER_DIGITS = re.compile(r"(?:\sis:?|:|\s=)\s?\**\s?\$?(-?\d{1,15})(?=\.?\**(?:\n|\Z)|\.\s)")
 _LEAD = re.compile(r"[\s*_\"'”’)\]}]*+(?:\([^()\n]{0,60}\)\s*)?(?:(?:to|for|of|in)\s[^.:=\n]{1,100}?(?=:|=|\sis\b)|\s?(?:key|number|value)\b)?"
                    r"[\s*_]*+(?P<sep>is\b|was\b|(?:would|should|will|must)\sbe\b|comes?\s(?:out\s)?to\b|equals\b|[:=]|=>|[-–—]+(?:>|(?=\s))"
@@ -433,7 +447,7 @@ _LEAD = re.compile(r"[\s*_\"'”’)\]}]*+(?:\([^()\n]{0,60}\)\s*)?(?:(?:to|for|
 _DOUBT = re.compile(r"\b(?:this|that|an|any|each|every|wrong|incorrect|previous|first|initial|another|your|possible|student'?s)\s\Z", re.I)
 _DENIAL, _VAGUE = re.compile(r"\w+(?:\snot\b|n't)"), re.compile(r"\w+\s(?:between|unclear|unknown|undetermined)\b")
 
-# %% ../nbs/03_extraction.ipynb #x0000068
+# %% ../nbs/03_extraction.ipynb #x0000069
 def _after_answer(text: str, at: int, after: int) -> Mark | None:
     "The number that the word *answer* announces; the word stands from `at` to `after`."
     if _DOUBT.search(text[max(0, at - 15):at]): return None
@@ -451,7 +465,7 @@ def _after_answer(text: str, at: int, after: int) -> Mark | None:
     stated = stated_number(s[lead.start("sep"):stop])
     return stated and Mark(stated[0], after + stop, at, "answer")
 
-# %% ../nbs/03_extraction.ipynb #x0000071
+# %% ../nbs/03_extraction.ipynb #x0000072
 _TRIES = 9
 
 def _last_mark(text: str, word: str, read, best: Mark | None, shift: int = 0) -> Mark | None:
@@ -462,7 +476,7 @@ def _last_mark(text: str, word: str, read, best: Mark | None, shift: int = 0) ->
         at, tries = text.rfind(word, 0, at), tries + 1
     return best
 
-# %% ../nbs/03_extraction.ipynb #x0000072
+# %% ../nbs/03_extraction.ipynb #x0000073
 def _in_a_line(text: str, at: int) -> Mark | None:
     "The number after `A:` at a line's start."
     after = text.index(":", at) + 1
@@ -472,7 +486,7 @@ def _in_a_line(text: str, at: int) -> Mark | None:
     value = n and _settled(s, n)
     return None if value is None else Mark(value, after + n.end, at, "answer")
 
-# %% ../nbs/03_extraction.ipynb #x0000073
+# %% ../nbs/03_extraction.ipynb #x0000074
 def _announced(text: str) -> Mark | None:
     "The last announced number of a text."
     best = _last_mark(text, "####", _after_hashes, None)
@@ -485,7 +499,7 @@ def _announced(text: str) -> Mark | None:
         best = _last_mark(text, word, _in_a_line, best)
     return best or (_in_a_line(text, 0) if text.startswith(("A:", "Ans:", "ANS:")) else None)
 
-# %% ../nbs/03_extraction.ipynb #x0000076
+# %% ../nbs/03_extraction.ipynb #x0000077
 _AGAIN = re.compile(r"\b(?:wait|oops|mistake|correction|recalculate|apologi[sz]e|actually|i made an error|let me re|that's wrong|that is wrong"
                     r"|not right)\b", re.I)
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
@@ -501,7 +515,19 @@ def _in_bold(text: str) -> Fraction | None:
         if "=" not in line_rest or not _START.search(line_rest): return found[0].value
     return None
 
-# %% ../nbs/03_extraction.ipynb #x0000078
+# %% ../nbs/03_extraction.ipynb #x0000079
+_RESULT = re.compile(r"=\s?\$?(\d{1,15})(?:\.(\d\d))?(?:\s[a-zA-Z ]{1,50})?\.?\s*\Z")
+_NO_SHORTCUT = re.compile(r"hundred|thousand|[mbtr]illion|\band\b|\bso\b|\bnot?\b|nable|possible|[Nn]ote|[Cc]heck|[Vv]erif|[Aa]ssumes|[Hh]ope|[Ll]et me"
+                          r"|[Ff]eel|[Pp]lease|[Ii]f you|[Ii]s there|sense|need")
+
+def _ends_in_result(text: str) -> Fraction | None:
+    "The result of an equation that ends a response."
+    at = text.rfind("=", max(0, len(text) - 80))
+    m = _RESULT.match(text, at) if at > 0 and text[at - 1] not in "<>!=" else None
+    if m is None or _NO_SHORTCUT.search(text, max(text.rfind("\n", 0, at), at - 400)): return None
+    return Fraction(int(m[1])) if not m[2] else Fraction(int(m[1] + m[2]), 100)
+
+# %% ../nbs/03_extraction.ipynb #x0000081
 def extract_number(
     text: str,  # a response
 ) -> Extracted:  # `answer` is an exact rational, equal to the int, Fraction or Decimal of the same value, or None
@@ -516,17 +542,18 @@ def extract_number(
         later = again and _in_prose(rest[again.start():])
         return _made(later[0], "corrected") if later else _made(mark.value, mark.rule)
     if (bold := _in_bold(text)) is not None: return _made(bold, "bold")
+    if (result := _ends_in_result(text)) is not None: return _made(result, "equation")
     if stated := _in_prose(text): return _made(*stated)
     return _in_words(text)
 
-# %% ../nbs/03_extraction.ipynb #x0000079
+# %% ../nbs/03_extraction.ipynb #x0000082
 def _in_words(text: str) -> Extracted:
     "The one number that the last sentence of a text without digits says in words."
     sentences = [s for s in _SPLIT.split(text[-_PIECE:]) if s and s.strip()]
     found = {_spoken(m[0]) for m in _WORDS.finditer(sentences[-1])} if sentences else set()
     return _made(found.pop(), "words") if len(found) == 1 else NO_ANSWER
 
-# %% ../nbs/03_extraction.ipynb #x0000082
+# %% ../nbs/03_extraction.ipynb #x0000085
 def option_table(
     options: Sequence[str] | Mapping[str, str],  # texts, or label -> text, or labels ("A", "B", ...) alone
 ) -> dict[str, str]:  # label -> text
@@ -536,7 +563,7 @@ def option_table(
     labels = [chr(65 + i) for i in range(len(texts))]
     return dict.fromkeys(labels, "") if [t.upper() for t in texts] == labels else dict(zip(labels, texts))
 
-# %% ../nbs/03_extraction.ipynb #x0000085
+# %% ../nbs/03_extraction.ipynb #x0000088
 _NOT = re.compile(r"(?:\bnot|n't|\bneither|\bincorrect|\bwrong|\beliminate[sd]?|\brule[sd]?\sout|\bexclude[sd]?|\bunlike|\brather than|\binstead of"
                   r"|\bother than|\bexcept|\breject(?:ed|s)?|\bruling out|\beliminating)\s(?:(?:be|the|option|options|choice|answer|with|choose"
                   r"|select|is|an?)\s)*[\"'(*]*\Z", re.I)
@@ -548,7 +575,7 @@ _ANOTHER = re.compile(r"[\s*)\]\".,:;]*+(?:[^.,;\n()]{0,60}[(,])?\s?(?:or|and|an
                       r"(?:option\s|choice\s|answer\s)?[(*\"]*(?P<other>[A-Z])(?![A-Za-z0-9'’])")
 _ARTICLE_NEXT = re.compile(r"\s(?!(?:because|since|as|is|was|and|or|for|due|given|in|with)\b)[a-z]")
 
-# %% ../nbs/03_extraction.ipynb #x0000086
+# %% ../nbs/03_extraction.ipynb #x0000089
 def _label(s: str, at: int, closed: bool) -> str | None:
     "The label at a place, or None when it is an article, part of a phrase, or denied. `closed`: a bracket or stop follows it."
     letter, opened = s[at], at > 0 and s[at - 1] in "(*[{\"'`"
@@ -558,7 +585,7 @@ def _label(s: str, at: int, closed: bool) -> str | None:
     if letter.lower() in "ai" and not closed and not opened and _ARTICLE_NEXT.match(rest): return None
     return letter.upper()
 
-# %% ../nbs/03_extraction.ipynb #x0000088
+# %% ../nbs/03_extraction.ipynb #x0000091
 class _Labels(NamedTuple):
     after: re.Pattern; judged: re.Pattern; alone: re.Pattern; first: re.Pattern; item: re.Pattern
 
@@ -578,7 +605,7 @@ def _label_patterns(labels: str) -> _Labels:
         re.compile(rf"[\s*_]*\(?({some})[)*_]*(?:[).:]\s|\s?[-–:]\s|[)*]+\s|\n)"),
         re.compile(rf"(?:^|\n)[\s*_]*\(?({some})\)?[).:]"))
 
-# %% ../nbs/03_extraction.ipynb #x0000090
+# %% ../nbs/03_extraction.ipynb #x0000093
 @functools.lru_cache(4096)
 def _words_of(s: str) -> str:
     "Lower-case words and numbers, without articles in front."
@@ -595,7 +622,7 @@ def _texts_in(s: str, table: dict[str, str]) -> list[str]:
     inside = lambda h: any(o is not h and o[0] <= h[0] and h[1] <= o[1] for o in hits)
     return [h[2] for h in sorted(hits) if not inside(h)]
 
-# %% ../nbs/03_extraction.ipynb #x0000093
+# %% ../nbs/03_extraction.ipynb #x0000096
 _OPTION_MARK = re.compile(
     r"nswers?|NSWER|\b(?:correct|right|best|final|appropriate|accurate|suitable)\s(?:option|choice|statement|letter|response|one|alternative)"
     r"|\b[Oo]ption\schosen|\b(?:choose|choosing|chose|select|pick|go with|going with|opt for|conclude)\b|\\f?boxed|####|答案"
@@ -607,7 +634,7 @@ _OPTION_SEP = re.compile(
 _NO_MARK = re.compile(r"\b(?:not the|isn't the|an|a wrong|wrong|incorrect|in)\s(?:correct|right|best)?\s?a?\Z", re.I)
 _DENIES = re.compile(r"\s*(?:\w+\s)?(?:not|neither|isn't)\b")
 
-# %% ../nbs/03_extraction.ipynb #x0000094
+# %% ../nbs/03_extraction.ipynb #x0000097
 def _announced_option(text: str, table: dict[str, str], p: _Labels) -> tuple[int, int, str | None, str] | None:
     "Where the last announced option is announced, where it ends, its label and the rule."
     for m in list(_OPTION_MARK.finditer(text))[:-41:-1]:
@@ -626,14 +653,14 @@ def _announced_option(text: str, table: dict[str, str], p: _Labels) -> tuple[int
         if len(named) == 1 and not re.search(r"\bnot\b|n't\b", clause[:30]): return m.start(), m.start() + len(clause), named[0], "text"
     return None
 
-# %% ../nbs/03_extraction.ipynb #x0000095
+# %% ../nbs/03_extraction.ipynb #x0000098
 def _judged_option(text: str, p: _Labels) -> tuple[int, int, str, str] | None:
     "The last option that is said to be correct."
     for m in reversed(list(p.judged.finditer(text))):
         if not _NOT.search(text[max(0, m.start() - 40):m.start("label")]): return m.start(), m.end(), m["label"], "option"
     return None
 
-# %% ../nbs/03_extraction.ipynb #x0000097
+# %% ../nbs/03_extraction.ipynb #x0000100
 _REFUSAL = re.compile(
     r"\b(?:i (?:cannot|can't|am unable to|am not able to|don't know|do not know|am not sure|won't|will not|must decline|decline)"
     r"|(?:cannot|can't|impossible to|not possible to|unable to) (?:be )?(?:answer|determine|provide|choose|select|say|tell)(?:ed|d)?|as an ai"
@@ -651,7 +678,7 @@ def _only_option(text: str, table: dict[str, str], p: _Labels) -> Extracted | No
     refusing = [k for k in _texts_in(last, table) if re.match(r"\W*(?:none|all|both|neither|cannot|can't|not enough)\b", table[k], re.I)]
     return _made(refusing[-1], "text") if refusing else _made(_REFUSED, "refusal")
 
-# %% ../nbs/03_extraction.ipynb #x0000098
+# %% ../nbs/03_extraction.ipynb #x0000101
 def _closing_option(text: str, table: dict[str, str], p: _Labels) -> Extracted:
     "The label or the text of one option in the last telling sentence."
     for line in text.rsplit("\n", 12)[:-13:-1]:
@@ -672,7 +699,7 @@ def _by_value(text: str, table: dict[str, str]) -> Extracted:
     same = [k for k, v in values.items() if v[0].value == answer]
     return _made(same[0], "value") if len(same) == 1 else NO_ANSWER
 
-# %% ../nbs/03_extraction.ipynb #x0000100
+# %% ../nbs/03_extraction.ipynb #x0000103
 _BARE = re.compile(r"[\s*_(\[{\"'`$]*([A-Za-z0-9])[\s*_)\]}\"'`.:,;$]*")
 
 def extract_option(
@@ -695,7 +722,7 @@ def extract_option(
         return _made(_SEVERAL if best[2] is None else best[2], best[3])
     return _only_option(text, table, p) or _closing_option(text, table, p)
 
-# %% ../nbs/03_extraction.ipynb #x0000104
+# %% ../nbs/03_extraction.ipynb #x0000107
 _PUBLISHED_NUMBER, _PUBLISHED_OPTION = re.compile(r"(\d+)[^\d]*$"), re.compile(r"\((A|B|C|D)\)")
 INVALID = "INVALID"
 
@@ -709,7 +736,7 @@ def published_option(text: str) -> str:
     found = _PUBLISHED_OPTION.findall(text)
     return found[-1] if found else INVALID
 
-# %% ../nbs/03_extraction.ipynb #x0000109
+# %% ../nbs/03_extraction.ipynb #x0000112
 def published_vote(
     answers: Sequence,  # of one query and one LLM, `INVALID` among them
 ):  # the winner, which may be `INVALID`
@@ -717,7 +744,7 @@ def published_vote(
     distinct = dict.fromkeys(answers) if any(isinstance(a, str) for a in answers) else set(answers)
     return max(distinct, key=list(answers).count) if len(answers) else None
 
-# %% ../nbs/03_extraction.ipynb #x0000112
+# %% ../nbs/03_extraction.ipynb #x0000115
 def spelled(
     answer: Fraction | str | None,
 ) -> str | None:
@@ -733,7 +760,7 @@ def spelled(
     digits = str(abs(answer.numerator) * 10**places // answer.denominator).zfill(places + 1)
     return ("-" if answer < 0 else "") + f"{digits[:-places]}.{digits[-places:]}"
 
-# %% ../nbs/03_extraction.ipynb #x0000114
+# %% ../nbs/03_extraction.ipynb #x0000117
 def gold_answer(
     gold: str,  # a query's gold: a number, a label, or an option's text
     choices: Sequence[str] = (),  # its options' texts
@@ -746,7 +773,7 @@ def gold_answer(
     found = _number_at(s := plain(gold.strip()), 0)
     return spelled(found.value) if found and found.end == len(s) else None
 
-# %% ../nbs/03_extraction.ipynb #x0000116
+# %% ../nbs/03_extraction.ipynb #x0000119
 def read_answers(
     responses: pd.DataFrame,  # the responses table
     queries: pd.DataFrame,  # the queries table
@@ -772,7 +799,7 @@ def read_answers(
     out["gold"] = out.query_id.map(gold)
     return out.assign(correct=out.answer == out.gold)
 
-# %% ../nbs/03_extraction.ipynb #x0000117
+# %% ../nbs/03_extraction.ipynb #x0000120
 def _read_default(text: str, choices: tuple) -> tuple[str | None, str, float]:
     e = extract_option(text, choices) if choices else extract_number(text)
     return spelled(e.answer), e.rule, e.confidence
@@ -785,7 +812,7 @@ def _read_published(text: str, choices: tuple) -> tuple[str | None, str, float]:
 def _float_spelled(x: float) -> str:
     return spelled(Fraction(x)) if np.isfinite(x) else str(x)
 
-# %% ../nbs/03_extraction.ipynb #x0000121
+# %% ../nbs/03_extraction.ipynb #x0000124
 def _lot(query_id: str, answer: str) -> str:
     "What decides a tie: the same everywhere and always, and without favour."
     return hashlib.sha256(f"{query_id}\x1f{answer}".encode()).hexdigest()
@@ -809,7 +836,7 @@ def majority_vote(
     answer = out.answer.astype(object).where(out.answer.notna(), None)
     return out.assign(answer=answer, tied=out.tied.eq(True), votes=out.votes.fillna(0.))[[*by, "answer", "votes", "voters", "tied"]]
 
-# %% ../nbs/03_extraction.ipynb #x0000126
+# %% ../nbs/03_extraction.ipynb #x0000129
 ALL_LLMS = "all_llms"
 LABELS = ("majority", "success_rate")
 
@@ -826,7 +853,7 @@ def _comparable(answer: str):
     try: return float(answer)
     except ValueError: return answer
 
-# %% ../nbs/03_extraction.ipynb #x0000127
+# %% ../nbs/03_extraction.ipynb #x0000130
 def build_outcomes(
     responses: pd.DataFrame,  # the responses table
     queries: pd.DataFrame,  # the queries table
@@ -844,7 +871,7 @@ def build_outcomes(
     columns = ["query_id", "llm", "majority_answer", "success_rate", "score", "latency_s", "cost"]
     return pd.concat([single[columns], pooled[columns]], ignore_index=True)
 
-# %% ../nbs/03_extraction.ipynb #x0000128
+# %% ../nbs/03_extraction.ipynb #x0000131
 def _outcome_rows(answers: pd.DataFrame, by: list[str], rules: str, label: str) -> pd.DataFrame:
     "Vote, success rate and score of every group."
     votes = majority_vote(answers, by) if rules == "default" else _published_votes(answers, by)
@@ -852,7 +879,7 @@ def _outcome_rows(answers: pd.DataFrame, by: list[str], rules: str, label: str) 
     right = (rows.answer == rows.gold).astype(float)
     return rows.assign(majority_answer=rows.answer, score=right if label == "majority" else rows.success_rate)
 
-# %% ../nbs/03_extraction.ipynb #x0000134
+# %% ../nbs/03_extraction.ipynb #x0000137
 def success_label(
     success_rate: pd.Series | np.ndarray,  # share of right samples
     threshold: float = .8,  # the original's 8 of 10
@@ -860,7 +887,7 @@ def success_label(
     "Right if at least this share of the samples is."
     return (np.asarray(success_rate, dtype=float) >= threshold - 1e-9).astype(float)
 
-# %% ../nbs/03_extraction.ipynb #x0000137
+# %% ../nbs/03_extraction.ipynb #x0000140
 def tie_share(
     answers: pd.DataFrame,  # of `read_answers`
 ) -> pd.DataFrame:  # llm, ties (share of votes with a tie), no_answer (share of queries nobody answered)
@@ -868,7 +895,7 @@ def tie_share(
     votes = pd.concat([majority_vote(answers), majority_vote(answers, ["query_id"]).assign(llm=ALL_LLMS)])
     return votes.assign(none=votes.answer.isna()).groupby("llm", sort=True).agg(ties=("tied", "mean"), no_answer=("none", "mean")).reset_index()
 
-# %% ../nbs/03_extraction.ipynb #x0000140
+# %% ../nbs/03_extraction.ipynb #x0000143
 def viability(
     answers: pd.DataFrame,  # of `read_answers`
     limit: float = .10,  # the largest share of unusable responses
@@ -883,7 +910,7 @@ def viability_table(counts: pd.DataFrame, limit: float = .10) -> pd.DataFrame:
     share, percent = counts.unusable / counts.responses, (1 - counts.unusable / counts.responses.sum()) * 100
     return counts.assign(share=share, viable=share < limit, published_percent=percent, published_viable=percent > .8)
 
-# %% ../nbs/03_extraction.ipynb #x0000143
+# %% ../nbs/03_extraction.ipynb #x0000146
 def agreement(
     outcomes: pd.DataFrame,  # query_id, llm, score
 ) -> pd.DataFrame:  # LLMs by LLMs: the share of queries on which both are right or both are wrong
@@ -897,7 +924,7 @@ def _right(outcomes: pd.DataFrame) -> pd.DataFrame:
     single = outcomes[outcomes.llm != ALL_LLMS]
     return single.pivot(index="query_id", columns="llm", values="score") > .5
 
-# %% ../nbs/03_extraction.ipynb #x0000144
+# %% ../nbs/03_extraction.ipynb #x0000147
 def unique_wins(
     outcomes: pd.DataFrame,  # query_id, llm, score
 ) -> tuple[pd.DataFrame, float]:  # llm, right, unique_wins (shares of all queries); and the share that no LLM solves
@@ -906,13 +933,13 @@ def unique_wins(
     alone = right[right.sum(axis=1) == 1].sum() / len(right)
     return pd.DataFrame({"right": right.mean(), "unique_wins": alone}).reset_index(), float((right.sum(axis=1) == 0).mean())
 
-# %% ../nbs/03_extraction.ipynb #x0000147
+# %% ../nbs/03_extraction.ipynb #x0000150
 def published_viability() -> pd.DataFrame:
     "Viability of the LLMs that the original tried on MMLU, from the counts that its notebook prints."
     counts = pd.read_csv(project_root() / "data" / "extraction" / "published_viability.csv")
     return viability_table(counts[["llm", "responses", "unusable"]])
 
-# %% ../nbs/03_extraction.ipynb #x0000151
+# %% ../nbs/03_extraction.ipynb #x0000154
 def labelled_text() -> pd.DataFrame:
     "Responses with labels: source, llm, row, text, gold, label. Downloads, or reads LLM_ROUTING_DATA. Raises `SourceError`."
     from llm_routing.sources import ROUTELLM, fetch, read_gsm8k, routellm_table
@@ -926,7 +953,7 @@ def labelled_text() -> pd.DataFrame:
                  enumerate(zip(table.prompt, table[f"{m}_response"], table[m]))]
     return pd.DataFrame(rows, columns=["source", "llm", "row", "text", "gold", "label"])
 
-# %% ../nbs/03_extraction.ipynb #x0000152
+# %% ../nbs/03_extraction.ipynb #x0000155
 def judge(
     labelled: pd.DataFrame,  # of `labelled_text`
 ) -> pd.DataFrame:  # the same, with answer, rule, right, published, published_right
@@ -938,7 +965,7 @@ def judge(
                            published=[t if t == INVALID else _float_spelled(t) for t in there],
                            published_right=[t != INVALID and t == g for t, g in zip(there, gold)])
 
-# %% ../nbs/03_extraction.ipynb #x0000153
+# %% ../nbs/03_extraction.ipynb #x0000156
 def accuracy_by_rule(
     judged: pd.DataFrame,  # of `judge`
 ) -> pd.DataFrame:  # source, llm, n; percent right by label, published rule, extractor; and how often each agrees with the label
@@ -956,7 +983,7 @@ def precision_by_rule(judged: pd.DataFrame) -> pd.DataFrame:
     return parts.groupby(["source", "rule"], sort=True).agrees.agg(["size", "sum"]).reset_index().set_axis(
         ["source", "rule", "responses", "agree"], axis=1)
 
-# %% ../nbs/03_extraction.ipynb #x0000154
+# %% ../nbs/03_extraction.ipynb #x0000157
 def misread(judged: pd.DataFrame) -> pd.DataFrame:
     "The trusted solutions that the original's rule judged wrongly: row, llm, gold, the line with the answer, both answers, label."
     wrong = judged.rename(columns={"published": "original"})[(judged.source == "gsm8k") & (judged.published_right != judged.label)]
@@ -965,7 +992,7 @@ def misread(judged: pd.DataFrame) -> pd.DataFrame:
 
 DERIVED = {"accuracy_by_rule": accuracy_by_rule, "precision_by_rule": precision_by_rule, "misread": misread}  # file -> what makes it
 
-# %% ../nbs/03_extraction.ipynb #x0000155
+# %% ../nbs/03_extraction.ipynb #x0000158
 def shipped(
     name: str,  # a CSV file of `data/extraction`
 ) -> pd.DataFrame:
@@ -973,13 +1000,13 @@ def shipped(
     return pd.read_csv(project_root() / "data" / "extraction" / f"{name}.csv", keep_default_na=False,
                        dtype=dict.fromkeys(["answer", "gold", "original", "flag_took"], str))
 
-# %% ../nbs/03_extraction.ipynb #x0000167
+# %% ../nbs/03_extraction.ipynb #x0000170
 def flag_reading(text: str) -> str:
     "What RouteLLM's flag compares with gold: the last run of digits, without separators."
     found = re.findall(r"\d+", text.replace(",", ""))
     return found[-1] if found else ""
 
-# %% ../nbs/03_extraction.ipynb #x0000171
+# %% ../nbs/03_extraction.ipynb #x0000174
 def hard_cases() -> pd.DataFrame:
     "The hand-written cases: kind (number or option), text, options, answer (spelled, or None), why."
     lines = (project_root() / "data" / "extraction" / "hard_cases.jsonl").read_text(encoding="utf-8").splitlines()
@@ -989,7 +1016,7 @@ def read_case(case) -> str | None:
     "What the extractors make of a hand-written case."
     return spelled((extract_option(case.text, case.options) if case.kind == "option" else extract_number(case.text)).answer)
 
-# %% ../nbs/03_extraction.ipynb #x0000177
+# %% ../nbs/03_extraction.ipynb #x0000180
 def load_outcomes(
     run: Run,
     queries: pd.DataFrame,  # the queries table

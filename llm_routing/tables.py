@@ -229,7 +229,7 @@ def as_tables(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # queries and outcomes
     "Checked rows as the study's tables."
     queries = table.drop_duplicates("query_id")[["query_id", "dataset", "split", "text"]].reset_index(drop=True)
-    for d, part in queries.groupby("dataset"):
+    for _, part in queries.groupby("dataset"):
         train = part.index[part.split == "train"]
         if "validation" not in set(part.split): queries.loc[train, "split"] = split_validation(part.text[train], validation_share, seed)
     queries = queries.assign(subject="", choices=[[]] * len(queries), gold="")[["query_id", "dataset", "split", "subject", "text", "choices", "gold"]]

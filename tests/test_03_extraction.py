@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/03_extraction.ipynb #x0000183
+# %% ../nbs/03_extraction.ipynb #x0000186
 import time
 from decimal import Decimal
 from fractions import Fraction
@@ -27,7 +27,7 @@ needs_text = pytest.mark.skipif(
     not available("gsm8k/example_model_solutions.jsonl", "gsm8k/test.jsonl", "routellm/gsm8k_responses.csv"),
     reason="needs the public files: set LLM_ROUTING_DATA")
 
-# %% ../nbs/03_extraction.ipynb #x0000184
+# %% ../nbs/03_extraction.ipynb #x0000187
 @pytest.fixture
 def small():
     queries = pd.DataFrame({"query_id": ["n", "o"], "dataset": "demo", "split": "test", "subject": "", "text": ["How many?", "Which?"],
@@ -73,7 +73,7 @@ def test_the_originals_viability_numbers():
     assert np.allclose(table.published_percent, counts.printed_percent, atol=5e-7) and table.published_viable.all()
     assert sorted(table.index[~table.viable]) == ["falcon-7b", "olmo-7b", "opt-6.7b"]
 
-# %% ../nbs/03_extraction.ipynb #x0000185
+# %% ../nbs/03_extraction.ipynb #x0000188
 def test_numbers_compare_with_any_exact_type():
     answer = extract_number("A: 0.1").answer
     assert answer == Fraction(1, 10) and answer == Decimal("0.1") and extract_number("#### 18").answer == 18
@@ -88,7 +88,7 @@ def test_published_vote_of_numbers_is_the_originals_code():
         assert published_vote(answers) == max(set(answers), key=answers.count)
     assert published_vote([]) is None
 
-# %% ../nbs/03_extraction.ipynb #x0000186
+# %% ../nbs/03_extraction.ipynb #x0000189
 CASES = hard_cases()
 
 def test_the_corpus_is_large_and_every_case_is_different_and_explained():
@@ -98,7 +98,7 @@ def test_the_corpus_is_large_and_every_case_is_different_and_explained():
 @pytest.mark.parametrize("case", list(CASES.itertuples()), ids=lambda c: f"{c.Index}-{c.why[:40]}")
 def test_hard_case(case): assert read_case(case) == case.answer, case.why
 
-# %% ../nbs/03_extraction.ipynb #x0000187
+# %% ../nbs/03_extraction.ipynb #x0000190
 amounts = st.one_of(st.integers(-10**12, 10**12).map(Fraction), st.decimals(-10**9, 10**9, places=2).map(Fraction))
 SENTENCES = ["{}", "#### {}", "The answer is {}.", "**Answer:** {}", "A: {}", "\\boxed{{{}}}", "So the total is {}.", "We get 3 * x = {}", "<answer>{}</answer>",
              "She has 3 cats.\nThe final answer is: {} dollars\n", "It is {}.\n\nQuestion: 1 + 1?\nAnswer: 2"]
@@ -130,7 +130,7 @@ def test_an_option_formatted_any_common_way_comes_back(label, form, sentence):
     text = sentence.format(form.format(label))
     assert extract_option(text, ["red", "green", "blue", "black", "white"]).answer == label, text
 
-# %% ../nbs/03_extraction.ipynb #x0000188
+# %% ../nbs/03_extraction.ipynb #x0000191
 PIECES = st.sampled_from(["answer", " is ", "####", "\\boxed{", "}", "12", ",", ".", "-", "/", "$", "\n", "(A)", "B", "**", "<<", ">>", "=", "^", "e9", "½", "not ",
                           "Question:", "</s>", "{", "\\frac", "²", "１", "×10^", "٣", "%", "million", " ", "wait", "or "])
 
@@ -152,7 +152,7 @@ def test_time_grows_linearly_up_to_a_megabyte(unit):
     small, large = min(seconds(250_000) for _ in range(3)), min(seconds(1_000_000) for _ in range(2))
     assert large < 9 * small + .05 and large < 10
 
-# %% ../nbs/03_extraction.ipynb #x0000189
+# %% ../nbs/03_extraction.ipynb #x0000192
 @needs_text
 def test_trusted_labels_and_every_shipped_table():
     "GSM8K's 5,276 labelled solutions: the extractor agrees with every label, the original's rule with 5,253 of them."
