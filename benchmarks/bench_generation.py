@@ -1,0 +1,70 @@
+"""Sampling with vLLM: this study's scheme against vLLM's `generate` alone, and against the original's scheme, in one run.
+
+    PYTHON benchmarks/bench_generation.py [--llm NAME] [--queries 1000] [--rounds 3]
+
+PYTHON is the interpreter of the environment with vLLM (see engines_agree.py). Three ways, by turns, on one loaded LLM:
+
+    study     the stage's way: one request per prompt with n = 10, kept in a response store as they finish
+    generate  vLLM's `generate` with the same requests, nothing kept
+    original  every prompt ten times, n = 2 each, one of the two thrown away (the original's `sample_gen.py`)
+
+Reported: kept completions per second, as ratios of medians; times are of this machine and not to be compared with others'.
+"""
+import argparse
+import statistics
+import tempfile
+import time
+
+from llm_routing.engines import VLLMEngine, token_ids
+from llm_routing.generation import answer_queries, live_queries, requests, sampling_of
+from llm_routing.queries import load_queries
+from llm_routing.store import Store
+from llm_routing.study import load_profile
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--llm", default="")
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    profile = load_profile("mini")
+    settings = profile.generation
+    llm = next(m for m in settings.pool if args.llm in ("", m.name))
+    settings = settings.model_copy(update={"engine": "vllm", "pool": [llm], "batch_size": 128, "latency": "none",
+                                           "engine_args": {"enforce_eager": True, "max_model_len": 512}})
+    queries = live_queries(load_queries(profile), args.queries, 0)
+    engine, sampling = VLLMEngine(llm, settings), sampling_of(llm, settings)
+    engine.close = lambda: None  # one loaded LLM for all rounds
+    work = [w for _, w in requests(queries, llm, settings, sampling)]
+    prompts = [engine.vllm.TokensPrompt(prompt_token_ids=token_ids(llm, w.prompt)) for w in work]
+    params = engine._params(work[0], sampling)
+
+    def study() -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            return len(answer_queries(queries, settings, Store(folder), [Store(folder)], make=lambda *a: engine))
+
+    def generate() -> int: return sum(len(o.outputs) for o in engine.model.generate(prompts, params, use_tqdm=False))
+
+    def original() -> int:
+        twice = params.clone()
+        twice.n = 2
+        extended = [p for p in prompts for _ in range(settings.samples)]
+        return sum(len(o.outputs[:1]) for o in engine.model.generate(extended, twice, use_tqdm=False))
+
+    ways, seconds = {"study": study, "generate": generate, "original": original}, {"study": [], "generate": [], "original": []}
+    engine.model.generate(prompts[:50], params, use_tqdm=False)  # warm
+    for _ in range(args.rounds):
+        for name, way in ways.items():
+            engine.model.llm_engine.reset_prefix_cache()
+            start = time.perf_counter()
+            made = way()
+            seconds[name].append(time.perf_counter() - start)
+            print(f"{name:9} {made} completions kept in {seconds[name][-1]:.1f} s", flush=True)
+    mid = {name: statistics.median(s) for name, s in seconds.items()}
+    print(f"{llm.name}, {len(work)} queries x {settings.samples} samples, {args.rounds} rounds")
+    print(f"study against the original's scheme: {mid['original'] / mid['study']:.2f} times the completions per second")
+    print(f"overhead over vLLM's generate: {100 * (mid['study'] / mid['generate'] - 1):+.1f}%")
+
+
+if __name__ == "__main__": main()
