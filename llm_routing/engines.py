@@ -506,7 +506,7 @@ class RayEngine(Engine):
         arguments = vllm_arguments(llm, settings)
         config = serving.vLLMEngineProcessorConfig(
             model_source=arguments.pop("model"), engine_kwargs=arguments, concurrency=settings.replicas,
-            batch_size=settings.batch_size, **settings.ray_args,
+            batch_size=settings.batch_size, **(_ray_on_cpu() | settings.ray_args),
             chat_template_stage={"enabled": False}, tokenize_stage={"enabled": False}, detokenize_stage={"enabled": False})
         self.processor = serving.build_processor(config, preprocess=_ray_request, postprocess=_ray_reply)
 
@@ -528,6 +528,11 @@ class RayEngine(Engine):
         return {"engine": self.name, "ray": self.ray.__version__, "vllm": self.vllm.__version__}
 
 # %% ../nbs/I_engines.ipynb #925bc12d
+def _ray_on_cpu() -> dict:
+    "Ray reserves a GPU for each copy unless it is told otherwise."
+    import torch
+    return {} if torch.cuda.is_available() else {"placement_group_config": {"bundle_per_worker": {"CPU": 1}}}
+
 def _ray_request(row: dict) -> dict:
     return {"prompt": row["prompt"], "tokenized_prompt": list(row["ids"]), "sampling_params": row["params"]}
 
