@@ -506,7 +506,7 @@ class RayEngine(Engine):
         arguments = vllm_arguments(llm, settings)
         config = serving.vLLMEngineProcessorConfig(
             model_source=arguments.pop("model"), engine_kwargs=arguments, concurrency=settings.replicas,
-            batch_size=settings.batch_size, **(_ray_on_cpu() | settings.ray_args),
+            batch_size=settings.batch_size, log_engine_metrics=False, **(_ray_on_cpu() | settings.ray_args),
             chat_template_stage={"enabled": False}, tokenize_stage={"enabled": False}, detokenize_stage={"enabled": False})
         self.processor = serving.build_processor(config, preprocess=_ray_request, postprocess=_ray_reply)
 

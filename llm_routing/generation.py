@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['TEMPLATES', 'ROW', 'RESPONSES', 'TIMING', 'LIVE_LEVEL', 'template', 'question_text', 'few_shot_examples', 'render',
-           'sampling_of', 'requests', 'stores_of', 'finished', 'Desk', 'sample', 'answer_queries', 'empty_responses',
-           'latency_subset', 'timings', 'fit_latency', 'reference_latency', 'add_latency', 'agreement_p',
-           'live_queries', 'compare_live']
+           'sampling_of', 'requests', 'stores_of', 'put_aside', 'finished', 'Desk', 'sample', 'answer_queries',
+           'empty_responses', 'latency_subset', 'timings', 'fit_latency', 'reference_latency', 'add_latency',
+           'agreement_p', 'live_queries', 'compare_live']
 
 # %% ../nbs/02_generation.ipynb #f3eee5f1
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -148,13 +149,23 @@ def stores_of(
 ) -> tuple[Store, list[Store]]:  # where new responses go, and where to look for finished ones
     "The stores of a run: its own, and the one that the profile ships unless everything is to be fresh."
     settings = run.profile.generation
-    own = Store(settings.responses or run.folder / "responses_store")
+    own = Store(settings.responses or run.folder / ("responses_fresh" if settings.fresh else "responses_store"))
     shipped = [] if settings.fresh or not settings.store else [Store(_shipped(settings.store))]
     return own, [*shipped, own]
 
 def _shipped(address: str) -> str:
     "A shipped store's address: a folder below the checkout, or as it is."
     return address if "://" in address else str(project_root() / address)
+
+# %% ../nbs/02_generation.ipynb #6bbec968
+def put_aside(
+    run: Run,
+) -> Path | None:  # where it is now
+    "After a fresh run: rename its store, in place of the one before."
+    done, aside = run.folder / "responses_fresh", run.folder / "responses_fresh_last"
+    if not run.profile.generation.fresh or not done.is_dir(): return None
+    shutil.rmtree(aside, ignore_errors=True)
+    return done.rename(aside)
 
 # %% ../nbs/02_generation.ipynb #c8bf2f21
 ROW = ["request", "sample", "text", "finish_reason", "prompt_tokens", "completion_tokens"]  # what a store keeps of a response
