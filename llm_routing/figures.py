@@ -604,7 +604,7 @@ def draw_calibration(data: pd.DataFrame):
             ax.plot(rows.probability, rows.right, color=colour, linestyle=dash, marker=mark, markersize=2, linewidth=.8,
                     label=f"{name_of(router)} ({100 * order[router]:.1f})")
         ax.set(title=name_of(dataset), xlabel="predicted probability", xlim=(0, 1), ylim=(0, 1))
-        ax.legend(title="router (ECE, points)", title_fontsize=5, fontsize=5, loc="upper left", handlelength=1.8, borderaxespad=.1)
+        ax.legend(title="router (ECE, points)", title_fontsize=5, fontsize=5, loc="lower right", handlelength=1.8, borderaxespad=.1)
     axes[0].set_ylabel("share right")
     return fig
 
