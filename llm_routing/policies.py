@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['ALL', 'POLICIES', 'NEEDS', 'BOUNDS', 'Outcomes', 'read_outcomes', 'Scores', 'Choice', 'pick', 'draw', 'voted_score',
-           'settle', 'policy', 'apply_policy', 'argmax', 'random_top3', 'target_confidence', 'predict_confidence',
-           'prediction', 'prediction_forest', 'sorted_prediction', 'argmax_as_published', 'random_top3_as_published',
-           'published_argmax', 'prediction_as_published', 'sorted_prediction_as_published', 'penalised', 'knapsack',
-           'lagrange', 'budgeted', 'least', 'cheapest_above', 'cheapest_accurate', 'top', 'top_vote', 'threshold_vote',
-           'conformal_bar', 'conformal', 'cascade', 'cascade_agreement', 'two_llms', 'two_llm_threshold', 'fallback',
-           'Known', 'bound', 'right_ones', 'oracle_fastest', 'oracle_cheapest', 'oracle_as_published', 'best_on_test',
-           'best_on_train', 'any_llm', 'all_llms', 'best_of_groups', 'best_per_subject', 'best_per_cluster',
-           'topic_clusters', 'upper_bound', 'rows_of', 'bound_rows', 'read_scores', 'missing_need', 'router_rows',
-           'select']
+           'settle_arrays', 'settle', 'policy', 'apply_policy', 'argmax', 'top', 'random_top3', 'target_confidence',
+           'predict_confidence', 'prediction', 'prediction_forest', 'sorted_prediction', 'argmax_as_published',
+           'random_top3_as_published', 'published_argmax', 'prediction_as_published', 'sorted_prediction_as_published',
+           'penalised', 'knapsack', 'lagrange', 'budgeted', 'least', 'cheapest_above', 'cheapest_accurate', 'top_vote',
+           'threshold_vote', 'conformal_bar', 'conformal', 'cascade', 'cascade_agreement', 'two_llms',
+           'two_llm_threshold', 'fallback', 'Known', 'bound', 'right_ones', 'oracle_fastest', 'oracle_cheapest',
+           'oracle_as_published', 'best_on_test', 'best_on_train', 'any_llm', 'all_llms', 'best_of_groups',
+           'best_per_subject', 'best_per_cluster', 'topic_clusters', 'upper_bound', 'rows_of', 'bound_rows',
+           'read_scores', 'missing_need', 'router_rows', 'select']
 
 # %% ../nbs/05_policies.ipynb #e1d877c7
 from collections.abc import Callable
@@ -87,7 +87,7 @@ def pick(
     n_llms: int,
 ) -> Choice:
     "Call one LLM and take its answer."
-    one = np.eye(n_llms)[index]
+    one = np.eye(n_llms, dtype=np.float32)[index]
     return Choice(one, one)
 
 # %% ../nbs/05_policies.ipynb #7eca9ae8
@@ -116,14 +116,22 @@ def voted_score(
     return np.where(alone, (truth.score * (weight > 0)).sum(1), won)
 
 # %% ../nbs/05_policies.ipynb #00fc4ef0
+def settle_arrays(choice: Choice, truth: Outcomes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "(n_queries,) each: what a choice earned, its seconds and its cost."
+    score = voted_score(choice.answer, truth) if choice.vote else np.einsum("ij,ij->i", choice.answer, truth.score)
+    took = []
+    for x in (truth.latency, truth.cost):
+        known = not np.isnan(x).any()
+        took.append(np.einsum("ij,ij->i", choice.called, x) if known else np.where(choice.called > 0, choice.called * x, 0).sum(1))
+    return score.clip(0, 1), *took
+
 def settle(choice: Choice, truth: Outcomes) -> pd.DataFrame:
     "Rows of llms, score, latency_s and cost: what a choice earned on each query, and took."
-    score = voted_score(choice.answer, truth) if choice.vote else (choice.answer * truth.score).sum(1)
-    took = [np.where(choice.called > 0, choice.called * x, 0).sum(1) for x in (truth.latency, truth.cost)]
+    score, latency, cost = settle_arrays(choice, truth)
     sure = ((choice.called == 0) | (choice.called == 1)).all(1)
     names = np.array(truth.llms, object)
     llms = [names[row > 0].tolist() if known else [] for row, known in zip(choice.called, sure)]
-    return pd.DataFrame({"query_id": truth.ids, "llms": llms, "score": score.clip(0, 1), "latency_s": took[0], "cost": took[1]})
+    return pd.DataFrame({"query_id": truth.ids, "llms": llms, "score": score, "latency_s": latency, "cost": cost})
 
 # %% ../nbs/05_policies.ipynb #40b70049
 POLICIES: dict[str, Callable[..., Choice]] = {}  # name -> function of (Scores, **params)
@@ -151,12 +159,20 @@ def argmax(s: Scores) -> Choice:
     return pick(s.probability.argmax(1), len(s.llms))
 
 # %% ../nbs/05_policies.ipynb #2efa703b
+def top(p: np.ndarray, k: int) -> np.ndarray:
+    "(n_queries, n_llms) bool: the k most likely LLMs, the first of equals."
+    left, rows, chosen = np.array(p), np.arange(len(p)), np.zeros(p.shape, bool)
+    for _ in range(min(k, p.shape[1])):
+        best = left.argmax(1)
+        chosen[rows, best], left[rows, best] = True, -np.inf
+    return chosen
+
+# %% ../nbs/05_policies.ipynb #c5d1453a
 @policy("random_top3")
 def random_top3(s: Scores, threshold: float = .6, k: int = 3) -> Choice:
     "ArgMax, or one of the `k` most likely LLMs where none is above `threshold` (Srivatsa et al. 2024, section 3)."
     p = s.probability
-    top = np.argsort(np.argsort(-p, 1, kind="stable"), 1) < k
-    return draw(np.where(p.max(1, keepdims=True) <= threshold, top, np.eye(p.shape[1])[p.argmax(1)]))
+    return draw(np.where(p.max(1, keepdims=True) <= threshold, top(p, k), top(p, 1)))
 
 # %% ../nbs/05_policies.ipynb #a4addee0
 def target_confidence(p: np.ndarray, right: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -283,10 +299,6 @@ def cheapest_accurate(s: Scores, slack: float = 0.) -> Choice:
     return pick(cheapest_above(s.probability, s.price, -min(good)[1] if good else 1.01), len(s.llms))
 
 # %% ../nbs/05_policies.ipynb #1b17b9a2
-def top(p: np.ndarray, k: int) -> np.ndarray:
-    "(n_queries, n_llms) bool: the k most likely LLMs."
-    return np.argsort(np.argsort(-p, 1, kind="stable"), 1) < k
-
 @policy("top3_vote")
 def top_vote(s: Scores, k: int = 3) -> Choice:
     "The k most likely LLMs vote, each with its probability as weight."
@@ -403,12 +415,12 @@ def oracle_as_published(truth: Outcomes, known: Known) -> Choice:
 @bound("best_single", "")
 def best_on_test(truth: Outcomes, known: Known) -> Choice:
     "The LLM that earns most on the test queries, for all of them."
-    return pick(np.full(len(truth.ids), truth.score.mean(0).argmax()), len(truth.llms))
+    return pick(np.full(len(truth.score), truth.score.mean(0).argmax()), len(truth.llms))
 
 @bound("best_single", "train")
 def best_on_train(truth: Outcomes, known: Known) -> Choice | None:
     "The LLM that earned most on train and validation queries."
-    return None if known.earned is None else pick(np.full(len(truth.ids), known.earned.mean(0).argmax()), len(truth.llms))
+    return None if known.earned is None else pick(np.full(len(truth.score), known.earned.mean(0).argmax()), len(truth.llms))
 
 @bound("random", "")
 def any_llm(truth: Outcomes, known: Known) -> Choice:
