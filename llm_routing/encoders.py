@@ -119,6 +119,8 @@ _models = {}
 def load_encoder(folder: str, revision: str | None = None):
     "The tokenizer and model in `folder` (or on the hub), loaded once per process."
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+    logging.disable_progress_bar()
     if (folder, revision) not in _models:
         _models[folder, revision] = (AutoTokenizer.from_pretrained(folder, revision=revision),
                                      AutoModel.from_pretrained(folder, revision=revision).eval())
