@@ -30,7 +30,7 @@ def main() -> None:
     args = parser.parse_args()
     profile = load_profile("mini")
     settings = profile.generation
-    llm = next(m for m in settings.pool if args.llm in ("", m.name))
+    llm = next(m for m in settings.pool if args.llm in ("", m.name)).model_copy(update={"dtype": "float32"})
     settings = settings.model_copy(update={"engine": "vllm", "pool": [llm], "batch_size": 128, "latency": "none",
                                            "engine_args": {"enforce_eager": True, "max_model_len": 512}})
     queries = live_queries(load_queries(profile), args.queries, 0)

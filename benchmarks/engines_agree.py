@@ -35,7 +35,7 @@ QUIET = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFL
 def greedy(engine: str, llms: list[str], **more) -> Generation:
     "The generation settings of `mini`, greedy, on an engine."
     settings = load_profile("mini").generation
-    pool = [m for m in settings.pool if not llms or m.name in llms]
+    pool = [m.model_copy(update={"dtype": "float32"}) for m in settings.pool if not llms or m.name in llms]
     return settings.model_copy(update={"engine": engine, "temperature": 0.0, "samples": 1, "pool": pool, "engine_args": VLLM,
                                        "batch_size": 64, **more})
 
