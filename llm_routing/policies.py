@@ -121,8 +121,10 @@ def settle_arrays(choice: Choice, truth: Outcomes) -> tuple[np.ndarray, np.ndarr
     score = voted_score(choice.answer, truth) if choice.vote else np.einsum("ij,ij->i", choice.answer, truth.score)
     took = []
     for x in (truth.latency, truth.cost):
-        known = not np.isnan(x).any()
-        took.append(np.einsum("ij,ij->i", choice.called, x) if known else np.where(choice.called > 0, choice.called * x, 0).sum(1))
+        empty = np.isnan(x)
+        if empty.all(): took.append(np.full(len(x), np.nan))
+        elif empty.any(): took.append(np.where(choice.called > 0, choice.called * x, 0).sum(1))
+        else: took.append(np.einsum("ij,ij->i", choice.called, x))
     return score.clip(0, 1), *took
 
 def settle(choice: Choice, truth: Outcomes) -> pd.DataFrame:
