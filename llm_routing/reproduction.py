@@ -11,7 +11,7 @@ __all__ = ['PAIR', 'WHERE', 'FIVE', 'Found', 'MAIN', 'FINDERS', 'TWICE', 'MISTAK
            'lesson_2', 'lesson_3', 'lesson_4', 'lesson_5', 'share_interval', 'unpaired', 'paper_lessons',
            'make_lessons', 'overall', 'write_tables']
 
-# %% ../nbs/07_reproduction.ipynb #80100a7d
+# %% ../nbs/07_reproduction.ipynb #53a721b8
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ from .figures import csv_text, label, latex_table, markdown_table, name_of, tex,
 from .statistics import bootstrap_means, interval
 from .study import Run, StudyError, project_root
 
-# %% ../nbs/07_reproduction.ipynb #2ab12905
+# %% ../nbs/07_reproduction.ipynb #3f72062c
 PAIR = ("accuracy_percent", "latency_s")  # what a pair of numbers is where its table does not say
 
 def flatten(value, path: tuple = (), columns: tuple = PAIR) -> dict[str, float]:
@@ -34,7 +34,7 @@ def flatten(value, path: tuple = (), columns: tuple = PAIR) -> dict[str, float]:
     columns = tuple(value.get("columns", columns))
     return {k: v for name, x in value.items() if name != "columns" for k, v in flatten(x, (*path, name), columns).items()}
 
-# %% ../nbs/07_reproduction.ipynb #79681ec7
+# %% ../nbs/07_reproduction.ipynb #d6b600e5
 def read_reference(
     path: str | Path | None = None,  # data/reference/paper.json if not given
 ) -> dict:
@@ -43,7 +43,7 @@ def read_reference(
     try: return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e: raise StudyError(f"{path}: not readable ({e}): restore it with git checkout -- {path.name}") from e
 
-# %% ../nbs/07_reproduction.ipynb #03dd5f4b
+# %% ../nbs/07_reproduction.ipynb #e9d64f0e
 WHERE = {"main_results": ("paper", "one GPU with 80 GB"), "splits": ("paper", "one GPU with 80 GB"), "sampling": ("paper", "one GPU with 80 GB"),
          "inference_latency_s_a100": ("paper", "one NVIDIA A100"), "mlc_hyperparameters": ("paper", "one GPU with 80 GB"),
          "released_results": ("released", "2 CPU cores, network"), "released_classification_report_gsm8k": ("released", "2 CPU cores, network"),
@@ -56,7 +56,7 @@ def how_to(key: str) -> str:
     more = f" {FIVE}" if profile == "public" and key.split(".")[-1] not in ("gsm8k", "mmlu") else ""
     return f"llm-routing run --profile {profile}{more} ({hardware})"
 
-# %% ../nbs/07_reproduction.ipynb #1e93ef49
+# %% ../nbs/07_reproduction.ipynb #c234e9e8
 Found = dict[str, tuple[float, float, float]]  # key -> value, low and high end of its 95% interval (NaN for a count)
 MAIN = {"oracle": ("bound", "oracle"), "random": ("bound", "random"), "all_llms": ("bound", "all_llms"),
         "mlc_upper_bound": ("bound", "mlc", "upper_bound_as_published"), "mlc_argmax": ("router", "mlc", "argmax"),
@@ -70,7 +70,7 @@ def find_row(results: pd.DataFrame, dataset: str, group: str, system: str, polic
     if policy: rows = rows[rows.policy == policy]
     return rows.iloc[0] if len(rows) else None
 
-# %% ../nbs/07_reproduction.ipynb #a8ac5f30
+# %% ../nbs/07_reproduction.ipynb #a0b12521
 def paper_pool(reference: dict, results: pd.DataFrame, dataset: str) -> bool:
     "Whether the results hold the paper's pool on a dataset."
     llms = set(results[(results.dataset == dataset) & (results.group == "llm")].system)
@@ -89,7 +89,7 @@ def found_main(run: Run, reference: dict, results: pd.DataFrame, **_) -> Found:
             found[f"main_results.{dataset}.{system}.latency_s"] = row.latency_s, np.nan, np.nan
     return found
 
-# %% ../nbs/07_reproduction.ipynb #e0d13d98
+# %% ../nbs/07_reproduction.ipynb #e9c4bffe
 def found_settings(run: Run, reference: dict, queries: pd.DataFrame, outcomes: pd.DataFrame, results: pd.DataFrame, **_) -> Found:
     "Splits, sampling and measured seconds, where the pool is the paper's."
     found, generation, splits = {}, run.profile.generation, queries.groupby(["dataset", "split"]).size()
@@ -103,7 +103,7 @@ def found_settings(run: Run, reference: dict, queries: pd.DataFrame, outcomes: p
     return found | {f"inference_latency_s_a100.{reference['pool'][m]['prompt']}.{m}.{d}": (s, np.nan, np.nan)
                     for (d, m), s in seconds.items() if d in mine and m in reference["pool"]}
 
-# %% ../nbs/07_reproduction.ipynb #b241204a
+# %% ../nbs/07_reproduction.ipynb #468b8ba2
 def found_routerdc(run: Run, results: pd.DataFrame, **_) -> Found:
     "RouterDC's published table, from its released outcomes."
     if run.profile.source.kind != "routerdc": return {}
@@ -113,7 +113,7 @@ def found_routerdc(run: Run, results: pd.DataFrame, **_) -> Found:
     means = rows.assign(name=names).groupby("name").accuracy.agg(["mean", "size"])
     return found | {f"routerdc_published.rows.{m}.average": (r["mean"], np.nan, np.nan) for m, r in means.iterrows() if r["size"] == 5}
 
-# %% ../nbs/07_reproduction.ipynb #63a30289
+# %% ../nbs/07_reproduction.ipynb #c1d98e01
 def found_released(run: Run, reference: dict, **_) -> Found:
     "The authors' result files and classification report, from their released predictions."
     if run.profile.source.kind != "released": return {}
@@ -125,7 +125,7 @@ def found_released(run: Run, reference: dict, **_) -> Found:
         found |= released_rows(rel.part("test"), d)
     return found
 
-# %% ../nbs/07_reproduction.ipynb #da3eb8c9
+# %% ../nbs/07_reproduction.ipynb #2cc78ba9
 def released_rows(
     rel,  # a released file's test part
     dataset: str,
@@ -141,7 +141,7 @@ def released_rows(
     return found | {f"released_classification_report_{dataset}.{r['llm']}.{c}": (float(r[c]), np.nan, np.nan)
                     for r in report.to_dict("records") for c in ("precision", "recall", "f1", "support")}
 
-# %% ../nbs/07_reproduction.ipynb #3c284f7c
+# %% ../nbs/07_reproduction.ipynb #4351af6a
 def printed_digits(value: float) -> int:
     "The decimals of a published number, at most 9 (numbers of full precision are compared to 1e-9)."
     return 0 if isinstance(value, int) else min(9, len(repr(float(value)).partition(".")[2]))
@@ -154,14 +154,14 @@ def agrees(
     unit = 10.0 ** -printed_digits(published)
     return bool(-.5000001 * unit <= value - published < 1.0000001 * unit - (unit * 1e-6 if unit > 1e-6 else 0))
 
-# %% ../nbs/07_reproduction.ipynb #16b41dd3
+# %% ../nbs/07_reproduction.ipynb #db5a8f61
 def verdict(published: float, value: float, low: float, high: float) -> str:
     "The verdict on one published number."
     if pd.isna(value): return "not in this profile"
     if agrees(published, value): return "exact"
     return "within interval" if low <= published <= high else "differs"
 
-# %% ../nbs/07_reproduction.ipynb #d7ab8f4b
+# %% ../nbs/07_reproduction.ipynb #67f377e6
 FINDERS: list[Callable] = [found_main, found_settings, found_routerdc, found_released]
 
 def make_ledger(
@@ -179,14 +179,14 @@ def make_ledger(
         rows.append((key, value, mine, mine - value, low, high, said, how_to(key) if said == "not in this profile" else ""))
     return pd.DataFrame(rows, columns=["number", "published", "reproduced", "difference", "ci_low", "ci_high", "verdict", "command"])
 
-# %% ../nbs/07_reproduction.ipynb #001d3b84
+# %% ../nbs/07_reproduction.ipynb #3c5bf913
 def say_counts(ledger: pd.DataFrame) -> str:
     "The ledger in one sentence."
     n = ledger.verdict.value_counts()
     said = [f"{n[v]} {v}" for v in ("exact", "within interval", "differs", "not in this profile") if v in n]
     return f"Of {len(ledger)} published numbers: {', '.join(said)}."
 
-# %% ../nbs/07_reproduction.ipynb #499f79d9
+# %% ../nbs/07_reproduction.ipynb #833fac7c
 TWICE = {"mlc_argmax": "argmax", "mlc_random": "random_policy", "mlc_prediction": "prediction", "mlc_sorted_prediction": "sorted_prediction"}
 
 def stated_twice(
@@ -204,7 +204,7 @@ def stated_twice(
             if rest[2] == "latency_s" and other in flat: pairs.append((".".join(rest), "main table", value, "latency table", flat[other]))
     return pairs + _derived(reference)
 
-# %% ../nbs/07_reproduction.ipynb #5c1b3b39
+# %% ../nbs/07_reproduction.ipynb #b3a4a551
 def _derived(reference: dict) -> list[tuple[str, str, float, str, float]]:
     "Published numbers beside what other published numbers make them."
     report, n = reference["released_classification_report_gsm8k"], reference["splits"]["gsm8k"]["test"]
@@ -223,7 +223,7 @@ def _derived(reference: dict) -> list[tuple[str, str, float, str, float]]:
     return pairs + [("gsm8k.clustering_tfidf.accuracy_percent", "slides", main["clustering_tfidf"][0], "clustering notebook",
                      100 * clusters["predicted_cluster_wise"])]
 
-# %% ../nbs/07_reproduction.ipynb #04fb3035
+# %% ../nbs/07_reproduction.ipynb #b13f6cdd
 def disagreements(
     reference: dict,
     ledger: pd.DataFrame | None = None,  # adds what this profile found
@@ -236,14 +236,14 @@ def disagreements(
              else "disagree", found.get(f"main_results.{what}", np.nan)) for what, a, x, b, y in stated_twice(reference)]
     return pd.DataFrame(rows, columns=["what", "source", "value", "other_source", "other_value", "difference", "verdict", "reproduced"])
 
-# %% ../nbs/07_reproduction.ipynb #b7b39069
+# %% ../nbs/07_reproduction.ipynb #09c7dad7
 def say_disagreements(table: pd.DataFrame) -> str:
     "The disagreements in a list, largest first within a unit."
     rows = table[table.verdict == "disagree"]
     return "\n".join(f"- `{r.what}`: {r.value:g} ({r.source}), {round(r.other_value, 4):g} ({r.other_source})"
                      for r in rows.sort_values("difference", key=abs, ascending=False, kind="stable").itertuples())
 
-# %% ../nbs/07_reproduction.ipynb #a57982c6
+# %% ../nbs/07_reproduction.ipynb #7ece2108
 MISTAKES = {"oracle": (4, "the oracle took the first right LLM in list order"), "upper_bound": (4, "the bound took the first right LLM"),
             "prediction": (5, "the policy subtracts one number from all confidences"),
             "sorted_prediction": (6, "the index is read in another order than it was made in"),
@@ -258,7 +258,7 @@ def per_query(
     rows = selections.merge(queries[["query_id", "dataset"]], on="query_id", validate="many_to_one")
     return rows.groupby(keys, sort=False)[["score", "latency_s"]].mean().reset_index()
 
-# %% ../nbs/07_reproduction.ipynb #56bd4f3b
+# %% ../nbs/07_reproduction.ipynb #9ec28cf2
 def mean_interval(
     values: np.ndarray,  # (n_queries,)
     resamples: int = 2000,
@@ -268,7 +268,7 @@ def mean_interval(
     low, high = interval(bootstrap_means(np.asarray(values, float)[:, None], resamples=resamples, seed=seed), len(values))[0]
     return float(np.mean(values)), float(low), float(high)
 
-# %% ../nbs/07_reproduction.ipynb #dec1241f
+# %% ../nbs/07_reproduction.ipynb #9e89158e
 def twins(selections: pd.DataFrame) -> list[tuple[str, str, str, str, str]]:
     "(group, system, mended policy, published policy, mistake) of systems that are there both ways."
     keys = set(selections[["group", "system", "policy"]].itertuples(index=False, name=None))
@@ -278,27 +278,30 @@ def twins(selections: pd.DataFrame) -> list[tuple[str, str, str, str, str]]:
         if mended != policy and (group, system, mended) in keys: pairs.append((group, system, mended, policy, mended))
     return pairs
 
-# %% ../nbs/07_reproduction.ipynb #fc70a663
+# %% ../nbs/07_reproduction.ipynb #e8a31e80
 def _erratum(dataset, group, system, mistake, quantity, old, new, effect) -> tuple:
     number, what = MISTAKES.get(mistake, (0, f"{mistake} as published"))
     return (number, what, dataset, label(system) if group != "bound" or system == "oracle" else f"{label(system)}, upper bound", quantity,
             old, new, *effect)
 
 def twin_errata(table: pd.DataFrame, selections: pd.DataFrame) -> list[tuple]:
-    "Accuracy and seconds of systems that are there both ways."
+    "Accuracy and seconds of systems that are there both ways; a dataset's differences share their resamples."
     rows = []
-    wide = {k: g.set_index("query_id") for k, g in table.groupby(["dataset", "group", "system", "policy"], sort=False)}
-    for group, system, mended, old, mistake in twins(selections):
-        for dataset in dict.fromkeys(table.dataset):
-            a, b = wide.get((dataset, group, system, old)), wide.get((dataset, group, system, mended))
-            if a is None or b is None: continue
-            b = b.loc[a.index]
-            for quantity, x, y in (("accuracy (%)", 100 * a.score, 100 * b.score), ("latency (s)", a.latency_s, b.latency_s)):
-                if not (x.isna().any() or y.isna().any()):
-                    rows.append(_erratum(dataset, group, system, mistake, quantity, x.mean(), y.mean(), mean_interval(y - x)))
+    for dataset, part in table.groupby("dataset", sort=False):
+        wide = {k: g.set_index("query_id").sort_index() for k, g in part.groupby(["group", "system", "policy"], sort=False)}
+        found = [(*key, quantity, scale * wide[key[0], key[1], key[4]][c].to_numpy(), scale * wide[key[0], key[1], key[2]][c].to_numpy())
+                 for group, system, mended, old, mistake in twins(selections) for key in [(group, system, mended, mistake, old)]
+                 if {(group, system, mended), (group, system, old)} <= set(wide)
+                 for quantity, c, scale in (("accuracy (%)", "score", 100), ("latency (s)", "latency_s", 1))]
+        found = [f for f in found if not (np.isnan(f[6]).any() or np.isnan(f[7]).any())]
+        if not found: continue
+        change = np.stack([f[7] - f[6] for f in found], 1)
+        ends = interval(bootstrap_means(change, resamples=2000, seed=0), len(change))
+        rows += [_erratum(dataset, group, system, mistake, quantity, a.mean(), b.mean(), (b.mean() - a.mean(), *e))
+                 for (group, system, _, mistake, _, quantity, a, b), e in zip(found, ends)]
     return rows
 
-# %% ../nbs/07_reproduction.ipynb #29f666a5
+# %% ../nbs/07_reproduction.ipynb #462b3603
 def seconds_errata(table: pd.DataFrame) -> list[tuple]:
     "Mean seconds over right answers only, and over all queries, for the LLMs and ArgMax routers."
     rows, kept = [], table[(table.group == "llm") | ((table.group == "router") & (table.policy == "argmax"))]
@@ -311,7 +314,7 @@ def seconds_errata(table: pd.DataFrame) -> list[tuple]:
         rows.append(_erratum(dataset, group, system, "seconds", "latency (s)", old, new, (new - old, *interval(effect[:, None], len(g))[0])))
     return rows
 
-# %% ../nbs/07_reproduction.ipynb #79480eb2
+# %% ../nbs/07_reproduction.ipynb #029906c2
 def make_errata(
     selections: pd.DataFrame,
     queries: pd.DataFrame,
@@ -322,7 +325,7 @@ def make_errata(
         "mistake", "what", "dataset", "system", "quantity", "as_published", "mended", "effect", "ci_low", "ci_high"]
         ).sort_values(["mistake", "what", "quantity", "dataset", "system"], kind="stable").reset_index(drop=True)
 
-# %% ../nbs/07_reproduction.ipynb #a379cc0b
+# %% ../nbs/07_reproduction.ipynb #50adb3fb
 def released_errata(
     run: Run,
 ) -> pd.DataFrame:
@@ -337,7 +340,7 @@ def released_errata(
                  for k, new in mended(rel).items() for i, q in enumerate(("accuracy (%)", "latency (s)"))]
     return pd.DataFrame(rows, columns=["mistake", "what", "dataset", "system", "quantity", "as_published", "mended", "effect", "ci_low", "ci_high"])
 
-# %% ../nbs/07_reproduction.ipynb #76239616
+# %% ../nbs/07_reproduction.ipynb #b5a8170d
 HOLDS, FAILS, OPEN, MIXED = "holds", "does not hold", "undecided", "holds only under stated conditions"
 
 def judge(low: float, high: float, above: float = 0) -> str:
@@ -348,7 +351,7 @@ def said(value: float, low: float, high: float, unit: str = " points") -> str:
     "A number with its interval."
     return f"{value:.2f}{unit} [{low:.2f}, {high:.2f}]"
 
-# %% ../nbs/07_reproduction.ipynb #cdd471c5
+# %% ../nbs/07_reproduction.ipynb #39449efe
 class Evidence:
     "What a lesson may look at: one dataset's systems, query by query."
     def __init__(self, table: pd.DataFrame, dataset: str):
@@ -372,14 +375,14 @@ class Evidence:
         "The best single LLM on test."
         return max(self.of("llm"), key=lambda c: self.score[c].mean())
 
-# %% ../nbs/07_reproduction.ipynb #29e8e56b
+# %% ../nbs/07_reproduction.ipynb #6a3043db
 def lesson_1(e: Evidence) -> tuple[str, str]:
     "Some queries are solved by no LLM."
     oracle = e.get("bound", "oracle")
     unsolved = mean_interval(100 * (1 - oracle))
     return f"no LLM is right on {said(*unsolved, '%')} of {e.n:,} queries", judge(*unsolved[1:])
 
-# %% ../nbs/07_reproduction.ipynb #d90015c7
+# %% ../nbs/07_reproduction.ipynb #689bc085
 def lesson_2(e: Evidence) -> tuple[str, str]:
     "Even choosing perfectly among the LLMs that a router labels right falls short of the oracle."
     bounds = [c for c in e.of("bound", "upper_bound")]
@@ -388,7 +391,7 @@ def lesson_2(e: Evidence) -> tuple[str, str]:
     gap = mean_interval(100 * (e.get("bound", "oracle") - e.score[top].to_numpy()))
     return f"oracle less the upper bound of {label(top[1])}: {said(*gap)}", judge(*gap[1:])
 
-# %% ../nbs/07_reproduction.ipynb #0f26acdd
+# %% ../nbs/07_reproduction.ipynb #fca51554
 def lesson_3(e: Evidence) -> tuple[str, str]:
     "Routers beat the weakest LLM, and none beats the best."
     routers = e.of("router", "argmax") or e.of("router")
@@ -404,7 +407,7 @@ def lesson_3(e: Evidence) -> tuple[str, str]:
             f"LLM ({e.best[1]}): {said(gains[top].mean(), low, high)}, corrected for {len(routers)}")
     return text, FAILS if low > 0 or over_weak[2] < 0 else HOLDS if over_weak[1] > 0 else OPEN
 
-# %% ../nbs/07_reproduction.ipynb #93631cbc
+# %% ../nbs/07_reproduction.ipynb #05b32ebd
 def lesson_4(e: Evidence) -> tuple[str, str]:
     "Prediction beats the other policies; more is lost by the router than by its labels' reach."
     mine = [c for c in e.of("router") if c[1] == "mlc"] or e.of("router")
@@ -421,7 +424,7 @@ def lesson_4(e: Evidence) -> tuple[str, str]:
             f"and upper bound: {said(*reach)}")
     return text, HOLDS if lead[1] > 0 and lost[1] > reach[2] else FAILS if lead[2] < 0 else MIXED if lost[1] > reach[2] else OPEN
 
-# %% ../nbs/07_reproduction.ipynb #d31b5b6b
+# %% ../nbs/07_reproduction.ipynb #6c9235b8
 def lesson_5(e: Evidence) -> tuple[str, str]:
     "A router takes no longer than single LLMs do."
     routers = e.of("router", "argmax") or e.of("router")
@@ -433,7 +436,7 @@ def lesson_5(e: Evidence) -> tuple[str, str]:
             f"({slowest[1]}): {said(*slow, ' s')}")
     return text, HOLDS if best[2] <= 0 else MIXED if slow[2] <= 0 else FAILS
 
-# %% ../nbs/07_reproduction.ipynb #8523c656
+# %% ../nbs/07_reproduction.ipynb #0a940d7e
 def share_interval(percent: float, n: int) -> tuple[float, float, float]:
     "A published share of n queries with its exact (Clopper-Pearson) 95% interval."
     from scipy.stats import binomtest
@@ -445,7 +448,7 @@ def unpaired(a: float, b: float, n: int) -> tuple[float, float, float]:
     half = 1.96 * sum(np.sqrt(p * (100 - p) / n) for p in (a, b))
     return a - b, a - b - half, a - b + half
 
-# %% ../nbs/07_reproduction.ipynb #4a42fcf8
+# %% ../nbs/07_reproduction.ipynb #7f60d7a7
 def paper_lessons(reference: dict) -> list[tuple]:
     "The lessons on the published table: lesson, dataset, evidence, verdict."
     rows = []
@@ -468,7 +471,7 @@ def paper_lessons(reference: dict) -> list[tuple]:
                   HOLDS if seconds[0] <= seconds[1] else MIXED if seconds[0] <= max(v[1] for v in llms.values()) else FAILS)]
     return rows
 
-# %% ../nbs/07_reproduction.ipynb #d3a4c185
+# %% ../nbs/07_reproduction.ipynb #83202c1c
 LESSONS = {"I": lesson_1, "II": lesson_2, "III": lesson_3, "IV": lesson_4, "V": lesson_5}
 
 def make_lessons(
@@ -488,7 +491,7 @@ def make_lessons(
     frame["order"] = frame.lesson.map(list(LESSONS).index)
     return frame.sort_values(["order", "pool", "dataset"], kind="stable").drop(columns="order").reset_index(drop=True)
 
-# %% ../nbs/07_reproduction.ipynb #b8b51360
+# %% ../nbs/07_reproduction.ipynb #1ca35ffe
 def overall(
     lessons: pd.DataFrame,
 ) -> pd.DataFrame:  # lesson, claim, verdict, where
@@ -500,7 +503,7 @@ def overall(
         rows.append((lesson, part.claim.iloc[0], one, "; ".join(f"{v} ({where})" for v, where in kinds.items())))
     return pd.DataFrame(rows, columns=["lesson", "claim", "verdict", "where"])
 
-# %% ../nbs/07_reproduction.ipynb #bf7e3d54
+# %% ../nbs/07_reproduction.ipynb #40f758a8
 def write_tables(
     folder: str | Path,  # `run.figures`
     **tables: pd.DataFrame,  # name -> rows

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/07_reproduction.ipynb #42cdaedb
+# %% ../nbs/07_reproduction.ipynb #fac5a022
 import json
 
 import numpy as np
@@ -16,7 +16,7 @@ from llm_routing import released
 from llm_routing import reproduction as R
 from llm_routing.study import Run, StudyError, load_profile
 
-# %% ../nbs/07_reproduction.ipynb #127032a9
+# %% ../nbs/07_reproduction.ipynb #b6b1a730
 def selections_of(scores, seconds, n):  # {(group, system, policy): (n,)}
     return pd.concat([pd.DataFrame({"query_id": [f"q{i}" for i in range(n)], "group": g, "system": s, "policy": p, "seed": 0,
                                     "llms": [[]] * n, "score": v, "latency_s": seconds[g, s, p], "cost": np.nan})
@@ -33,7 +33,7 @@ def study():
     queries = pd.DataFrame({"query_id": [f"q{i}" for i in range(n)], "dataset": "gsm8k"})
     return selections_of(scores, seconds, n), queries
 
-# %% ../nbs/07_reproduction.ipynb #7077a017
+# %% ../nbs/07_reproduction.ipynb #65d054c4
 def test_every_published_number_has_a_row_and_a_verdict():
     reference = R.read_reference()
     empty = pd.DataFrame(columns=["dataset", "group", "system", "policy", "accuracy", "ci_low", "ci_high", "latency_s"])
@@ -56,7 +56,7 @@ def test_every_published_number_has_a_row_and_a_verdict():
     (3.0, 2.9, np.nan, np.nan, "differs")])
 def test_verdicts(published, value, low, high, expected): assert R.verdict(published, value, low, high) == expected
 
-# %% ../nbs/07_reproduction.ipynb #c9a61d4e
+# %% ../nbs/07_reproduction.ipynb #f905360a
 def test_known_disagreements_are_found():
     rows = R.disagreements(R.read_reference()).set_index("what")
     bad = rows[rows.verdict == "disagree"]
@@ -67,7 +67,7 @@ def test_known_disagreements_are_found():
 def test_a_missing_reference_says_how_to_get_it_back(tmp_path):
     with pytest.raises(StudyError, match="git checkout"): R.read_reference(tmp_path / "paper.json")
 
-# %% ../nbs/07_reproduction.ipynb #b7724ee4
+# %% ../nbs/07_reproduction.ipynb #bf03817c
 def test_lessons_follow_from_the_numbers(study):
     lessons = R.make_lessons(R.read_reference(), *study, "mini")
     mine = lessons[lessons.pool == "mini"].set_index("lesson")
@@ -86,7 +86,7 @@ def test_errata_effects_are_differences(study):
     assert (row.as_published, row.mended, row.effect) == (2., 1.5, -.5) and row.ci_low == row.ci_high == -.5
     assert (errata[errata.mistake == 3].effect == 0).all()  # constant seconds: over right answers or all is the same
 
-# %% ../nbs/07_reproduction.ipynb #e4e08081
+# %% ../nbs/07_reproduction.ipynb #221fb9c2
 def write_release(folder):
     "Files in the authors' format whose counts per LLM are the published ones."
     reference, rng = R.read_reference(), np.random.default_rng(0)
@@ -116,7 +116,7 @@ def test_released_files_fill_the_ledger(tmp_path, monkeypatch):
     assert len(R.released_errata(run)) == 2 * (7 + 6) + 2 * (7 + 7)
     assert set(found) - set(R.flatten(reference)) <= {k for k in found if "mmlu" in k or ".random." in k or k.startswith("released_results")}
 
-# %% ../nbs/07_reproduction.ipynb #df97ac8b
+# %% ../nbs/07_reproduction.ipynb #81720902
 def test_tables_are_the_same_bytes_twice(tmp_path, study):
     errata = R.make_errata(*study)
     names = R.write_tables(tmp_path, errata=errata)
