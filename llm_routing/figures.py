@@ -272,7 +272,7 @@ def _remove(name: str, folder: Path) -> None:
     for kind in ("pdf", "svg", "png", "csv", "json"): (folder / f"{name}.{kind}").unlink(missing_ok=True)
 
 # %% ../nbs/E_figures.ipynb #12ab934b
-BOUNDS_SHOWN = [("oracle", "fastest"), ("mlc", "upper_bound"), ("all_llms", "vote"), ("random", "expected")]
+BOUNDS_SHOWN = [("oracle", ""), ("mlc", "upper_bound"), ("all_llms", ""), ("random", "")]
 
 def accuracy_data(
     results: pd.DataFrame,  # the results table
@@ -364,8 +364,8 @@ def made_up_results(
 ) -> pd.DataFrame:  # a results table
     "A results table with invented numbers, for demonstrations and tests of the figures alone."
     rng, rows = np.random.default_rng(seed), []
-    kinds = [("bound", "oracle", "fastest", 86), ("bound", "random", "expected", 52), ("bound", "mlc", "upper_bound", 78),
-             ("bound", "all_llms", "vote", 70), ("bound", "oracle", "as_published", 86)]
+    kinds = [("bound", "oracle", "", 86), ("bound", "random", "", 52), ("bound", "mlc", "upper_bound", 78),
+             ("bound", "all_llms", "", 70), ("bound", "oracle", "as_published", 86)]
     kinds += [("llm", f"llm-{c}-7b", "single", a) for c, a in zip("abcdefg", (68, 66, 61, 55, 50, 47, 40))]
     kinds += [("router", r, p, a) for r, a in (("mlc", 68), ("sc", 67.5), ("clustering_tfidf", 66)) for p in ("argmax", "random_top3")]
     for dataset in datasets:
@@ -410,7 +410,7 @@ def tradeoff_data(
     price: str = "latency_s",  # or "cost"
 ) -> pd.DataFrame:
     "Accuracy and price of every LLM and router, and which of them are on the front; empty where the source has no prices."
-    rows = results[((results.group != "bound") | (results.system == "oracle") & (results.policy == "fastest")) & results[price].notna()]
+    rows = results[((results.group != "bound") | (results.system == "oracle") & (results.policy == "")) & results[price].notna()]
     rows = rows[rows.groupby("dataset")[price].transform("max") > 0]
     if rows.empty: return pd.DataFrame()
     rows = rows.assign(label=[label(s, p if g == "router" else "") for g, s, p in zip(rows.group, rows.system, rows.policy)], front=False)

@@ -7,7 +7,7 @@ __all__ = []
 
 # %% ../nbs/K_benchmarks.ipynb #aebdc417
 import json
-import numpy as np, pandas as pd, pytest
+import pandas as pd, pytest
 from llm_routing.benchmarks import (
     BENCHMARKS, benchmark_queries, dev_examples, fold, gsm8k_rows, mmlu_rows, paper_gsm8k, paper_mmlu)
 from llm_routing.study import StudyError

@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/L_dry_run.ipynb #3db0c013
-import pandas as pd, pytest
+import pandas as pd
 from llm_routing.dry_run import Assumptions, dry_run, llm_plan, missing_pieces, workload
 from llm_routing.study import LLM, Generation, load_profile
 
