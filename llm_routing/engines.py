@@ -511,12 +511,14 @@ class RayEngine(Engine):
         self.processor = serving.build_processor(config, preprocess=_ray_request, postprocess=_ray_reply)
 
     def complete(self, work: list[Work], sampling: Sampling) -> Iterator[list[tuple[Work, list[Completion]]]]:
-        block = self.settings.ray_block or len(work)
-        for at in range(0, len(work), block):
-            part = work[at:at + block]
-            rows = [self._row(i, w, s, sampling) for i, w in enumerate(part) for s in w.samples]
-            replies = {(r["unit"], r["sample"]): r for r in self.processor(self.data.from_items(rows)).take_all()}
-            yield [(w, [_from_ray(replies[i, s]) for s in w.samples]) for i, w in enumerate(part)]
+        rows = [self._row(i, w, s, sampling) for i, w in enumerate(work) for s in w.samples]
+        blocks = max(1, len(rows) // (4 * self.settings.batch_size))
+        waiting: dict[int, dict[int, Completion]] = {}
+        for reply in self.processor(self.data.from_items(rows, override_num_blocks=blocks)).iter_rows():
+            made = waiting.setdefault(reply["unit"], {})
+            made[reply["sample"]] = _from_ray(reply, sampling.max_tokens)
+            w = work[reply["unit"]]
+            if len(made) == len(w.samples): yield [(w, [made[s] for s in w.samples])]
 
     def _row(self, unit: int, w: Work, sample: int, sampling: Sampling) -> dict:
         params = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": max(sampling.top_k, 0),
@@ -537,13 +539,12 @@ def _ray_request(row: dict) -> dict:
     return {"prompt": row["prompt"], "tokenized_prompt": list(row["ids"]), "sampling_params": row["params"]}
 
 def _ray_reply(row: dict) -> dict:
-    return {k: row[k] for k in ("unit", "sample", "generated_text", "num_input_tokens", "num_generated_tokens", "finish_reason")
-            if k in row}
+    return {k: row[k] for k in ("unit", "sample", "generated_text", "num_input_tokens", "num_generated_tokens")}
 
-def _from_ray(reply: dict) -> Completion:
-    limit = reply.get("finish_reason") == "length"
-    return Completion(reply["generated_text"], "length" if limit else "stop", int(reply["num_input_tokens"]),
-                      int(reply["num_generated_tokens"]))
+def _from_ray(reply: dict, limit: int) -> Completion:
+    "Ray does not say why a completion ended: one that has all the tokens it may have was cut."
+    made = int(reply["num_generated_tokens"])
+    return Completion(reply["generated_text"], "length" if made >= limit else "stop", int(reply["num_input_tokens"]), made)
 
 # %% ../nbs/I_engines.ipynb #0558494f
 def time_alone(

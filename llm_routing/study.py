@@ -239,7 +239,6 @@ class Generation(Section):
     retries: int = Field(5, ge=0)  # engine "openai"
     timeout_s: float = Field(600, gt=0)  # engine "openai", seconds for one request
     replicas: int = Field(1, ge=1)  # engine "ray": copies of the LLM side by side
-    ray_block: int = Field(0, ge=0)  # engine "ray": prompts between two shards; 0: all at once
     ray_args: dict[str, Any] = {}  # engine "ray": arguments for Ray's processor
     pool: list[LLM] = []
 
