@@ -122,6 +122,7 @@ def _output(run: Run, name: str) -> Path:
 
 # %% ../nbs/A_runner.ipynb #1593efe9
 QUIET = ["--IPKernelApp.log_level=40"]  # the kernel's own warnings are not the study's
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # tqdm in a notebook without widgets
 
 # %% ../nbs/A_runner.ipynb #80a08ee0
 def execute_stage(stage: Stage, run: Run, progress: bool = True) -> float:  # wall seconds
