@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['CITATIONS', 'SOURCES', 'ROUTERDC', 'SAMPLED', 'ROUTELLM', 'SourceError', 'ExternalFile', 'registry', 'fetch',
            'available', 'reader', 'read_source', 'split_validation', 'read_routerdc_file', 'read_routerdc',
-           'outcomes_frame', 'mmlu_subjects', 'read_gsm8k', 'read_routellm', 'routellm_table', 'read_unanswered',
-           'read_simulated']
+           'outcomes_frame', 'mmlu_subjects', 'read_gsm8k', 'read_routellm', 'routellm_table', 'read_unanswered']
 
 # %% ../nbs/B_sources.ipynb #20bd1c0e
 import csv
@@ -283,30 +282,3 @@ def read_unanswered(
     own = set(shipped.dataset)
     parts = [shipped[shipped.dataset == name] if name in own else benchmark_queries(name) for name in source.datasets]
     return pd.concat(parts, ignore_index=True), outcomes_frame([], [], np.zeros((0, 0)))
-
-# %% ../nbs/B_sources.ipynb #1d40c2ee
-@reader("simulated")
-def read_simulated(
-    source: Source,
-    seed: int = 0,
-    n: int = 1200,  # queries per dataset
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    "Queries and outcomes drawn from a one-parameter item response model with topics."
-    parts = [_simulate(name, np.random.default_rng([seed, i]), n) for i, name in enumerate(source.datasets)]
-    return tuple(pd.concat(tables, ignore_index=True) for tables in zip(*parts))
-
-# %% ../nbs/B_sources.ipynb #3ea42d3c
-def _simulate(dataset: str, rng: np.random.Generator, n: int, n_llms: int = 5, n_topics: int = 6):
-    "One simulated dataset: queries and outcomes."
-    topic, difficulty = rng.integers(n_topics, size=n), rng.normal(0, 1, n)
-    words = rng.integers(20, size=(n, 6))
-    texts = [f"Simulated query {i}: " + " ".join(f"topic{t}word{w}" for w in ws) for i, (t, ws) in enumerate(zip(topic, words))]
-    skill = rng.normal(.6, 1.2, (n_llms, n_topics))
-    chance = 1 / (1 + np.exp(difficulty[:, None] - skill[:, topic].T))  # (n, n_llms)
-    rate = rng.binomial(10, chance) / 10
-    ids = [f"{dataset}-{i:05d}" for i in range(n)]
-    queries = pd.DataFrame({"query_id": ids, "dataset": dataset, "split": rng.choice(["train", "validation", "test"], n, p=[.6, .1, .3]),
-                            "subject": [f"topic{t}" for t in topic], "text": texts, "choices": [[]] * n, "gold": ""})
-    speed = np.exp(rng.normal(0, .5, n_llms)) * (1 + .1 * rng.random((n, n_llms)))
-    return queries, outcomes_frame(ids, [f"simulated-{c}" for c in "abcde"[:n_llms]], (rate > .5).astype(float),
-                                   success_rate=rate, latency_s=speed, cost=speed * .01)

@@ -188,7 +188,7 @@ class Section(BaseModel):
 # %% ../nbs/00_study.ipynb #6484863a
 class Source(Section):
     "Where queries and outcomes come from."
-    kind: Literal["generate", "simulated", "routerdc", "routellm", "released", "table"] = "generate"
+    kind: Literal["generate", "routerdc", "routellm", "released", "table"] = "generate"
     datasets: list[str] = Field(min_length=1)  # which datasets of the source to use
     validation_share: float = Field(0.15, gt=0, lt=1)  # of train, where the source has no validation split
     path: str = ""  # for kind "table": the user's CSV or Parquet file

@@ -95,10 +95,3 @@ def test_the_shipped_queries_fill_all_splits_and_have_no_outcomes_yet():
     queries, outcomes = read_source(Source(kind="generate", datasets=["mini-mcq"]), 0)
     check_table("queries", queries)
     assert set(queries.dataset) == {"mini-mcq"} and queries.split.nunique() == 3 and not len(outcomes)
-
-# %% ../nbs/B_sources.ipynb #46673a74
-def test_simulated_outcomes_fit_the_tables_and_repeat():
-    a, b = (read_source(Source(kind="simulated", datasets=["x", "y"]), 3) for _ in range(2))
-    check_table("queries", a[0]); check_table("outcomes", a[1])
-    pd.testing.assert_frame_equal(a[1], b[1])
-    assert set(a[0].dataset) == {"x", "y"}
