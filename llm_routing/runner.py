@@ -5,20 +5,24 @@
 # %% auto #0
 __all__ = ['STAGES', 'STAGE_NAMES', 'QUIET', 'PACKAGES', 'app', 'ProfileName', 'RunDir', 'Stage', 'notebook_code',
            'imported_modules', 'code_digest', 'foundation', 'read_state', 'why_stale', 'execute_stage', 'record',
-           'provenance', 'chosen_stages', 'open_run', 'run_study', 'export_notebooks', 'stale_exports',
-           'execute_in_place', 'notebooks', 'refresh', 'visible_outputs', 'notebook_faults', 'check_notebooks',
-           'write_readme', 'run', 'profiles', 'status', 'export_command', 'refresh_command', 'check', 'import_command',
-           'cite_command', 'verify_command', 'report_command', 'main']
+           'foreign', 'provenance', 'chosen_stages', 'open_run', 'alone', 'run_study', 'export_notebooks',
+           'stale_exports', 'execute_in_place', 'notebooks', 'refresh', 'visible_outputs', 'notebook_faults',
+           'check_notebooks', 'write_readme', 'run', 'profiles', 'status', 'at_work', 'export_command',
+           'refresh_command', 'check', 'import_command', 'cite_command', 'verify_command', 'report_command', 'main']
 
 # %% ../nbs/A_runner.ipynb #6dbac0b9
 import ast
+import functools
 import json
 import os
 import platform
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -27,7 +31,7 @@ from typing import Annotated, Optional
 import typer
 
 from .study import (
-    TABLES, Run, StudyError, atomic_write, digest, load_profile, profile_names, project_root)
+    TABLES, Run, StudyError, atomic_write, digest, in_words, load_profile, parse_profile, profile_names, project_root, set_key)
 
 # %% ../nbs/A_runner.ipynb #67ba888b
 @dataclass(frozen=True)
@@ -58,8 +62,10 @@ STAGE_NAMES = [s.name for s in STAGES]
 
 # %% ../nbs/A_runner.ipynb #d9c72df6
 def notebook_code(notebook: Path) -> str:
-    "The code of a notebook that decides what it computes."
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    "The code of a notebook that decides what it computes. Raises `StudyError` for a file that is no notebook."
+    try: cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise StudyError(f"nbs/{notebook.name} is no readable notebook ({type(e).__name__}): `git checkout nbs/{notebook.name}` brings it back") from None
     sources = ("".join(c["source"]) for c in cells if c["cell_type"] == "code")
     return "\n\n".join(s for s in sources if not s.startswith("#| test"))
 
@@ -91,19 +97,34 @@ def code_digest(stage: str) -> str:
 def foundation(stage: Stage, run: Run) -> dict[str, str]:
     "What a stage stands on, as digests by kind; `missing` stands for an input that is not there yet."
     settings = run.profile.model_dump(mode="json")
-    folders = [project_root() / "data" / d for d in stage.data]
-    own = Path(run.profile.source.path) if run.profile.source.path and "source" in stage.sections else None
-    if own and not own.is_absolute(): own = project_root() / own
+    named = [run.profile.source.path] * ("source" in stage.sections) + [run.profile.generation.store] * ("generation" in stage.sections)
+    shipped = [project_root() / "data" / d for d in stage.data] + [project_root() / p for p in named if p]
     return {"code": code_digest(stage.name),
             "profile": digest(json.dumps({s: settings[s] for s in stage.sections}, sort_keys=True)),
-            "shipped data": digest(*(f for f in folders if f.is_dir()), *([own] if own and own.is_file() else [])),
+            "shipped data": _content(tuple(shipped), tuple(tuple(_listing(p).items()) for p in shipped)),
             **{f"table {t}": digest(run.path(t)) if run.path(t).is_file() else "missing" for t in stage.reads}}
+
+# %% ../nbs/A_runner.ipynb #433a495f
+def _listing(
+    place: Path,  # a folder, or a file
+) -> dict[str, tuple]:
+    "The files of a folder with what the file system says of each; another tuple after every write."
+    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place] * place.is_file()
+    return {p.relative_to(place).as_posix(): (s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for p in files for s in [p.stat()]}
+
+@functools.lru_cache(maxsize=64)
+def _content(places: tuple[Path, ...], seen: tuple) -> str:
+    "The digest of files and folders, those left out that are not there."
+    return digest(*(p for p in places if p.exists()))
 
 # %% ../nbs/A_runner.ipynb #3a215996
 def read_state(run: Run) -> dict:
     "What the run folder says of its finished stages; empty where it says nothing readable."
-    try: return json.loads((run.folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError): return {}
+    try: state = json.loads((run.folder / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError): return {}
+    whole = {"foundation": dict, "outputs": dict, "seconds": (int, float)}
+    return {name: s for name, s in state.items() if isinstance(s, dict) and all(isinstance(s.get(k), kind) for k, kind in whole.items())} \
+        if isinstance(state, dict) else {}
 
 # %% ../nbs/A_runner.ipynb #8226a261
 def why_stale(stage: Stage, run: Run) -> str:
@@ -121,13 +142,15 @@ def _output(run: Run, name: str) -> Path:
     return run.figures / name.removeprefix("figures/") if name.startswith("figures/") else run.folder / name
 
 # %% ../nbs/A_runner.ipynb #1593efe9
-QUIET = ["--IPKernelApp.log_level=40"]  # the kernel's own warnings are not the study's
+QUIET = ["--IPKernelApp.log_level=50"]  # the kernel's own warnings are not the study's
 os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # tqdm in a notebook without widgets
 
 # %% ../nbs/A_runner.ipynb #80a08ee0
 def execute_stage(stage: Stage, run: Run, progress: bool = True) -> float:  # wall seconds
     "Execute one stage's notebook into the run folder. Raises `StudyError` naming notebook, cell and error."
     import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     began = time.perf_counter()
     try:
@@ -138,7 +161,13 @@ def execute_stage(stage: Stage, run: Run, progress: bool = True) -> float:  # wa
             extra_arguments=QUIET,
             stdout_file=sys.stdout if stage.live and progress else None)
     except PapermillExecutionError as e:
+        if e.ename == "KeyboardInterrupt": raise KeyboardInterrupt from None  # Ctrl-C reached the kernel first
         raise StudyError(_failure(stage, run, e)) from None
+    except NoSuchKernel: raise StudyError("no Jupyter kernel python3: `python -m ipykernel install --sys-prefix` makes it") from None
+    except (DeadKernelError, RuntimeError) as e:
+        raise StudyError(f"{stage.name}: its kernel died ({str(e) or type(e).__name__}), killed from outside or out of memory; "
+                         "run the same command again: it goes on from this stage") from None
+    except OSError as e: raise StudyError(f"{stage.name} stopped ({in_words(e)}); then run the same command again: it goes on from this stage") from None
     return time.perf_counter() - began
 
 # %% ../nbs/A_runner.ipynb #528e5a1a
@@ -150,21 +179,35 @@ def _failure(stage: Stage, run: Run, error) -> str:
             "it goes on from this stage")
 
 # %% ../nbs/A_runner.ipynb #b80a27a0
-def record(stage: Stage, run: Run, before: dict, began: float, seconds: float) -> None:
+def record(
+    stage: Stage,
+    run: Run,
+    before: dict,  # its foundation before it ran
+    was: dict[str, tuple],  # the listings of both folders before it ran
+    seconds: float,
+) -> None:
     "Note a finished stage: what it stood on, and the digest of everything that it wrote."
-    tables = {f"{t}.parquet": run.path(t) for t in stage.writes}
-    absent = [name for name, p in tables.items() if not p.is_file()]
+    wrote = {name for name, said in _written(run).items() if was.get(name) != said}
+    absent = [f"{t}.parquet" for t in stage.writes if f"{t}.parquet" not in wrote]
     if absent: raise StudyError(f"{stage.name} ended without writing {', '.join(absent)}: its notebook has to call run.write")
-    figures = {f"figures/{p.relative_to(run.figures).as_posix()}": p for p in sorted(run.figures.rglob("*"))
-               if p.is_file() and p.stat().st_mtime >= began} if run.figures.is_dir() else {}
-    copy = {f"{stage.name}.ipynb": run.folder / f"{stage.name}.ipynb"}
+    own = {f"{t}.parquet" for t in stage.writes} | {f"{stage.name}.ipynb"} | {name for name in wrote if name.startswith("figures/")}
     state = read_state(run)
-    state[stage.name] = {"foundation": before, "seconds": round(seconds, 2),
-                         "outputs": {name: digest(p) for name, p in {**tables, **figures, **copy}.items()}}
-    _write_json(run.folder / "state.json", state)
+    state[stage.name] = {"foundation": before, "seconds": round(seconds, 2), "outputs": {name: digest(_output(run, name)) for name in sorted(own)}}
+    _keep(run, "state.json", state)
 
-def _write_json(path: Path, value) -> None:
-    atomic_write(path, lambda tmp: tmp.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8"))
+def _written(run: Run) -> dict[str, tuple]:
+    "What lies in the run's folder and, as `figures/...`, in its figures folder, with the files' stamps."
+    tables = {name: said for name, said in _listing(run.folder).items() if "/" not in name}
+    return tables | {f"figures/{name}": said for name, said in _listing(run.figures).items()}
+
+# %% ../nbs/A_runner.ipynb #fb9a92fe
+def foreign(
+    table: str,  # one of `TABLES`
+    run: Run,
+) -> bool:
+    "Whether a table is there that is not the one which its stage is known to have written."
+    known = read_state(run).get(TABLES[table], {"outputs": {}})["outputs"].get(f"{table}.parquet")
+    return run.path(table).is_file() and digest(run.path(table)) != known
 
 # %% ../nbs/A_runner.ipynb #ca007944
 def _git(*args: str) -> str:
@@ -191,6 +234,7 @@ def provenance(run: Run) -> dict:
             "python": platform.python_version(),
             "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "system": platform.system(), "gpu": _gpu()},
             "tables": {t: digest(run.path(t)) for t in TABLES if run.path(t).is_file()},
+            "tables from elsewhere": [t for t in TABLES if foreign(t, run)],
             "stages": {name: {"seconds": s["seconds"], **s["foundation"]} for name, s in sorted(read_state(run).items())}}
 
 def _gpu() -> str | None:
@@ -212,13 +256,41 @@ def chosen_stages(first: str = "", last: str = "") -> list[Stage]:
     return STAGES[i:j + 1]
 
 # %% ../nbs/A_runner.ipynb #4ffc2b53
-def open_run(profile: str, run_dir: str = "", changes: list[str] | tuple = ()) -> Run:
-    "Open a run and keep its resolved settings in its folder, where the notebooks read them."
-    run = Run.open(profile, run_dir, tuple(changes))
-    if not run_dir or changes or not (run.folder / "profile.json").is_file():
-        run = Run(load_profile(profile, changes), run.folder, run.figures)
-        _write_json(run.folder / "profile.json", run.profile.model_dump(mode="json"))
-    return run
+def open_run(
+    profile: str = "",  # a name or a TOML file; if not given, the settings that the run folder keeps, or else `mini`
+    run_dir: str = "",
+    changes: list[str] | tuple[str, ...] = (),
+) -> Run:
+    "A run with its settings resolved. Raises `StudyError`, also where the folder keeps another study."
+    kept = Run.open("mini", run_dir).profile if run_dir and (Path(run_dir) / "profile.json").is_file() else None
+    if profile or not kept: settings = load_profile(profile or "mini", changes)
+    else:
+        values = kept.model_dump(mode="json")
+        for change in changes: set_key(values, change)
+        settings = parse_profile(values, "profile.json")
+    if kept and kept.name != settings.name:
+        raise StudyError(f"{run_dir} holds the study {kept.name!r}, and {settings.name!r} would overwrite it: give another --run-dir")
+    return Run.of(settings, run_dir)
+
+# %% ../nbs/A_runner.ipynb #7e02386f
+@contextmanager
+def alone(run: Run):
+    "Hold the run folder's lock. Raises `StudyError` when another run holds it, or when the folder cannot be written."
+    from filelock import FileLock, Timeout
+    lock = FileLock(run.folder / ".lock", timeout=0)
+    try: lock.acquire()
+    except Timeout: raise StudyError(f"another run is working in {run.folder}: wait for it, or give --run-dir") from None
+    except (OSError, NotImplementedError) as e:
+        raise StudyError(f"{run.folder} cannot be written ({in_words(e) if isinstance(e, OSError) else e})") from None
+    try: yield
+    finally: lock.release()
+
+def _keep(run: Run, name: str, value) -> None:
+    "Write a record unless it says the same already."
+    text = json.dumps(value, indent=1, sort_keys=True) + "\n"
+    try: same = (run.folder / name).read_text(encoding="utf-8") == text
+    except (OSError, ValueError): same = False
+    if not same: atomic_write(run.folder / name, lambda tmp: tmp.write_text(text, encoding="utf-8"))
 
 # %% ../nbs/A_runner.ipynb #625c70fe
 def run_study(
@@ -229,15 +301,20 @@ def run_study(
     progress: bool = True,  # show bars over the study and within the running notebook
 ) -> list[str]:  # the stages that ran
     "Run a study's stages in order, skipping those that are up to date. Raises `StudyError` at the first that fails."
-    from filelock import FileLock, Timeout
     from tqdm import tqdm
     stages, ran = chosen_stages(first, last), []
-    try:
-        with FileLock(run.folder / ".lock", timeout=0), tqdm(stages, desc=run.profile.name, unit="stage", disable=None if progress else True) as bar:
-            for stage in bar:
-                if _run_stage(stage, run, force, progress): ran.append(stage.name)
-    except Timeout: raise StudyError(f"another run is working in {run.folder}: wait for it, or give --run-dir") from None
+    with alone(run), tqdm(stages, desc=run.profile.name, unit="stage", disable=None if progress else True) as bar:
+        _keep(run, "profile.json", run.profile.model_dump(mode="json"))
+        for stage in bar:
+            if _run_stage(stage, run, force, progress): ran.append(stage.name)
+        if not ran and _recorded(run) != sorted(read_state(run)): _keep(run, "provenance.json", provenance(run))  # a kill came between
     return ran
+
+# %% ../nbs/A_runner.ipynb #69222098
+def _recorded(run: Run) -> list[str]:
+    "The stages that the provenance speaks of."
+    try: return sorted(json.loads((run.folder / "provenance.json").read_text(encoding="utf-8"))["stages"])
+    except (OSError, ValueError, KeyError, TypeError): return []
 
 # %% ../nbs/A_runner.ipynb #04e4a21d
 def _run_stage(stage: Stage, run: Run, force: bool, progress: bool) -> bool:
@@ -248,10 +325,12 @@ def _run_stage(stage: Stage, run: Run, force: bool, progress: bool) -> bool:
     if progress: tqdm.write(f"{stage.name}: {reason}", file=sys.stderr)
     absent = [t for t in stage.reads if not run.path(t).is_file()]
     if absent: raise StudyError(f"{stage.name} needs {absent[0]}: run from {TABLES[absent[0]]}")
-    before, began = foundation(stage, run), time.time() - 1
+    for table in (t for t in stage.reads if foreign(t, run)):
+        tqdm.write(f"{stage.name}: {table}.parquet is not the one that {TABLES[table]} wrote, and is used as it is", file=sys.stderr)
+    before, was = foundation(stage, run), _written(run)
     seconds = execute_stage(stage, run, progress)
-    record(stage, run, before, began, seconds)
-    _write_json(run.folder / "provenance.json", provenance(run))
+    record(stage, run, before, was, seconds)
+    _keep(run, "provenance.json", provenance(run))
     return True
 
 # %% ../nbs/A_runner.ipynb #08eeb601
@@ -364,17 +443,18 @@ def write_readme() -> None:
     text, _ = MarkdownExporter(exclude_input=True, exclude_output_prompt=True).from_filename(root / "nbs" / "index.ipynb")
     text = text.replace("](../", "](").replace('src="../', 'src="')
     for nb in (root / "nbs").glob("*.ipynb"): text = text.replace(f"]({nb.name})", f"](nbs/{nb.name})")
+    text = re.sub(r"\n{3,}", "\n\n", text)
     atomic_write(root / "README.md", lambda tmp: tmp.write_text(text.strip() + "\n", encoding="utf-8"))
 
 # %% ../nbs/A_runner.ipynb #bb820382
 app = typer.Typer(help="A reproducible study of LLM routing.", no_args_is_help=True, add_completion=False,
                   pretty_exceptions_enable=False)
-ProfileName = Annotated[str, typer.Option("--profile", help="a name from `llm-routing profiles`, or a TOML file")]
+ProfileName = Annotated[str, typer.Option("--profile", help="a name from `llm-routing profiles`, or a TOML file; mini if not given, or what --run-dir holds")]
 RunDir = Annotated[str, typer.Option("--run-dir", help="where its tables go; runs/<profile> if not given")]
 
 # %% ../nbs/A_runner.ipynb #c60444d8
 @app.command()
-def run(profile: ProfileName = "mini", run_dir: RunDir = "",
+def run(profile: ProfileName = "", run_dir: RunDir = "",
         first: Annotated[str, typer.Option("--from", help="the first stage, by name or number")] = "",
         last: Annotated[str, typer.Option("--to", help="the last stage")] = "",
         changes: Annotated[Optional[list[str]], typer.Option("--set", help="key=value on top of the profile")] = None,
@@ -385,10 +465,10 @@ def run(profile: ProfileName = "mini", run_dir: RunDir = "",
     changes = [*(changes or []), *(["generation.fresh=true"] if fresh else [])]
     if dry:
         from llm_routing.dry_run import dry_run
-        return print(dry_run(load_profile(profile, changes)))
+        return print(dry_run(open_run(profile, run_dir, changes).profile))
     study = open_run(profile, run_dir, changes)
     ran = run_study(study, first, last, force)
-    print(f"{profile}: {', '.join(ran) + ' ran' if ran else 'everything is up to date'}; tables in {_shown(study.folder)}, "
+    print(f"{study.profile.name}: {', '.join(ran) + ' ran' if ran else 'everything is up to date'}; tables in {_shown(study.folder)}, "
           f"figures in {_shown(study.figures)}")
 
 def _shown(path: Path) -> str:
@@ -405,10 +485,21 @@ def profiles() -> None:
 
 # %% ../nbs/A_runner.ipynb #f00c8b94
 @app.command()
-def status(profile: ProfileName = "mini", run_dir: RunDir = "") -> None:
+def status(profile: ProfileName = "", run_dir: RunDir = "") -> None:
     "Say of each stage whether it is up to date, and why not."
-    study = Run.open(profile, run_dir)
+    study = open_run(profile, run_dir)
     for stage in STAGES: print(f"{stage.name:16} {why_stale(stage, study) or 'up to date'}")
+    for table in TABLES:
+        if foreign(table, study): print(f"{table}.parquet is not the one that {TABLES[table]} wrote")
+    if at_work(study): print("a run is working here now")
+
+def at_work(study: Run) -> bool:
+    "Whether a run holds the folder's lock."
+    from filelock import FileLock, Timeout
+    try:
+        with FileLock(study.folder / ".lock", timeout=0): return False
+    except Timeout: return True
+    except (OSError, NotImplementedError): return False
 
 # %% ../nbs/A_runner.ipynb #244ce960
 @app.command("export")
@@ -454,25 +545,31 @@ def verify_command() -> None:
     if bad: raise StudyError(f"{bad} of {len(table)} figures do not follow from their runs: llm-routing run draws them again")
 
 @app.command("report")
-def report_command(profile: ProfileName = "mini", run_dir: RunDir = "",
+def report_command(profile: ProfileName = "", run_dir: RunDir = "",
                    pdf: Annotated[bool, typer.Option("--pdf", help="print it as PDF too, with an installed Chromium")] = False) -> None:
     "Write a profile's report again from its figures and tables."
     from llm_routing.report import write_pdf, write_report
-    page = write_report(Run.open(profile, run_dir))
+    page = write_report(open_run(profile, run_dir))
     print(page)
     if pdf: print(write_pdf(page) or "no Chromium or Chrome is installed: print the page from your browser")
 
 # %% ../nbs/A_runner.ipynb #bf810cfd
 def main() -> None:
     "The console command: exit status 0, 1 for an error of the study (one message), 2 for wrong usage, 130 when stopped."
-    if os.environ.get("LLM_ROUTING_DATA"): os.environ["LLM_ROUTING_DATA"] = str(Path(os.environ["LLM_ROUTING_DATA"]).resolve())
-    try: app()
-    except StudyError as e:
-        print(f"\nllm-routing: {e}", file=sys.stderr)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is Ctrl-C's
+    try:
+        if os.environ.get("LLM_ROUTING_DATA"): os.environ["LLM_ROUTING_DATA"] = str(Path(os.environ["LLM_ROUTING_DATA"]).resolve())
+        app()
+    except StudyError as e: _stop(str(e), 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away, as `head` does
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nllm-routing: stopped; finished stages are kept, and the same command goes on", file=sys.stderr)
-        sys.exit(130)
+    except OSError as e: _stop(f"{e.filename or 'a file'}: {in_words(e)}", 1)
+    except KeyboardInterrupt: _stop("stopped; finished stages are kept, and the same command goes on", 130)
+
+def _stop(message: str, status: int) -> None:
+    print(f"\nllm-routing: {message}", file=sys.stderr)
+    sys.exit(status)
 
 # %% ../nbs/A_runner.ipynb #b84a9ff0
 if __name__ == "__main__" and "ipykernel" not in sys.modules: main()

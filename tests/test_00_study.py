@@ -6,10 +6,11 @@
 __all__ = []
 
 # %% ../nbs/00_study.ipynb #6aec24c7
-import pandas as pd, pytest
+import errno
+import numpy as np, pandas as pd, pyarrow.parquet as pq, pytest
 from llm_routing.study import (
-    Run, StudyError, TableError, check_table, load_profile, matrix, profile_names, project_root, read_table,
-    set_key, write_table)
+    Run, StudyError, TableError, atomic_write, check_table, digest, load_profile, matrix, profile_names, project_root, read_table,
+    seal, set_key, write_table)
 
 # %% ../nbs/00_study.ipynb #0cbb3bfd
 @pytest.fixture
@@ -47,6 +48,40 @@ def test_a_failed_write_leaves_the_old_file(queries, tmp_path):
     with pytest.raises(TableError): write_table("queries", queries.assign(split="none"), file)
     assert file.read_bytes() == old and [p.name for p in tmp_path.iterdir()] == ["queries.parquet"]
 
+# %% ../nbs/00_study.ipynb #50c99463
+@pytest.mark.parametrize("column,bad", [("gold", "5"), ("split", "train"), ("text", "What is 2 + 3?")])
+def test_a_table_whose_rows_are_not_those_that_were_sealed_is_refused(queries, tmp_path, column, bad):
+    file = write_table("queries", queries, tmp_path / "queries.parquet")
+    rows = pq.read_table(file)
+    changed = rows.set_column(rows.schema.get_field_index(column), column, [[bad, bad]])
+    pq.write_table(changed.replace_schema_metadata(rows.schema.metadata), file)
+    with pytest.raises(TableError, match="was altered after it was written"): read_table("queries", file)
+    pq.write_table(changed.replace_schema_metadata({}), file)
+    assert read_table("queries", file)[column].tolist() == [bad, bad]  # without a seal it is a table from elsewhere
+
+def test_no_flipped_bit_of_a_table_is_read_as_other_rows(queries, tmp_path):
+    file = write_table("queries", pd.concat([queries.assign(query_id=queries.query_id + str(i)) for i in range(20)]), tmp_path / "q.parquet")
+    raw, whole, refused = file.read_bytes(), read_table("queries", file), 0
+    for bit in np.random.default_rng(0).choice(8 * len(raw), 150, replace=False):
+        flipped = bytearray(raw)
+        flipped[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(flipped)
+        try: assert seal(read_table("queries", file)) == seal(whole)
+        except TableError: refused += 1
+    assert refused > 50
+
+def test_half_a_character_is_named_by_column_and_row(queries, tmp_path):
+    with pytest.raises(TableError, match="column 'text', row 1: half of a character"):
+        write_table("queries", queries.assign(text=pd.Series(["a", "b\ud83d"], dtype=object)), tmp_path / "q.parquet")
+    assert not list(tmp_path.iterdir())
+
+def test_what_the_system_says_of_a_file_comes_with_a_mend(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match="nothing was changed"): atomic_write(tmp_path / "file" / "x.json", lambda tmp: None)
+    def full(tmp): raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(StudyError, match="the disk is full: free some space"): atomic_write(tmp_path / "x.json", full)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
 # %% ../nbs/00_study.ipynb #8efea501
 def test_matrix_orders_rows_and_names_a_hole():
     long = pd.DataFrame({"query_id": ["q0", "q0", "q1"], "llm": ["a", "b", "a"], "score": [1, 0, .5]})
@@ -61,22 +96,48 @@ def test_every_profile_is_valid_and_named_after_its_file():
 @pytest.mark.parametrize("change,says", [
     ("routers.nmaes=['mlc']", "allowed here: names, seeds"), ("analysis.resamples=3", "analysis.resamples"),
     ("colour='red'", "unknown key 'colour'"), ("source.kind='routerdcc'", "'routerdc'"), ("seed=-1", "seed"),
-    ("name='../../x'", "name")])
+    ("name='../../x'", "name"), ("source.path='../../x.csv'", "points outside the checkout"),
+    ("generation.base_url='https://me:hunter2@host/v1'", "credentials"), ("generation.base_url='https://host/v1?sig=hunter2'", "credentials"),
+    ("generation.engine_args={hf_token='hunter2'}", "looks like a secret"), ("generation.engine_args={x=[{trust_remote_code=true}]}", "never does"),
+    ("generation.pool=[{name='..', model='m'}]", "pool.0.name"), ("generation.pool=[{name='a', model='../../m'}]", "points outside")])
 def test_a_bad_key_or_value_names_what_is_allowed(change, says):
     with pytest.raises(StudyError) as e: load_profile("public", [change])
-    assert says in str(e.value) and "public.toml" in str(e.value)
+    assert says in str(e.value) and "public.toml" in str(e.value) and "hunter2" not in str(e.value)
 
 def test_unknown_profile_and_assignment():
-    with pytest.raises(StudyError, match="the profiles are .*mini"): load_profile("nope")
+    for name in ("nope", "../profiles/mini", "", "a\0b"):
+        with pytest.raises(StudyError, match="the profiles are .*mini"): load_profile(name)
     with pytest.raises(StudyError, match="key=value"): load_profile("mini", ["analysis.resamples"])
     with pytest.raises(StudyError, match="not a section"): set_key({"seed": 1}, "seed.x=1")
+    with pytest.raises(StudyError, match="seed"): load_profile("mini", ["seed=" + "[" * 10_000])
 
 # %% ../nbs/00_study.ipynb #96d332cc
+def test_a_digest_follows_the_content(tmp_path):
+    file = tmp_path / "x"
+    seen = set()
+    for text in ("a", "b", "c"):
+        file.write_text(text)
+        seen.add(digest(file))
+    assert len(seen) == 3 and digest(file) == digest(file) != digest(tmp_path)
+
 def test_a_run_keeps_its_tables_and_figures_apart(queries, tmp_path):
     run = Run.open("public", tmp_path)
     run.write("queries", queries)
     assert run.read("queries").query_id.tolist() == ["q0", "q1"]
     assert run.figures == tmp_path / "figures" and Run.open("public").figures == project_root() / "figures" / "public"
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "mini"}', "\\ud800", "[" * 100_000])
+def test_broken_settings_are_named_with_their_file(tmp_path, text):
+    (tmp_path / "profile.json").write_text(text)
+    with pytest.raises(StudyError, match="profile.json"): Run.open("mini", tmp_path)
+
+@pytest.mark.parametrize("name", ["", "nbs", "nbs/x", "data/mini"])
+def test_a_run_never_overwrites_the_project(name):
+    with pytest.raises(StudyError, match="belongs to the project"): Run.open("mini", project_root() / name)
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(StudyError, match="cannot be a run folder"): Run.open("mini", tmp_path / "x")
 
 def test_settings_resolved_by_the_runner_win(tmp_path):
     (tmp_path / "profile.json").write_text(load_profile("public", ["seed=7"]).model_dump_json())
