@@ -18,20 +18,23 @@ COMMANDS = {"mini": [[BIN / "llm-routing", "run", "--profile", "mini"]],
 
 
 def set_up() -> None:
-    "Make the environment, unless the one that is here was made from the same files."
-    made_from = ("settings.ini", "setup.py", "constraints.txt")
+    "Make the environment, unless the one that is here was made from the same files: locked packages, then PyTorch, then this checkout."
+    made_from = ("settings.ini", "setup.py", "constraints.txt", "requirements.lock")
     stamp, wanted = VENV / "made-from", hashlib.sha256(b"".join((ROOT / f).read_bytes() for f in made_from)).hexdigest()
     if stamp.is_file() and stamp.read_text() == wanted: return
     print("setting up .venv (once; some minutes)", flush=True)
-    if not (BIN / "python").exists() and not (BIN / "python.exe").exists(): venv.create(VENV, with_pip=True)
+    if not stamp.is_file(): venv.create(VENV, with_pip=True)  # also where a first attempt was cut short
     pip = [BIN / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--constraint", ROOT / "constraints.txt", "--editable", f"{ROOT}[dev]"], check=True, cwd=ROOT)
+    torch = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
+    for what in (["--require-hashes", "--no-deps", "--requirement", ROOT / "requirements.lock"],
+                 ["--constraint", ROOT / "constraints.txt", torch],
+                 ["--no-deps", "--no-build-isolation", "--editable", ROOT]): subprocess.run([*pip, *what], check=True, cwd=ROOT)
     stamp.write_text(wanted)
 
 
 def main() -> int:
-    if sys.version_info[:2] != (3, 11):
-        print(f"this is Python {sys.version.split()[0]}; the study is tested on Python 3.11: run `python3.11 start.py ...`")
+    if not (3, 11, 7) <= sys.version_info[:3] < (3, 12):
+        print(f"this is Python {sys.version.split()[0]}; the study is tested on Python 3.11.7, and needs that or a later 3.11: `python3.11 start.py ...`")
         return 2
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         print(__doc__)
@@ -39,6 +42,9 @@ def main() -> int:
     try: set_up()
     except subprocess.CalledProcessError as e:
         print(f"the installation failed (see above): {' '.join(map(str, e.cmd))}")
+        return 1
+    except OSError as e:
+        print(f"the installation failed: {e}; mend that, and run the same command again")
         return 1
     commands = [[*command, *sys.argv[2:]] for command in COMMANDS[sys.argv[1]]]
     return next((code for c in commands if (code := subprocess.run(c, cwd=ROOT).returncode)), 0)

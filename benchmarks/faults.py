@@ -1,0 +1,466 @@
+"""Breaks runs in every way that runs break in, and checks that nothing is silently wrong and nothing finished is lost.
+
+    python benchmarks/faults.py [--short] [--only KIND] [--seed 0] [--out benchmarks/faults.csv]
+
+A small study (120 queries, 3 LLMs) is run once. Each group of faults then works on a copy of its folder: something is broken at a random
+moment or place, what the command and `status` say is checked, the next fault strikes what is left, and at last the study is run again. It
+has to end with the first run's tables, byte by byte.
+Needs Linux; the full disk and the read-only folder need the right to mount, and are skipped with that reason where it is missing.
+Exits 1 where a fault did harm.
+"""
+import argparse
+import contextlib
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow.parquet as pq
+
+from llm_routing import sources
+from llm_routing.runner import STAGE_NAMES, STAGES, at_work, foreign, open_run, read_state, run_study, why_stale
+from llm_routing.study import TABLES, Run, StudyError, read_table
+
+PROFILE = """
+name = "toy"
+description = "A small study to break"
+[source]
+kind = "table"
+datasets = ["toy"]
+path = "{path}"
+[routers]
+names = ["mlc", "clustering_tfidf"]
+[policies]
+names = ["argmax", "random_top3"]
+[analysis]
+resamples = 100
+"""
+JUMPY = """
+import os, random, time
+_now, _replace = time.time, os.replace
+def _jump(): return _now() + random.uniform(-1, 1) * 86400 * 30
+def _shifted(src, dst, **kw):
+    _replace(src, dst, **kw)
+    t = _jump(); os.utime(dst, (t, t))
+time.time, os.replace = _jump, _shifted
+"""
+
+
+class Harm(AssertionError):
+    "What must not happen: the message says what was seen."
+
+
+class Skipped(Exception):
+    "A fault that this machine does not permit."
+
+
+def must(held: bool, what: str) -> None:
+    if not held: raise Harm(what)
+
+
+def make_profile(folder: Path, seed: int) -> Path:
+    "Write the small study's outcomes and profile; two kinds of queries, each with an LLM that is good at it."
+    rng, rows = np.random.default_rng(seed), []
+    for i in range(120):
+        kind, a, b = int(rng.integers(2)), *rng.integers(2, 50, 2)
+        text = f"Add {a} and {b}, number {i}" if kind else f"Which bird sings at {a} past {b}, bird {i}?"
+        rows += [{"query_id": f"q{i:03d}", "text": text, "split": "train" if i < 70 else "validation" if i < 90 else "test", "llm": m,
+                  "score": int(rng.random() < p[kind]), "latency_s": round(float(rng.uniform(.1, 2)), 3), "dataset": "toy"}
+                 for m, p in (("ada", [.8, .3]), ("bob", [.3, .8]), ("cy", [.5, .5]))]
+    pd.DataFrame(rows).to_csv(folder / "toy.csv", index=False)
+    (folder / "toy.toml").write_text(PROFILE.format(path=folder / "toy.csv"))
+    return folder / "toy.toml"
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    "A run's tables and its figures' data."
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.suffix in (".parquet", ".csv")}
+
+
+@dataclass
+class Bench:
+    "The reference run, and what every fault needs."
+    home: Path
+    reference: Path
+    rng: np.random.Generator
+    seconds: dict[str, float]  # stage -> wall seconds of its command
+
+    def copy(self, to: Path | None = None) -> Path:
+        folder = to or Path(tempfile.mkdtemp(dir=self.home, prefix="fault-"))
+        shutil.copytree(self.reference, folder, dirs_exist_ok=True, copy_function=shutil.copy)
+        return folder
+
+    def check(self, folder: Path) -> None:
+        "The study, run again by the same command, ends as the reference did."
+        try: run_study(open_run(run_dir=str(folder)), progress=False)
+        except StudyError as e: raise Harm(f"the next run failed: {e}") from None
+        self.same(folder)
+        stale = {s.name: why for s in STAGES if (why := why_stale(s, open_run(run_dir=str(folder))))}
+        must(not stale, f"not up to date after the next run: {stale}")
+
+    def same(self, folder: Path) -> None:
+        mine, theirs = results(folder), results(self.reference)
+        differ = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+        must(not differ, f"other results than the reference: {differ[:3]}")
+
+
+def command(folder: Path, *args: str, clock: str = "") -> subprocess.Popen:
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [clock, os.environ.get("PYTHONPATH", "")])))
+    return subprocess.Popen([sys.executable, "-m", "llm_routing.runner", "run", "--run-dir", str(folder), *args], env=env,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def one_stage(folder: Path, stage: str, *args: str, **kw) -> subprocess.Popen:
+    return command(folder, "--from", stage, "--to", stage, "--force", *args, **kw)
+
+
+def spoke(job: subprocess.Popen, status: int, says: str) -> str:
+    "The job's end: the exit status, one message, no traceback."
+    said = job.communicate(timeout=600)[1]
+    last = said.strip().rsplit("\nllm-routing: ", 1)[-1].splitlines()[:1]
+    must(job.returncode == status, f"exit status {job.returncode}, not {status}: {said[-300:]}")
+    must(says in said and "Traceback" not in said, f"no clear message: {said[-400:]}")
+    return "".join(last)[:160]
+
+
+def kept_before(folder: Path, stage: str) -> None:
+    "All that stood before the stage is still up to date."
+    for s in STAGES[:STAGE_NAMES.index(stage)]:
+        must(not (why := why_stale(s, open_run(run_dir=str(folder)))), f"{s.name} was finished and is lost: {why}")
+
+
+def truth(bench: Bench, folder: Path, stage: str) -> str:
+    "Whether `status` calls a stage up to date only where its results are those of the reference."
+    why = why_stale(STAGES[STAGE_NAMES.index(stage)], open_run(run_dir=str(folder)))
+    if not why: bench.same(folder)
+    return why or "up to date, and it is"
+
+
+def at_random(bench: Bench, job: subprocess.Popen, stage: str) -> float:
+    "Wait for a random moment of a running stage; whoever ended before it is waited for no longer."
+    moment = bench.seconds[stage] * bench.rng.uniform(.1, .9)
+    with contextlib.suppress(subprocess.TimeoutExpired): job.wait(moment)
+    return moment
+
+
+def kernel_of(job: subprocess.Popen) -> psutil.Process | None:
+    with contextlib.suppress(psutil.Error):
+        return next((p for p in psutil.Process(job.pid).children(recursive=True) if "ipykernel_launcher" in " ".join(p.cmdline())), None)
+    return None
+
+
+# ---- processes ----
+def killed(bench: Bench, folder: Path, stage: str, what: str) -> str:
+    "kill -9 of the whole process tree, or of the runner alone, at a random moment."
+    job = one_stage(folder, stage)
+    moment = at_random(bench, job, stage)
+    tree = [p.pid for p in psutil.Process(job.pid).children(recursive=True)] if what == "tree" and job.poll() is None else []
+    for pid in [job.pid, *tree]:
+        with contextlib.suppress(ProcessLookupError): os.kill(pid, signal.SIGKILL)
+    job.communicate()
+    kept_before(folder, stage)
+    return f"after {moment:.1f} s; status: {truth(bench, folder, stage)}"
+
+
+def stopped(bench: Bench, folder: Path, stage: str, what: str) -> str:
+    "Ctrl-C (to the terminal's whole group) or a scheduler's SIGTERM, once the command works."
+    job = one_stage(folder, stage)
+    while job.poll() is None and not at_work(Run.open("mini", folder)): time.sleep(.05)
+    time.sleep(bench.rng.uniform(0, .7) * bench.seconds[stage])
+    if job.poll() is not None: return "ended before the signal"
+    os.killpg(job.pid, signal.SIGINT) if what == "Ctrl-C" else os.kill(job.pid, signal.SIGTERM)
+    said = spoke(job, 130, "the same command goes on")
+    kept_before(folder, stage)
+    truth(bench, folder, stage)
+    return said
+
+
+def kernel_died(bench: Bench, folder: Path, stage: str, what: str) -> str:
+    job = one_stage(folder, stage)
+    while job.poll() is None and kernel_of(job) is None: time.sleep(.05)
+    time.sleep(bench.rng.uniform(0, .5) * bench.seconds[stage])
+    kernel = kernel_of(job)
+    if kernel is None: return "ended before its kernel could be killed"
+    kernel.kill()
+    said = spoke(job, 1, "its kernel died")
+    kept_before(folder, stage)
+    return said
+
+
+def two_runs(bench: Bench, folder: Path, stage: str, what: str) -> str:
+    "A second run, with other settings, while the first one works."
+    job = one_stage(folder, stage)
+    while job.poll() is None and not at_work(Run.open("mini", folder)): time.sleep(.05)
+    said = spoke(command(folder, "--set", "seed=5"), 1, "another run is working")
+    must(job.poll() is None, "the first run had ended already")
+    spoke(job, 0, "")
+    bench.same(folder)
+    return said
+
+
+def clock_jumps(bench: Bench, folder: Path, stage: str, what: str) -> str:
+    "Every look at the clock is up to a month off, and so is every file's time of change."
+    clock = folder.parent / "clock"
+    clock.mkdir(exist_ok=True)
+    (clock / "sitecustomize.py").write_text(JUMPY)
+    spoke(one_stage(folder, stage, clock=str(clock)), 0, "")
+    wrote, known = (set(read_state(Run.open("mini", f))[stage]["outputs"]) for f in (folder, bench.reference))
+    must(wrote == known, f"recorded other outputs: {sorted(wrote ^ known)[:3]}")
+    bench.same(folder)
+    return f"{len(wrote)} outputs recorded"
+
+
+# ---- files ----
+def broken(raw: bytes, how: str, rng: np.random.Generator) -> bytes | None:
+    "A file's bytes, damaged; None for a deleted file."
+    if how == "truncated": return raw[:int(rng.integers(1, len(raw)))]
+    if how == "bit flipped":
+        flipped, bit = bytearray(raw), int(rng.integers(8 * len(raw)))
+        flipped[bit // 8] ^= 1 << bit % 8
+        return bytes(flipped)
+    return {"emptied": b"", "deleted": None, "an HTML page": b"<html><body>404 Not Found</body></html>\n", "zeroed": bytes(len(raw))}[how]
+
+
+def put(file: Path, raw: bytes | None) -> None:
+    if raw is None: file.unlink(missing_ok=True)
+    else: file.write_bytes(raw)
+
+
+def table_broken(bench: Bench, folder: Path, table: str, how: str) -> str:
+    "A damaged table is noticed by its stage and refused by its readers."
+    run = Run.open("mini", folder)
+    put(run.path(table), broken((bench.reference / f"{table}.parquet").read_bytes(), how, bench.rng))
+    must("is missing or was changed" in why_stale(STAGES[STAGE_NAMES.index(TABLES[table])], run), "status did not notice")
+    try: rows = read_table(table, run.path(table))
+    except StudyError as e: said = str(e).split(str(folder) + "/")[-1]
+    else:
+        must(rows.equals(read_table(table, bench.reference / f"{table}.parquet")), "other rows were read without a word")
+        said = "the bit changes no row; the file is made again all the same"
+    return said[:160]
+
+
+def table_replaced(bench: Bench, folder: Path, table: str, how: str) -> str:
+    "A valid table with other rows, of another profile perhaps: used only where that is asked for, with a notice, and on record."
+    run = Run.open("mini", folder)
+    rows = pq.read_table(bench.reference / f"{table}.parquet").to_pandas()
+    (rows.iloc[:-1] if how == "a row less" else rows.iloc[::-1]).to_parquet(run.path(table))
+    must(foreign(table, run), "status did not notice")
+    must("is missing or was changed" in why_stale(STAGES[STAGE_NAMES.index(TABLES[table])], run), "status did not notice")
+    if how != "used all the same": return "noticed"
+    reader = next(s.name for s in STAGES if table in s.reads)
+    spoke(one_stage(folder, reader), 0, f"{table}.parquet is not the one that {TABLES[table]} wrote")
+    must(table in json.loads((folder / "provenance.json").read_text())["tables from elsewhere"], "not on record")
+    return "used with a notice, and on record"
+
+
+def downstream_refuses(bench: Bench, folder: Path, table: str, how: str) -> str:
+    "A stage that is told to start from a damaged table fails, and says which."
+    run = Run.open("mini", folder)
+    put(run.path(table), broken(run.path(table).read_bytes(), how, bench.rng))
+    reader = next(s.name for s in STAGES if table in s.reads)
+    return spoke(one_stage(folder, reader), 1, f"{table}.parquet")
+
+
+def record_broken(bench: Bench, folder: Path, name: str, how: str) -> str:
+    "A damaged record, executed notebook or figure is noticed, or does not matter."
+    file, good = folder / name, (bench.reference / name).read_bytes()
+    put(file, broken(good, how, bench.rng))
+    try: stale = [s.name for s in STAGES if why_stale(s, open_run(run_dir=str(folder)))]
+    except StudyError as e:
+        must(name == "profile.json" and "profile.json" in str(e), f"unclear: {e}")
+        file.write_bytes(good)
+        return str(e).split(str(folder) + "/")[-1][:160]
+    if name.startswith("figures/") or name.endswith(".ipynb"): must(bool(stale), "status did not notice")
+    return f"to run again: {', '.join(stale) or 'nothing'}"
+
+
+# ---- disks ----
+@contextlib.contextmanager
+def mounted(*options: str) -> Iterator[Path]:
+    "A mount of one's own, for as long as it is needed."
+    place = Path(tempfile.mkdtemp())
+    if subprocess.run(["mount", *options, str(place)], capture_output=True).returncode:
+        place.rmdir()
+        raise Skipped("mounting is not permitted here")
+    try: yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+        place.rmdir()
+
+
+def disk_full(bench: Bench, folder: Path, stage: str, what: str) -> str:
+    "The run folder's disk has a few KB left; then space is freed."
+    with mounted("-t", "tmpfs", "-o", "size=64m", "tmpfs") as place:
+        bench.copy(place)
+        free = int(bench.rng.integers(0, 6)) * 4096
+        size = os.statvfs(place).f_bavail * os.statvfs(place).f_bsize
+        (place / "ballast").write_bytes(bytes(max(size - free, 0)))
+        said = spoke(one_stage(place, stage), 1, "the disk is full")
+        kept_before(place, stage)
+        (place / "ballast").unlink()
+        bench.check(place)
+    return f"{free // 1024} KB left: {said}"[:160].replace(str(place), "")
+
+
+def read_only(bench: Bench, folder: Path, stage: str, what: str) -> str:
+    with mounted("--bind", str(folder)) as place:
+        if subprocess.run(["mount", "-o", "remount,ro,bind", str(place)], capture_output=True).returncode:
+            raise Skipped("mounting read-only is not permitted here")
+        said = spoke(one_stage(place, stage), 1, "cannot be written")
+        must(subprocess.run([sys.executable, "-m", "llm_routing.runner", "status", "--run-dir", str(place)], capture_output=True).returncode == 0,
+             "status needs to write")
+    bench.same(folder)
+    return said.replace(str(place), "")
+
+
+# ---- downloads ----
+class Liar(http.server.BaseHTTPRequestHandler):
+    "A server that answers as the fault wants it."
+    how, content = "", b""
+
+    def do_GET(self) -> None:
+        body = {"an HTML page": b"<html>Please log in</html>", "an empty answer": b"", "another file": b"x" * len(self.content),
+                "cut at a block": self.content[:len(self.content) // 2], "good": self.content}.get(self.how, self.content)
+        status = {"status 404": 404, "status 500": 500, "status 403": 403}.get(self.how, 200)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(self.content) if self.how == "cut in the middle" else len(body)))
+        self.end_headers()
+        if self.how == "cut in the middle": body = body[:len(body) // 2]
+        if self.how == "reset": return self.connection.close()
+        self.wfile.write(body)
+
+    def log_message(self, *args) -> None: pass
+
+
+def download(bench: Bench, folder: Path, path: str, how: str) -> str:
+    "A download that goes wrong says so and leaves nothing; the next, good one works."
+    entry = sources.registry()[path]
+    Liar.how, Liar.content = how, (Path(os.environ["LLM_ROUTING_DATA"]) / path).read_bytes()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    cache = folder / "cache"
+    address = f"http://127.0.0.1:{1 if how == 'nobody listens' else server.server_port}"
+    try:
+        with mock.patch.dict(os.environ, LLM_ROUTING_MIRROR=address, LLM_ROUTING_CACHE=str(cache)):
+            os.environ.pop("LLM_ROUTING_DATA")
+            try: sources.fetch(path)
+            except StudyError as e: said = str(e)
+            else: raise Harm("a wrong file was taken")
+            must(not [p for p in cache.rglob("*") if p.is_file()], "something was left of a failed download")
+            Liar.how, os.environ["LLM_ROUTING_MIRROR"] = "good", f"http://127.0.0.1:{server.server_port}"
+            must(sources.fetch(path).read_bytes() == Liar.content and len(Liar.content) == entry.bytes, "the next download failed")
+    finally:
+        server.shutdown()
+        server.server_close()
+    return said.split(": ", 1)[-1][:160].replace(address, "")
+
+
+# ---- the campaign ----
+ANSWERS = ("cut in the middle", "cut at a block", "an HTML page", "an empty answer", "another file", "status 404", "status 403", "status 500",
+           "reset", "nobody listens")
+RECORDS = ("state.json", "provenance.json", "profile.json", "04_routers.ipynb", "figures/tables/main_results.csv")
+FILES = ("queries", "outcomes", "scores", "selections", "results")
+HOWS = ("truncated", "bit flipped", "bit flipped", "emptied", "deleted", "an HTML page", "zeroed")
+
+
+Fault = tuple[str, Callable, str, str]  # its kind, what does it, where, and how
+
+
+def groups() -> list[tuple[list[Fault], bool]]:
+    "Faults that strike one folder after another, and whether the study is then run again and compared."
+    every: list[tuple[list[Fault], bool]] = []
+    for s in STAGE_NAMES:
+        kills: list[Fault] = [("killed", killed, s, w) for w in ("tree", "runner") * 3]
+        kills += [("stopped", stopped, s, w) for w in ("Ctrl-C", "SIGTERM")] + [("kernel died", kernel_died, s, "kill -9")] * 2
+        every += [(kills, True), ([("two runs", two_runs, s, "other seed")], False), ([("clock jumps", clock_jumps, s, "a month")], False),
+                  ([("disk full", disk_full, s, "a few KB left")], False), ([("read-only folder", read_only, s, "mounted so")], False)]
+    every += [([("table broken", table_broken, t, h) for h in HOWS], True) for t in TABLES]
+    every += [([("table replaced", table_replaced, t, h) for h in ("other order", "a row less")], True) for t in TABLES if t != "responses"]
+    every += [([("table replaced", table_replaced, "results", "used all the same")], True)]
+    every += [([("stage on a broken table", downstream_refuses, t, h)], False) for t in FILES for h in ("truncated", "zeroed")]
+    every += [([("record broken", record_broken, n, h) for h in ("truncated", "emptied", "zeroed", "an HTML page")], n != "state.json") for n in RECORDS]
+    if os.environ.get("LLM_ROUTING_DATA"):
+        every += [([("download", download, p, h) for h in ANSWERS], False) for p in ("gsm8k/test.jsonl", "routellm/gsm8k_responses.csv")]
+    return every
+
+
+def short(every: list[tuple[list[Fault], bool]]) -> list[tuple[list[Fault], bool]]:
+    "One fault of each kind, where it is quick."
+    seen: set[str] = set()
+    some = []
+    for faults, again in every:
+        few = [f for f in faults if f[2] not in ("00_study", "02_generation") and f[0] not in seen and not seen.add(f[0])]  # type: ignore[func-returns-value]
+        if few: some.append((few, again and few[0][0] in ("killed", "table broken")))
+    return some
+
+
+def strike(bench: Bench, faults: list[Fault], again: bool) -> Iterator[dict]:
+    "A group of faults as rows of the table; harm that shows only in the end is laid at the last one's door."
+    folder = bench.copy()
+    for i, (kind, do, where, how) in enumerate(faults):
+        began = time.perf_counter()
+        try:
+            seen, verdict = do(bench, folder, where, how), "held"
+            if again and i + 1 == len(faults): bench.check(folder)
+        except Harm as e: seen, verdict = str(e), "HARM"
+        except Skipped as e: seen, verdict = str(e), "skipped"
+        seen = " ".join(seen.replace(str(folder), "").replace(str(bench.home), "").split())
+        yield {"kind": kind, "where": where, "how": how, "seen": seen, "verdict": verdict, "seconds": round(time.perf_counter() - began, 1)}
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def set_up(home: Path, seed: int, stages: list[str]) -> Bench:
+    "The reference run, and how long each stage's command takes."
+    profile = make_profile(home, seed)
+    run_study(open_run(str(profile), str(home / "reference")), progress=False)
+    bench = Bench(home, home / "reference", np.random.default_rng(seed), {})
+    own = {s.name: read_state(Run.open("mini", bench.reference))[s.name]["seconds"] for s in STAGES}
+    began = time.perf_counter()
+    spoke(one_stage(bench.copy(), stages[0]), 0, "")
+    start = max(time.perf_counter() - began - own[stages[0]], 1)
+    bench.seconds = {s: start + seconds for s, seconds in own.items()}
+    return bench
+
+
+def campaign(quick: bool = False, only: str = "", seed: int = 0, out: Path | None = None) -> pd.DataFrame:
+    "Try the faults; a row each."
+    chosen = [(some, again) for faults, again in (short(groups()) if quick else groups()) if (some := [f for f in faults if only in ("", f[0])])]
+    rows: list[dict] = []
+    with tempfile.TemporaryDirectory() as home:
+        bench = set_up(Path(home), seed, STAGE_NAMES)
+        for faults, again in chosen:
+            for row in strike(bench, faults, again):
+                rows.append(row)
+                print(f"{len(rows)}/{sum(len(f) for f, _ in chosen)} {json.dumps(row)}", flush=True)
+                if out: pd.DataFrame(rows).to_csv(out, index=False)
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="one fault of each kind")
+    parser.add_argument("--only", default="", help="one kind of fault")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="a CSV file for the table")
+    args = parser.parse_args()
+    table = campaign(args.short, args.only, args.seed, args.out)
+    print(table.groupby(["kind", "verdict"]).size().unstack(fill_value=0).to_string())
+    harm = table[table.verdict == "HARM"]
+    print(f"{len(table)} faults, {(table.verdict == 'skipped').sum()} skipped, {len(harm)} did harm")
+    sys.exit(len(harm) > 0)
+
+
+if __name__ == "__main__": main()
