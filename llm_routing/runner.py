@@ -7,8 +7,9 @@ __all__ = ['STAGES', 'STAGE_NAMES', 'QUIET', 'PACKAGES', 'app', 'ProfileName', '
            'imported_modules', 'code_digest', 'foundation', 'read_state', 'why_stale', 'execute_stage', 'record',
            'foreign', 'provenance', 'chosen_stages', 'open_run', 'alone', 'run_study', 'export_notebooks',
            'stale_exports', 'execute_in_place', 'notebooks', 'refresh', 'visible_outputs', 'notebook_faults',
-           'check_notebooks', 'write_readme', 'run', 'profiles', 'status', 'at_work', 'export_command',
-           'refresh_command', 'check', 'import_command', 'cite_command', 'verify_command', 'report_command', 'main']
+           'check_notebooks', 'write_readme', 'run', 'profiles', 'status', 'at_work', 'doctor_command',
+           'export_command', 'refresh_command', 'check', 'import_command', 'cite_command', 'verify_command',
+           'report_command', 'main']
 
 # %% ../nbs/A_runner.ipynb #6dbac0b9
 import ast
@@ -500,6 +501,15 @@ def at_work(study: Run) -> bool:
         with FileLock(study.folder / ".lock", timeout=0): return False
     except Timeout: return True
     except (OSError, NotImplementedError): return False
+
+# %% ../nbs/A_runner.ipynb #11d1f12e
+@app.command("doctor")
+def doctor_command(profile: ProfileName = "", run_dir: RunDir = "") -> None:
+    "Say whether this machine is fit for a profile, with a mend for each fault."
+    from llm_routing.doctor import diagnose, failed, in_table
+    settings = open_run(profile, run_dir).profile
+    print(in_table(findings := diagnose(settings)))
+    if failed(findings): raise StudyError(f"{failed(findings)} faults for profile {settings.name}; their mends stand above")
 
 # %% ../nbs/A_runner.ipynb #244ce960
 @app.command("export")
