@@ -456,6 +456,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a CSV file for the table")
     args = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C, and so would its children
     table = campaign(args.short, args.only, args.seed, args.out)
     print(table.groupby(["kind", "verdict"]).size().unstack(fill_value=0).to_string())
     harm = table[table.verdict == "HARM"]

@@ -76,7 +76,7 @@ def imported_modules(code: str) -> set[str]:
     package, found = "llm_routing", set()
     for node in ast.walk(ast.parse("\n".join(" " if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines()))):
         if isinstance(node, ast.ImportFrom) and node.level: found.add((node.module or "").split(".")[0])
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package + "."): found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom) and (module := node.module or "").startswith(package + "."): found.add(module.split(".")[1])
         elif isinstance(node, ast.Import): found |= {a.name.split(".")[1] for a in node.names if a.name.startswith(package + ".")}
     return found - {""}
 
@@ -123,9 +123,8 @@ def read_state(run: Run) -> dict:
     "What the run folder says of its finished stages; empty where it says nothing readable."
     try: state = json.loads((run.folder / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError): return {}
-    whole = {"foundation": dict, "outputs": dict, "seconds": (int, float)}
-    return {name: s for name, s in state.items() if isinstance(s, dict) and all(isinstance(s.get(k), kind) for k, kind in whole.items())} \
-        if isinstance(state, dict) else {}
+    def whole(s) -> bool: return isinstance(s, dict) and all(isinstance(s.get(k), dict) for k in ("foundation", "outputs")) and "seconds" in s
+    return {name: s for name, s in state.items() if whole(s)} if isinstance(state, dict) else {}
 
 # %% ../nbs/A_runner.ipynb #8226a261
 def why_stale(stage: Stage, run: Run) -> str:
@@ -441,7 +440,7 @@ def write_readme() -> None:
     "Write README.md from the index notebook, with links that hold from the checkout's root."
     from nbconvert import MarkdownExporter
     root = project_root()
-    text, _ = MarkdownExporter(exclude_input=True, exclude_output_prompt=True).from_filename(root / "nbs" / "index.ipynb")
+    text, _ = MarkdownExporter(exclude_input=True, exclude_output_prompt=True).from_filename(str(root / "nbs" / "index.ipynb"))
     text = text.replace("](../", "](").replace('src="../', 'src="')
     for nb in (root / "nbs").glob("*.ipynb"): text = text.replace(f"]({nb.name})", f"](nbs/{nb.name})")
     text = re.sub(r"\n{3,}", "\n\n", text)

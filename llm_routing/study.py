@@ -408,7 +408,7 @@ def parse_profile(
 ) -> Profile:
     "A checked profile. Raises `StudyError` naming the file, the key and what is allowed."
     try: return Profile.model_validate(settings)
-    except ValidationError as e: raise StudyError("\n".join(_explain(x, file) for x in e.errors()[:5])) from None
+    except ValidationError as e: raise StudyError("\n".join(_explain(dict(x), file) for x in e.errors()[:5])) from None
 
 # %% ../nbs/00_study.ipynb #457a656b
 def profile_names() -> list[str]:

@@ -7,7 +7,6 @@ __all__ = []
 
 # %% ../nbs/O_doctor.ipynb #6ffa23fe
 import json, subprocess, sys
-import pytest
 from llm_routing import doctor
 from llm_routing.doctor import CHECKS, Finding, diagnose, failed, in_table
 from llm_routing.study import load_profile, project_root
