@@ -126,11 +126,15 @@ def read_state(run: Run) -> dict:
     def whole(s) -> bool: return isinstance(s, dict) and all(isinstance(s.get(k), dict) for k in ("foundation", "outputs")) and "seconds" in s
     return {name: s for name, s in state.items() if whole(s)} if isinstance(state, dict) else {}
 
+def _unreadable(run: Run) -> bool:
+    "Whether a state was kept that no longer says anything."
+    return (run.folder / "state.json").is_file() and not read_state(run)
+
 # %% ../nbs/A_runner.ipynb #8226a261
 def why_stale(stage: Stage, run: Run) -> str:
     "Why a stage has to run, in words; empty when it need not."
     known = read_state(run).get(stage.name)
-    if not known: return "has not run yet"
+    if not known: return "state.json is not readable" if _unreadable(run) else "has not run yet"
     now = foundation(stage, run)
     changed = [k for k in now if now[k] != known["foundation"].get(k)]
     if changed: return f"{' and '.join(changed)} changed"
@@ -574,7 +578,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away, as `head` does
         sys.exit(1)
     except OSError as e: _stop(f"{e.filename or 'a file'}: {in_words(e)}", 1)
-    except KeyboardInterrupt: _stop("stopped; finished stages are kept, and the same command goes on", 130)
+    except (KeyboardInterrupt, SystemExit) as e:
+        if isinstance(e, SystemExit) and e.code != 130: raise  # typer turns Ctrl-C into a silent 130
+        _stop("stopped; finished stages are kept, and the same command goes on", 130)
 
 def _stop(message: str, status: int) -> None:
     print(f"\nllm-routing: {message}", file=sys.stderr)

@@ -437,13 +437,19 @@ def load_profile(
     changes: tuple[str, ...] | list[str] = (),  # `set_key` assignments on top
 ) -> Profile:
     "Read and check a profile. Raises `StudyError` naming the file, the key and what is allowed."
-    file = Path(name) if str(name).endswith(".toml") else project_root() / "profiles" / f"{name}.toml"
-    if file.suffix != ".toml" or "\0" in name or not file.is_file() or Path(name).suffix == "" and name not in profile_names():
-        raise StudyError(f"no profile {name!r}; the profiles are {', '.join(profile_names())}, or give the path of a TOML file")
+    own = not str(name).endswith(".toml")
+    file = project_root() / "profiles" / f"{name}.toml" if own else Path(name)
+    if not (name in profile_names() if own else _is_file(file)):
+        raise StudyError(f"no profile {reprlib.repr(name)}; the profiles are {', '.join(profile_names())}, or give the path of a TOML file")
     try: settings = tomllib.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as e: raise StudyError(f"{file.name}: not valid TOML: {str(e)[:200]}") from None
     for change in changes: set_key(settings, change)
     return parse_profile(settings, file.name)
+
+def _is_file(path: Path) -> bool:
+    "Whether a file is there, also for a name that no file can have."
+    try: return path.is_file()
+    except (OSError, ValueError): return False
 
 # %% ../nbs/00_study.ipynb #a7311c14
 class Run:

@@ -105,7 +105,7 @@ def test_a_bad_key_or_value_names_what_is_allowed(change, says):
     assert says in str(e.value) and "public.toml" in str(e.value) and "hunter2" not in str(e.value)
 
 def test_unknown_profile_and_assignment():
-    for name in ("nope", "../profiles/mini", "", "a\0b"):
+    for name in ("nope", "../profiles/mini", "", "a\0b", "a" * 500, "a" * 500 + ".toml", "\ud800.toml"):
         with pytest.raises(StudyError, match="the profiles are .*mini"): load_profile(name)
     with pytest.raises(StudyError, match="key=value"): load_profile("mini", ["analysis.resamples"])
     with pytest.raises(StudyError, match="not a section"): set_key({"seed": 1}, "seed.x=1")

@@ -1,0 +1,246 @@
+"""Feeds hostile and odd input to everything that reads input, for as long as it is given.
+
+    python benchmarks/fuzz.py [--minutes 30] [--only TARGET] [--seed 0] [--atheris]
+
+Targets: the profile reader, the importers, the extractors, the response store, the tables, the report, the notebook reader. Each may refuse
+its input with the study's own one-message error, or take it and keep its promises; anything else is a finding: it is printed with the
+input that shows it, made as small as hypothesis can. --atheris lets coverage guide the bytes (pip install atheris; Linux).
+Exits 1 where there was a finding.
+"""
+import argparse
+import csv
+import io
+import json
+import random
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from llm_routing.extraction import extract_number, extract_option, majority_vote, own_part, published_number, published_option, read_answers
+from llm_routing.generation import question_text
+from llm_routing.report import el, sortable
+from llm_routing.runner import imported_modules, notebook_code
+from llm_routing.store import Store, request_key, shelf_name
+from llm_routing.study import StudyError, load_profile, parse_profile, read_table, seal, set_key, write_table
+from llm_routing.tables import import_report, load_table
+
+ODD = ["", "\x00", "\x1b[31m", "\u202e", "\u200f", "\ufeff", "\ud83d", "\udcff", "=1+1", "+cmd|' /C calc'!A0", "@SUM(A1)", "-2+3", "<script>alert(1)</script>",
+       "</td><img src=x onerror=alert(1)>", "../../etc/passwd", "..\\..\\x", "/etc/passwd", "a/b", "$(id)", "`id`", "![x](javascript:alert(1))", "| a | b |", "\\boxed{",
+       "#### 1,234", "The answer is", "(A)", "<END_ANSWER>", "1e999", "-0", "٣", "½", "²", "∞", "NaN", "null", "true", "\r\n", "\t", "9" * 400, "1/0", "0/0", "10^10^10",
+       "12:30", "A" * 5000, "$" * 50, "{" * 200, "[" * 200, "((((", "\u2028", "é" * 3, "🂡", "%s", "{query}", "{0}"]
+text = st.one_of(st.text(alphabet=st.characters(codec=None, exclude_categories=()), max_size=60), st.sampled_from(ODD),
+                 st.lists(st.sampled_from([*ODD, " ", "\n", "answer", "is", "42", "1,000", "3.5", "=", "**", "\\frac{1}{2}", "option", "B", "not", "so"]), max_size=12).map(" ".join),
+                 st.text(max_size=40).map(lambda s: s * 50))
+number = st.one_of(st.integers(), st.floats(), st.booleans(), st.none())
+value = st.recursive(st.one_of(text, number), lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=12), inner, max_size=4)), max_leaves=12)
+KEYS = ["name", "description", "source", "generation", "routers", "policies", "analysis", "seed", "kind", "datasets", "path", "pool", "model", "prompt", "names", "params",
+        "engine_args", "base_url", "store", "responses", "resamples", "temperature", "trust_remote_code", "hf_token"]
+
+
+class Shape(HTMLParser):
+    "The tags of a page."
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs) -> None: self.tags.append(tag)
+
+
+def refuses(f: Callable, *args):
+    "What a reader gives, or None where it refuses in the study's own words."
+    try: return f(*args)
+    except StudyError as e:
+        assert str(e) and len(str(e)) < 20_000, "the message is empty or drowns in the input"
+        return None
+
+
+@given(st.dictionaries(st.one_of(st.sampled_from(KEYS), st.text(max_size=8)), value, max_size=6),
+       st.lists(st.tuples(st.lists(st.sampled_from(KEYS), min_size=1, max_size=3).map(".".join), text), max_size=4))
+def profiles(settings_: dict, changes) -> None:
+    "Profiles as values, and as assignments on top of a good one."
+    refuses(parse_profile, settings_)
+    refuses(load_profile, "mini", [f"{key}={v}" for key, v in changes])
+    good = load_profile("mini").model_dump(mode="json")
+    for key, v in changes: refuses(set_key, good, f"{key}={v}")
+    made = refuses(parse_profile, good | {k: v for k, v in settings_.items() if k in good})
+    if made: assert "/" not in made.name and not made.name.startswith(".") and not any("/" in m.name for m in made.generation.pool)
+
+
+@given(text, st.binary(max_size=300))
+def profile_files(words: str, raw: bytes) -> None:
+    "Profiles as files of any bytes, and names of profiles."
+    refuses(load_profile, words)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "x.toml"
+        for content in (raw, words.encode(errors="surrogatepass"), b'name = "x"\n' + raw): file.write_bytes(content); refuses(load_profile, str(file))
+
+
+@given(st.lists(st.lists(text, min_size=1, max_size=7), max_size=8), st.binary(max_size=400), st.booleans(), st.sampled_from(["csv", "jsonl", "parquet", "pkl", "txt"]))
+def importers(rows: list, raw: bytes, own: bool, kind: str) -> None:
+    "Outcome tables of any bytes, of odd cells, and of odd cells in good columns."
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"x.{kind}"
+        file.write_bytes(raw)
+        refuses(load_table, file)
+        out = io.StringIO()
+        head = ["query_id", "text", "split", "llm", "score", "latency_s", "cost"] if own else ["sample_id", "prompt", "eval_name", "m", "m|total_cost", "x"]
+        csv.writer(out).writerows([head, *rows])
+        (Path(folder) / "y.csv").write_bytes(out.getvalue().encode(errors="surrogatepass"))
+        refuses(import_report, Path(folder) / "y.csv")
+        lines = [json.dumps(dict(zip(["task_name", "query", "model_name", "performance", "response_time", "cost"], r))) for r in rows]
+        (Path(folder) / "z.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        refuses(import_report, Path(folder) / "z.jsonl")
+
+
+@given(text, text, text, st.sampled_from(["train", "validation", "test"]), st.floats(0, 1))
+def good_tables(query: str, llm: str, dataset: str, split: str, score: float) -> None:
+    "A complete table of odd texts and names is taken whole, or refused."
+    rows = [{"query_id": f"{query}{i}", "text": f"{query} {i}", "split": s, "llm": m, "score": score, "dataset": dataset}
+            for i, s in enumerate(["train", "train", "test", split]) for m in (llm, f"{llm}2")]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "x.csv"
+        out = io.StringIO()
+        table = csv.DictWriter(out, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+        file.write_bytes(out.getvalue().encode(errors="surrogatepass"))
+        taken = refuses(load_table, file)
+        if taken: assert len(taken[0]) == len(rows) and set(taken[0].llm) == {llm, f"{llm}2"}
+
+
+@given(text, st.lists(text, max_size=6))
+def extractors(words: str, choices: list) -> None:
+    "Any text is read without an error, the same way twice, and quickly."
+    began = time.process_time()
+    own_part(words)
+    for f in (extract_number, published_number, published_option): assert repr(f(words)) == repr(f(words))
+    found = extract_option(words, choices)
+    assert found.answer is None or found.answer in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    assert 0 <= extract_number(words).confidence <= 1
+    question_text(words, choices)
+    assert time.process_time() - began < 5, "too slow"
+
+
+@given(st.lists(text, min_size=1, max_size=5), st.sampled_from(["default", "as_published"]))
+def votes(texts: list, rules: str) -> None:
+    "Responses of any text are read and voted on."
+    queries = pd.DataFrame({"query_id": ["q"], "dataset": "d", "split": "test", "subject": "", "text": "t", "choices": [[]], "gold": "4"})
+    responses = pd.DataFrame({"query_id": "q", "llm": "m", "sample": range(len(texts)), "text": pd.Series(texts, dtype=object), "finish_reason": "stop",
+                              "prompt_tokens": 1, "completion_tokens": 1, "latency_s": 1.0})
+    answers = read_answers(responses, queries, rules)
+    if rules == "default": assert len(majority_vote(answers)) == 1
+
+
+@given(st.lists(text, min_size=1, max_size=5), text, text)
+def store(texts: list, llm: str, revision: str) -> None:
+    "Responses of any text come back from the store as they went in, or are refused."
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Store(folder)
+        shelf = refuses(shelf_name, llm, revision)
+        if shelf is None: return
+        assert "/" not in shelf and shelf not in (".", "..") and (Path(folder) / shelf).resolve().parent == Path(folder).resolve()
+        keys = [refuses(lambda t=t: request_key(text=t)) for t in texts]
+        rows = pd.DataFrame({"request": keys, "sample": range(len(texts)), "text": pd.Series(texts, dtype=object)})
+        if refuses(kept.append, shelf, rows, {"llm": llm}) is None: return
+        back = kept.read(shelf).sort_values("sample").text.tolist()
+        assert back == texts, "other texts came back"
+
+
+@given(st.lists(text, min_size=1, max_size=5), st.binary(max_size=200), st.integers(0, 2**31))
+def tables(texts: list, raw: bytes, where: int) -> None:
+    "A table comes back as written, and damaged bytes are refused or change nothing."
+    frame = pd.DataFrame({"query_id": [f"q{i}" for i in range(len(texts))], "dataset": "d", "split": "test", "subject": "", "text": pd.Series(texts, dtype=object),
+                          "choices": [texts] * len(texts), "gold": ""})
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "queries.parquet"
+        if refuses(write_table, "queries", frame, file) is None: return
+        back = read_table("queries", file)
+        assert back.text.tolist() == texts
+        good = bytearray(file.read_bytes())
+        good[where % len(good)] ^= 1 << where % 8
+        file.write_bytes(good)
+        again = refuses(read_table, "queries", file)
+        if again is not None: assert seal(again) == seal(back), "other rows were read without a word"
+        file.write_bytes(raw)
+        refuses(read_table, "queries", file)
+
+
+@given(text, st.lists(text, min_size=1, max_size=4))
+def report(caption: str, cells: list) -> None:
+    "No text of the data becomes markup of the page."
+    shape, plain = Shape(), Shape()
+    shape.feed(sortable(pd.DataFrame({"a": pd.Series(cells, dtype=object)}), caption) + el("p", caption, title=caption))
+    plain.feed(sortable(pd.DataFrame({"a": ["x"] * len(cells)}), "x") + el("p", "x", title="x"))
+    assert shape.tags == plain.tags
+
+
+@given(st.binary(max_size=200), text, value)
+def notebooks(raw: bytes, code: str, cells) -> None:
+    "Files that are no notebooks, and cells that are no Python."
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "x.ipynb"
+        for content in (raw, json.dumps({"cells": cells}).encode(), json.dumps({"cells": [{"cell_type": "code", "source": [code]}]}).encode()):
+            file.write_bytes(content)
+            refuses(lambda f: imported_modules(notebook_code(f)), file)
+
+
+TARGETS = {f.__name__: settings(max_examples=200, deadline=None, database=None, phases=[Phase.generate, Phase.shrink], print_blob=False,
+                                suppress_health_check=list(HealthCheck))(f)
+           for f in (profiles, profile_files, importers, good_tables, extractors, votes, store, tables, report, notebooks)}
+
+
+def rounds(name: str, until: float, number: int) -> str:
+    "Try a target with new examples until its time is up; the first finding's traceback, or nothing."
+    while time.monotonic() < until:
+        number += 1
+        try: seed(number)(TARGETS[name])()
+        except Exception as e: return "".join(traceback.format_exception(e, limit=-4))  # whatever it is, it is a finding
+    return ""
+
+
+def guided(seconds: float) -> None:
+    "atheris: bytes guided by coverage, into the readers of text. Ends by itself; a finding ends it with a traceback."
+    import atheris
+    def one(data: bytes) -> None:
+        words = atheris.FuzzedDataProvider(data).ConsumeUnicode(len(data))
+        for f in (extract_number, published_number, own_part): f(words)
+        extract_option(words, words.split("|")[:4])
+        refuses(load_profile, "mini", [words])
+    for f in (extract_number, extract_option, own_part): atheris.instrument_func(f)
+    atheris.Setup([sys.argv[0], f"-max_total_time={int(seconds)}", "-max_len=400"], one)
+    atheris.Fuzz()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--only", choices=list(TARGETS), help="one target")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--atheris", action="store_true")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if args.atheris: return guided(args.minutes * 60)
+    names = [args.only] if args.only else list(TARGETS)
+    random.Random(args.seed).shuffle(names)
+    findings, turns, began = {}, max(1, round(args.minutes * 60 / len(names) / 30)), time.monotonic()
+    for turn in range(turns):
+        for i, name in enumerate(n for n in names if n not in findings):
+            until = began + args.minutes * 60 * (turn * len(names) + i + 1) / (turns * len(names))
+            if found := rounds(name, until, args.seed * 10**6 + turn * 10**4):
+                findings[name] = found
+                print(f"== {name}\n{found}", flush=True)
+            else: print(f"{time.monotonic() - began:6.0f} s  {name}: nothing found", flush=True)
+    print(f"{len(names)} targets, {(time.monotonic() - began) / 60:.1f} minutes ({time.process_time() / 60:.1f} of this process's own), {len(findings)} with a finding")
+    sys.exit(len(findings) > 0)
+
+
+if __name__ == "__main__": main()
