@@ -148,6 +148,8 @@ def models(profile: Profile) -> Iterator[Finding]:
             "connect to the hub, or fill its cache elsewhere and set HF_HOME" if "reach" in says else f"mend model and revision of {name} in the profile"
         yield Finding("models", f"{name} ({llm.model}): {says}", "fault", mend)
     good = sum(says in ("here", "in the cache", "open") for _, says in found.values())
+    moving = [m.name for m, says in found.values() if says not in ("here",) and not re.fullmatch(r"[0-9a-f]{40}", m.revision)]
+    if moving: yield Finding("models", f"no pinned revision: {', '.join(moving)}", "note", "set each revision to a commit of the hub, so that a later run gets the same weights")
     if good: yield Finding("models", f"{good} of {len(found)} LLMs can be loaded")
 
 # %% ../nbs/O_doctor.ipynb #10bf24a2

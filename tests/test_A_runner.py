@@ -75,6 +75,11 @@ def test_stages_are_chosen_by_name_or_number():
 def test_imports_are_found_in_notebooks_and_modules():
     assert imported_modules("from .study import Run\nfrom llm_routing.sources import x\nimport llm_routing.store, os") == {"study", "sources", "store"}
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"cells": null}', '{"cells": [{}]}', '{"cells": [1]}', '{"cells": [{"cell_type": "code", "source": ":"}]}'])
+def test_a_file_that_is_no_notebook_or_no_python_is_named(tmp_path, text):
+    (tmp_path / "x.ipynb").write_text(text)
+    with pytest.raises(StudyError, match="no readable notebook|no valid Python"): imported_modules(runner.notebook_code(tmp_path / "x.ipynb"))
+
 def test_an_edited_export_is_found(tmp_path, monkeypatch):
     for name in ("settings.ini", "nbs"): (tmp_path / name).symlink_to(project_root() / name)
     monkeypatch.chdir(tmp_path)

@@ -31,6 +31,7 @@ def test_every_fault_has_a_mend(monkeypatch, tmp_path):
     faults = [f for f in findings if f.verdict == "fault"]
     assert {"python", "packages", "gpu", "engine", "models", "disk", "data"} <= {f.check for f in faults}
     assert all(f.mend for f in faults) and failed(findings) == len(faults)
+    assert any("no pinned revision: olmo2-1b" in f.says for f in diagnose(load_profile("modern")) if f.verdict == "note")
     assert "accept the licence" in in_table(findings) and "papermill" in in_table(findings)
 
 # %% ../nbs/O_doctor.ipynb #8d519a5c
