@@ -379,7 +379,7 @@ ANSWERS = ("cut in the middle", "cut at a block", "an HTML page", "an empty answ
            "reset", "nobody listens")
 RECORDS = ("state.json", "provenance.json", "profile.json", "04_routers.ipynb", "figures/tables/main_results.csv")
 FILES = ("queries", "outcomes", "scores", "selections", "results")
-HOWS = ("truncated", "bit flipped", "bit flipped", "emptied", "deleted", "an HTML page", "zeroed")
+HOWS = ("truncated", "truncated", "bit flipped", "bit flipped", "bit flipped", "emptied", "deleted", "an HTML page", "zeroed")
 
 
 Fault = tuple[str, Callable, str, str]  # its kind, what does it, where, and how
@@ -387,19 +387,19 @@ Fault = tuple[str, Callable, str, str]  # its kind, what does it, where, and how
 
 def groups() -> list[tuple[list[Fault], bool]]:
     "Faults that strike one folder after another, and whether the study is then run again and compared."
-    every: list[tuple[list[Fault], bool]] = []
-    for s in STAGE_NAMES:
-        kills: list[Fault] = [("killed", killed, s, w) for w in ("tree", "runner") * 3]
-        kills += [("stopped", stopped, s, w) for w in ("Ctrl-C", "SIGTERM")] + [("kernel died", kernel_died, s, "kill -9")] * 2
-        every += [(kills, True), ([("two runs", two_runs, s, "other seed")], False), ([("clock jumps", clock_jumps, s, "a month")], False),
-                  ([("disk full", disk_full, s, "a few KB left")], False), ([("read-only folder", read_only, s, "mounted so")], False)]
-    every += [([("table broken", table_broken, t, h) for h in HOWS], True) for t in TABLES]
-    every += [([("table replaced", table_replaced, t, h) for h in ("other order", "a row less")], True) for t in TABLES if t != "responses"]
-    every += [([("table replaced", table_replaced, "results", "used all the same")], True)]
-    every += [([("stage on a broken table", downstream_refuses, t, h)], False) for t in FILES for h in ("truncated", "zeroed")]
-    every += [([("record broken", record_broken, n, h) for h in ("truncated", "emptied", "zeroed", "an HTML page")], n != "state.json") for n in RECORDS]
+    every: list[tuple[list[Fault], bool]] = [([("read-only folder", read_only, s, "mounted so")], False) for s in STAGE_NAMES]
     if os.environ.get("LLM_ROUTING_DATA"):
         every += [([("download", download, p, h) for h in ANSWERS], False) for p in ("gsm8k/test.jsonl", "routellm/gsm8k_responses.csv")]
+    every += [([("record broken", record_broken, n, h) for h in ("truncated", "emptied", "zeroed", "an HTML page")], n != "state.json") for n in RECORDS]
+    every += [([("table broken", table_broken, t, h) for h in HOWS], True) for t in TABLES]
+    every += [([("table replaced", table_replaced, t, h) for h in ("other order", "a row less")], False) for t in TABLES if t != "responses"]
+    every += [([("table replaced", table_replaced, "results", "used all the same")], True)]
+    every += [([("stage on a broken table", downstream_refuses, t, h)], False) for t in FILES for h in ("truncated", "zeroed")]
+    for s in STAGE_NAMES:
+        kills: list[Fault] = [("killed", killed, s, w) for w in ("tree", "runner") * 3]
+        kills += [("stopped", stopped, s, w) for w in ("Ctrl-C", "SIGTERM")] + [("kernel died", kernel_died, s, "kill -9")]
+        every += [(kills, True), ([("disk full", disk_full, s, "a few KB left")], False)]
+    every += [([(kind, do, s, how)], False) for s in STAGE_NAMES for kind, do, how in (("two runs", two_runs, "other seed"), ("clock jumps", clock_jumps, "a month"))]
     return every
 
 
