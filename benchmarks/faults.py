@@ -357,7 +357,7 @@ def download(bench: Bench, folder: Path, path: str, how: str) -> str:
     Liar.how, Liar.content = how, (Path(os.environ["LLM_ROUTING_DATA"]) / path).read_bytes()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    cache = folder / "cache"
+    cache = Path(tempfile.mkdtemp(dir=folder))
     address = f"http://127.0.0.1:{1 if how == 'nobody listens' else server.server_port}"
     try:
         with mock.patch.dict(os.environ, LLM_ROUTING_MIRROR=address, LLM_ROUTING_CACHE=str(cache)):

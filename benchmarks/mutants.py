@@ -1,0 +1,153 @@
+"""Changes one thing at a time in a module, and sees whether its tests notice.
+
+    python benchmarks/mutants.py [extraction policies statistics] [--count 150] [--seed 0] [--minutes 60] [--out benchmarks/mutants.csv]
+
+A mutant is the module with one comparison, operator, number, condition or result changed. Those to try are drawn with a seed. Each is run in a
+process of its own against the module's exported tests, up to the first failure; a mutant is *noticed* when a test fails or never ends. The
+score is the share noticed; a mutant that cannot change any result (an equivalent one) counts as unnoticed, so the true score is higher.
+Runs of the command in other processes see the unchanged module. Exits 0; needs a system with fork.
+"""
+import argparse
+import ast
+import contextlib
+import copy
+import importlib.abc
+import importlib.util
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = {"extraction": "test_03_extraction.py", "policies": "test_05_policies.py", "statistics": "test_D_statistics.py"}
+COMPARED = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+            ast.In: ast.NotIn, ast.NotIn: ast.In}
+COMPUTED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd}
+
+
+def changed(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    "What can be changed in one node: in words, and the node to put in its place."
+    new = copy.deepcopy(node)
+    if isinstance(new, ast.Compare) and type(new.ops[0]) in COMPARED:
+        old, new.ops[0] = type(new.ops[0]), COMPARED[type(new.ops[0])]()
+        yield f"{old.__name__} to {type(new.ops[0]).__name__}", new
+    elif isinstance(new, ast.BinOp) and type(new.op) in COMPUTED:
+        old, new.op = type(new.op), COMPUTED[type(new.op)]()
+        yield f"{old.__name__} to {type(new.op).__name__}", new
+    elif isinstance(new, ast.BoolOp):
+        old, new.op = type(new.op), ast.Or() if isinstance(new.op, ast.And) else ast.And()
+        yield f"{old.__name__} to {type(new.op).__name__}", new
+    elif isinstance(new, ast.UnaryOp) and isinstance(new.op, (ast.Not, ast.USub)): yield f"{type(new.op).__name__} dropped", new.operand
+    elif isinstance(new, ast.Constant) and isinstance(new.value, bool): yield f"{new.value} to {not new.value}", ast.Constant(not new.value)
+    elif isinstance(new, ast.Constant) and isinstance(new.value, (int, float)): yield f"{new.value} to {new.value + 1}", ast.Constant(new.value + 1)
+    elif isinstance(new, (ast.If, ast.IfExp)):
+        new.test = ast.UnaryOp(ast.Not(), new.test)
+        yield "condition turned", new
+    elif isinstance(new, ast.Return) and new.value is not None and not isinstance(new.value, ast.Constant): yield "result to None", ast.Return(ast.Constant(None))
+
+
+def places(tree: ast.Module) -> list[tuple[str, ast.AST, str, int | None, str, ast.AST]]:
+    "Every change within functions: function, parent, field, position, words, new node. Messages, annotations and demonstrations are left alone."
+    found = []
+    def visit(parent: ast.AST, inside: str) -> None:
+        if isinstance(parent, (ast.Raise, ast.JoinedStr, ast.Assert)): return
+        for field, held in ast.iter_fields(parent):
+            if field in ("annotation", "returns", "decorator_list"): continue
+            for i, node in enumerate(held if isinstance(held, list) else [held]):
+                if not isinstance(node, ast.AST): continue
+                within = node.name if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else inside
+                if inside: found.extend((inside, parent, field, i if isinstance(held, list) else None, words, new) for words, new in changed(node))
+                visit(node, within)
+    visit(tree, "")
+    return found
+
+
+def mutants(source: str, count: int, seed: int) -> Iterator[tuple[str, int, str, str]]:
+    "Function, line, change, and the changed module's text, for a sample of all changes."
+    tree = ast.parse(source)
+    for k in sorted(random.Random(seed).sample(range(n := len(places(tree))), min(count, n))):
+        fresh = ast.parse(source)
+        function, parent, field, i, words, new = places(fresh)[k]
+        held = getattr(parent, field)
+        line = (held if i is None else held[i]).lineno
+        if i is None: setattr(parent, field, new)
+        else: held[i] = new
+        yield function, line, words, ast.unparse(ast.fix_missing_locations(fresh))
+
+
+class Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    "Gives a text for a module in place of its file."
+    def __init__(self, name: str, text: str): self.name, self.text = name, text
+
+    def find_spec(self, name, path=None, target=None):
+        return importlib.util.spec_from_file_location(name, ROOT / f"{name.replace('.', '/')}.py", loader=self) if name == self.name else None
+
+    def create_module(self, spec): return None
+
+    def exec_module(self, module): exec(compile(self.text, f"{self.name} (changed)", "exec"), module.__dict__)  # noqa: S102 (this project's own code)
+
+
+def notices(module: str, text: str, limit: float) -> str:
+    "Whether the module's tests notice: `failed`, `no end`, or `passed`."
+    child = os.fork()
+    if not child:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        sys.meta_path.insert(0, Instead(f"llm_routing.{module}", text))
+        import pytest
+        try: status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(ROOT / "tests" / TESTS[module])])
+        except BaseException: status = 1
+        os._exit(1 if status else 0)
+    until = time.monotonic() + limit
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done: return "failed" if os.waitstatus_to_exitcode(status) else "passed"
+        time.sleep(.02)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return "no end"
+
+
+def preload() -> None:
+    "Import once, before the forks, what the tests import besides the package."
+    for name in ("numpy", "pandas", "pyarrow.parquet", "scipy.stats", "sklearn.linear_model", "sklearn.cluster", "statsmodels.api", "pandera.pandas", "hypothesis", "pytest",
+                 "matplotlib.pyplot", "pydantic"):
+        with contextlib.suppress(ImportError): __import__(name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", default=list(TESTS))
+    parser.add_argument("--count", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=60, help="for all modules together")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    os.chdir(ROOT)
+    preload()
+    rows: list[dict] = []
+    stop = time.monotonic() + args.minutes * 60
+    for k, module in enumerate(args.modules):
+        source, began = (ROOT / "llm_routing" / f"{module}.py").read_text(encoding="utf-8"), time.monotonic()
+        if (said := notices(module, source, 1200)) != "passed": sys.exit(f"{module}: its tests do not pass as they are ({said})")
+        whole = time.monotonic() - began
+        print(f"{module}: {len(places(ast.parse(source)))} changes are possible; its tests take {whole:.0f} s", flush=True)
+        share = time.monotonic() + (stop - time.monotonic()) / (len(args.modules) - k)
+        drawn = list(mutants(source, args.count, args.seed))
+        random.Random(args.seed).shuffle(drawn)  # so that those tried, where time runs out, are a sample too
+        for function, line, words, text in drawn:
+            if time.monotonic() > share: break
+            rows.append({"module": module, "function": function, "line": line, "change": words, "tests": notices(module, text, 4 * whole + 30)})
+            if rows[-1]["tests"] == "passed": print("not noticed:", rows[-1], flush=True)
+            if args.out: pd.DataFrame(rows).to_csv(args.out, index=False)
+        mine = [r for r in rows if r["module"] == module]
+        print(f"{module}: {sum(r['tests'] != 'passed' for r in mine)} of {len(mine)} noticed", flush=True)
+
+
+if __name__ == "__main__": main()
