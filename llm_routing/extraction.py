@@ -8,7 +8,8 @@ __all__ = ['CONFIDENCE', 'NO_ANSWER', 'INVALID', 'ALL_LLMS', 'LABELS', 'DERIVED'
            'published_number', 'published_option', 'published_vote', 'spelled', 'gold_answer', 'read_answers',
            'majority_vote', 'build_outcomes', 'success_label', 'tie_share', 'viability', 'viability_table', 'agreement',
            'unique_wins', 'published_viability', 'labelled_text', 'judge', 'accuracy_by_rule', 'precision_by_rule',
-           'misread', 'shipped', 'flag_reading', 'hard_cases', 'read_case', 'load_outcomes']
+           'misread', 'shipped', 'flag_reading', 'hard_cases', 'read_case', 'load_outcomes', 'rule_effect',
+           'misread_responses']
 
 # %% ../nbs/03_extraction.ipynb #x0000002
 import functools
@@ -78,7 +79,7 @@ _BODY = re.compile(rf"""
       | \s?(?:[x×*·]|\\times|\\cdot)\s?10\s?(?:\^\s?\{{?\s?(?P<ten>[-+]?\d{{1,4}})\s?\}}? | (?P<ten_raised>[{_SUPER}]++))
       | (?:\^|\*\*)\{{?(?P<power>-?\d{{1,4}})\}}? | (?P<raised>[{_SUPER}]++)
       | \s?(?P<vulgar>[{''.join(_VULGAR)}])
-      | (?:\s|\sand\s)(?P<num>\d{{1,4}})/(?P<den>\d{{1,4}})(?![\d/])
+      | (?:\s|\sand\s)(?P<num>\d{{1,4}})[/⁄](?P<den>\d{{1,4}})(?![\d/])
       | \s?[/⁄]\s?(?P<over>\d++(?:\.\d++)?+)(?!\s?[/⁄]\s?\d))?
     (?: \s?(?P<scale>hundred|thousand|million|billion|trillion)(?![a-z]) | (?P<k>[kK])(?![A-Za-z])
       | (?P<ordinal>st|nd|rd|th)(?![a-z]))?
@@ -261,7 +262,12 @@ _RATE = re.compile(r"\b(?:in|for|per|every|after|within|over|on|at|by|with|of th
                    r"|next|other|(?:half|third|quarter|fifth|%|percent) of|twice|if|since|because|until|when|to have|at least|out of|the)\s(?:a|the|all|these|those|his|her|their|its|about"
                    r"|just|only)?\s?\W{0,3}\Z", re.I)
 
+_CENTS = re.compile(r"(?:\s?dollars?)?(?: and|,) (\d{1,2}) cents?")
 _TWO_VALUES = re.compile(r"=\s?[-$\d.,]{1,20}\s(?:or|and)\s[a-zA-Z]\s?=")  # x = 5 or x = -3
+
+
+def _with_cents(dollars: Fraction, cents: re.Match) -> Fraction:
+    return dollars + (1 if dollars >= 0 else -1) * Fraction(int(cents[1]), 100)
 
 # %% ../nbs/03_extraction.ipynb #x0000041
 def _just_computed(context: str) -> Fraction | None:
@@ -287,17 +293,21 @@ def stated_number(
         inner = stated_number(s[cuts[-1].end():], s[:cuts[-1].start()])
         if inner: return inner
     if equal: return equal.value, "equation"
+    if len(found) > 1 and (cents := _CENTS.match(s, found[-2].end)): return _with_cents(found[-2].value, cents), "sentence"
     if len(found) == 1: return found[0].value, "sentence"
     return _chosen(s, found, _just_computed(context))
 
 # %% ../nbs/03_extraction.ipynb #x0000043
+_SHARE = re.compile(r"\s?(?:%|percent)\sof\b")  # 20% of
+
 def _chosen(s: str, found: list[Number], computed: Fraction | None) -> tuple[Fraction, str]:
     "The number of several that a sentence is about."
     if (whole := _whole(s, found)) is not None: return whole, "sentence"
     for same in (lambda v: v == computed, lambda v: abs(v) == abs(computed)) if computed is not None else ():
         for n in reversed(found):
             if same(n.value): return n.value, "restated"
-    free = next((n for n in reversed(found) if not _RATE.search(s[max(0, n.start - 30):n.start]) and not _is_operand(s, n)), None)
+    free = next((n for n in reversed(found) if not _RATE.search(s[max(0, n.start - 30):n.start]) and not _is_operand(s, n)
+                 and not _SHARE.match(s, n.end)), None)
     if free: return free.value, "sentence"
     return (_SEVERAL, "several") if all(_is_operand(s, n) for n in found) else (found[-1].value, "last")
 
@@ -420,10 +430,10 @@ def _number_at(s: str, at: int) -> Number | None:
 # %% ../nbs/03_extraction.ipynb #x0000058
 _CLAUSE_END = re.compile(r"[;(]|,(?!\d)|[.!?](?:\s|\Z)|\n|\bbecause\b|\bsince\b")
 _ASIDE = re.compile(r"\([^()\n]{0,80}\)")
-_CHOICE = re.compile(r"\s?(?:-|or|to)\s?\$?\d|,\d{1,2}\s\d|(?:,\s?\$?\d+){0,9},?\s(?:and|or)\s\$?\d+\.?\s*\Z")  # a range, an alternative, a list
+_CHOICE = re.compile(r"\s?(?:-|or|to)\s?\$?\d|,\d{1,2}\s\d|(?:\s\d{1,9}){1,9}+\.?\s*\Z")  # a range, an alternative, a row of numbers
+_MORE = re.compile(r"(?:,\s?\$?\d{1,9}){0,9}+,?\s(?:and|or)\s\$?\d{1,9}\.?\s*(?:\Z|\n)|(?:[,;]|,?\sand)\s?[a-z]\s?=\s?[-$\d]")  # 5, 6, and 7; x = 5, y = 7
 _COMPOUND = re.compile(r"\s[a-z]+(?:,|\sand)?\s\d+\s[a-z]+\s*\Z")  # 2 hours 30 minutes
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z)|\n")
-_CENTS = re.compile(r"\s?dollars?(?: and|,) (\d{1,2}) cents?")
 
 def _settled(s: str, n: Number) -> Fraction | object | None:
     "What the clause that starts with a number comes to: its value, `_SEVERAL`, or None when it stays unfinished."
@@ -431,10 +441,10 @@ def _settled(s: str, n: Number) -> Fraction | object | None:
     end = _CLAUSE_END.search(s, n.end)
     clause = s[:end.start() if end else len(s)]
     rest = clause[n.end:]
-    if m := _CENTS.match(rest): return n.value + (1 if n.value >= 0 else -1) * Fraction(int(m[1]), 100)
+    if m := _CENTS.match(rest): return _with_cents(n.value, m)
     if "=" in rest and _OPERATOR.match(rest): clause = s[:stop.start() if (stop := _SENTENCE_END.search(s, n.end)) else len(s)]
     if "=" in rest and (equal := _after_equals(clause)): return equal.value
-    if _CHOICE.match(rest) or _COMPOUND.match(rest): return _SEVERAL
+    if _CHOICE.match(rest) or _COMPOUND.match(rest) or _MORE.match(s, n.end): return _SEVERAL
     return None if _OPERATOR.match(rest) or _SYMBOLIC.match(rest) else n.value
 
 # %% ../nbs/03_extraction.ipynb #x0000061
@@ -493,8 +503,8 @@ def _in_box(text: str, at: int) -> Mark | None:
 
 # %% ../nbs/03_extraction.ipynb #x0000068
 _ANSWER_DIGITS = re.compile(r"(?:\sis:?|:|\s=)\s?\**\s?\$?(-?\d{1,15})(?=\.?\**(?:\n|\Z)|\.\s)")
-_LEAD = re.compile(r"[\s*_\"'”’)\]}]*+(?:\([^()\n]{0,60}\)\s*)?(?:(?:to|for|of|in)\s[^.:=\n]{1,100}?(?=:|=|\sis\b)|\s?(?:key|number|value)\b)?"
-                   r"[\s*_]*+(?P<sep>is\b|was\b|(?:would|should|will|must)\sbe\b|comes?\s(?:out\s)?to\b|equals\b|[:=]|=>|[-–—]+(?:>|(?=\s))"
+_LEAD = re.compile(r"(?:s(?=\s(?:are|were)\b))?[\s*_\"'”’)\]}]*+(?:\([^()\n]{0,60}\)\s*)?(?:(?:to|for|of|in)\s[^.:=\n]{1,100}?(?=:|=|\sis\b)|\s?(?:key|number|value)\b)?"
+                   r"[\s*_]*+(?P<sep>is\b|was\b|are\b|were\b|(?:would|should|will|must)\sbe\b|comes?\s(?:out\s)?to\b|equals\b|[:=]|=>|[-–—]+(?:>|(?=\s))"
                    r"|→|>|\]|：|是|为)", re.I)
 _DOUBT = re.compile(r"\b(?:this|that|an|any|each|every|wrong|incorrect|previous|first|initial|another|your|possible|student'?s)\s\Z", re.I)
 _DENIAL, _VAGUE = re.compile(r"\w+(?:\snot\b|n't)"), re.compile(r"\w+\s(?:between|unclear|unknown|undetermined)\b")
@@ -513,7 +523,7 @@ def _after_answer(text: str, at: int, after: int) -> Mark | None:
     stop = end.start() if (end := _SENTENCE_END.search(s, lead.end())) else len(s)
     if _NOTHING.match(s, lead.end()) and not numbers(s[:stop]): return Mark(_REFUSED, after + stop, at, "answer")
     if _VAGUE.match(s, lead.start("sep")): return Mark(_SEVERAL, after + stop, at, "answer")
-    if lead["sep"][0] not in "iwcesmIWCESM" or _DENIAL.match(s, lead.start("sep")): return None
+    if lead["sep"][0] not in "aiwcesmAIWCESM" or _DENIAL.match(s, lead.start("sep")): return None
     stated = stated_number(s[lead.start("sep"):stop])
     return stated and Mark(stated[0], after + stop, at, "answer")
 
@@ -619,13 +629,13 @@ def option_table(
 
 # %% ../nbs/03_extraction.ipynb #x0000088
 _NOT = re.compile(r"(?:\bnot|n't|\bneither|\bincorrect|\bwrong|\beliminate[sd]?|\brule[sd]?\sout|\bexclude[sd]?|\bunlike|\brather than|\binstead of"
-                  r"|\bother than|\bexcept|\breject(?:ed|s)?|\bruling out|\beliminating)\s(?:(?:be|the|option|options|choice|answer|with|choose"
+                  r"|\bother than|\bexcept|\b(?:any|every)thing but|\ball but|\breject(?:ed|s)?|\bruling out|\beliminating)\s(?:(?:be|the|option|options|choice|answer|with|choose"
                   r"|select|is|an?)\s)*[\"'(*]*\Z", re.I)
 _WRONG = re.compile(r"[)*\"']*,?\s(?:(?:is|are|was|were|would be|can be|must be|seems|looks|doesn't|does not|isn't|cannot|can't|could be)\s)"
                     r"(?:clearly |also |probably |obviously |therefore |all )*(?:not|incorrect|wrong|false|eliminated|ruled out|excluded|inaccurate"
                     r"|invalid|impossible|unlikely|irrelevant|be|tempting|close|partially|apply|plausible)"
                     r"|[)*\"']*:?\s(?:incorrect|wrong|false|no\b|✗|❌)|[)*]*\s?(?:✗|❌)", re.I)
-_NOT_HINTS = ("no", "n't", "wrong", "incorrect", "elim", "rul", "exclu", "unlike", "rather", "instead", "other", "except", "rej")  # one is in `_NOT`
+_NOT_HINTS = ("no", "n't", "wrong", "incorrect", "elim", "rul", "exclu", "unlike", "rather", "instead", "other", "except", "rej", " but")  # one is in `_NOT`
 _ANOTHER = re.compile(r"[\s*)\]\".,:;]*+(?:[^.,;\n()]{0,60}[(,])?(?:\s?(?:or|and|and/or|nor)\s|\s?[&/]\s?)(?:also\s)?(?:either\s)?"
                       r"(?:option\s|choice\s|answer\s)?[(*\"]*(?P<other>[A-Z])(?![A-Za-z0-9'’])")
 _LISTED = re.compile(r"[*)\]]*,\s?\(?(?P<other>[A-Z])\)?[*.]*\s*(?:\Z|\n|,|(?:or|and)\b)")  # A, B
@@ -653,16 +663,16 @@ class _Labels(NamedTuple):
 @functools.lru_cache(64)
 def _label_patterns(labels: str) -> _Labels:
     "The patterns of a set of labels."
-    some, stop = "[" + re.escape(labels) + "]", r"(?![A-Za-z0-9'’&])"
+    some, stop = "[" + re.escape(labels) + "]", r"(?![A-Za-z0-9&]|['’][A-Za-z])"
     return _Labels(
-        re.compile(r"[\s*_:$\\(\[{\"'`>=]*+(?:(?:\\?(?:text|mathrm|mathbf|boxed|textbf)\{\s*)|(?:option|choice|letter|answer|statement|alternative"
+        re.compile(r"[\s*_:$\\(\[{\"'`<>=]*+(?:(?:\\?(?:text|mathrm|mathbf|boxed|textbf)\{\s*)|(?:option|choice|letter|answer|statement|alternative"
                    r"|most likely|definitely|clearly|probably|likely|therefore|thus|hence|that|the|indeed|correct|best|simply|be|is|either)\b"
-                   r"[\s*_:$(\[{\"'`]*+)*+(?P<label>[" + re.escape(labels + labels.lower()) + "])" + stop + r"(?P<close>[\s*_`$]*+[)\]}.:,;])?"),
+                   r"[\s*_:$(\[{\"'`]*+)*+(?P<label>[" + re.escape(labels + labels.lower()) + "])" + stop + r"(?P<close>[\s*_`$]*+[)\]}>.:,;])?"),
         re.compile(rf"(?P<label>{some})(?<![A-Za-z0-9'’].)\)?\**,?\s(?:is|would be|must be|should be|seems|looks|appears)\s(?:therefore |thus |hence "
-                   r"|clearly |definitely |likely |to be )*(?:the )?(?:only )?(?:right|correct|best|true|most (?:accurate|appropriate|likely|suitable)"
-                   r"|answer|valid)"),
+                   r"|clearly |definitely |likely |to be )*(?:the )?(?:only )?(?:right|correct|best|true|better|most (?:accurate|appropriate|likely|suitable)"
+                   rf"|answer|valid)|(?P<fits>{some})(?<![A-Za-z0-9'’].)\)?\**,?\s(?:fits|works|matches)\s(?:best|better)"),
         re.compile(rf"\(({some})\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s?:?\s?\**\"?({some}){stop}|(?:^|\n)[ \t*_]*+({some})[*_]*[).:](?=\s|\Z)"
-                   rf"|\*\*\(?({some})\)?[.:)]?(?:\*\*|\s)|(?:^|[\n\s选])({some})[.)!?]*(?=\s*\Z)"),
+                   rf"|\b(?:[Oo]ption|[Cc]hoice)\s\(([{re.escape(labels.lower())}])\)|\*\*\(?({some})\)?[.:)]?(?:\*\*|\s)|(?:^|[\n\s选])({some})[.)!?]*(?=\s*\Z)"),
         re.compile(rf"[\s*_]*\(?({some})[)*_]*(?:[).:]\s|\s?[-–:]\s|[)*]+\s|\n"
                    r"|,\s(?=(?:I|because|since|as|definitely|probably|obviously|of course|surely)\b))"),
         re.compile(rf"(?:^|\n)[\s*_]*\(?({some})\)?[).:]"),
@@ -719,19 +729,20 @@ def _texts_in(s: str, o: _Options) -> tuple[list[str], bool]:
 # %% ../nbs/03_extraction.ipynb #x0000096
 _OPTION_MARK = re.compile(
     r"nswers?|NSWER|\b(?:correct|right|best|final|appropriate|accurate|suitable)\s(?:option|choice|statement|letter|response|one|alternative)"
-    r"|\b[Oo]ption\schosen|\b(?:choose|choosing|chose|select|pick|go with|going with|opt for|conclude)\b|\\f?boxed|####|答案|选择|应选"
+    r"|\b[Oo]ption\schosen|\b(?:choose|choosing|chose|select|pick|go with|going with|opt for|conclude)\b|\\f?boxed|####|答案|选择|应选|正解|정답"
     r"|(?:[Rr]espuesta|[Rr]éponse|[Aa]ntwort|[Rr]isposta)\b")
 _OPTION_SEP = re.compile(
     r"[\s*_\"'”’)\]}]*+(?:\([^()\n]{2,60}\)\s*)?(?:(?:to|for|of|in|among|from|choice|option|here)\b[^.:=\n]{0,100}?(?=:|=|\sis\b|\swould\b|\smust\b))?"
-    r"[\s*_\"']*+(?:is|was|are|be|would\s(?:be|have to be)|should\sbe|will\sbe|must\sbe|has\sto\sbe|seems\sto\sbe|appears\sto\sbe|[:=：是为]|=>|[-–—]+>?"
+    r"[\s*_\"']*+(?:is|was|are|be|would\s(?:be|have to be)|should\sbe|will\sbe|must\sbe|has\sto\sbe|seems\sto\sbe|appears\sto\sbe|[:=：是为は은]|=>|[-–—]+>?"
     r"|→|>|\])?(?:\s(?:not)\b)?[\s:]*")
 _NO_MARK = re.compile(r"\b(?:not the|isn't the|an|a wrong|wrong|incorrect|in)\s(?:correct|right|best)?\s?a?\Z", re.I)
+_IN_BRACKETS = re.compile(r"(?<!not )\(([A-Z])\)")
 _DENIES = re.compile(r"\s*(?:\w+\s)?(?:not|neither|isn't)\b")
 
 # %% ../nbs/03_extraction.ipynb #x0000097
 _MARK_WORDS = {"nswer": 0, "NSWER": 0, "orrect": 1, "ight": 1, "best": 0, "final": 0, "ppropriate": 1, "ccurate": 1, "uitable": 1, "ption": 1,
                "hoos": 1, "chose": 0, "elect": 1, "pick": 0, "go with": 0, "going with": 0, "opt for": 0, "conclude": 0, "boxed": 1, "fbox": 1,
-               "####": 0, "答案": 0, "选择": 0, "espuesta": 1, "éponse": 1, "ntwort": 1, "isposta": 1, "应选": 0}  # -> characters of the mark before it
+               "####": 0, "答案": 0, "选择": 0, "正解": 0, "정답": 0, "espuesta": 1, "éponse": 1, "ntwort": 1, "isposta": 1, "应选": 0}  # -> characters of the mark before it
 
 def _marks(text: str):
     "The places that announce an option, from the last one on: whoever is content with the last does not look for the rest."
@@ -757,6 +768,7 @@ def _announced_option(text: str, o: _Options) -> tuple[int, int, str | None, str
         clause = s[pos:stop.start() if (stop := _SENTENCE_END.search(s, pos + 1)) else len(s)]
         if not clause.strip(" *_:$\n") and stop: clause = s[stop.end():].strip().split("\n")[0]
         named, denied = _texts_in(clause, o)
+        if named and (m2 := _IN_BRACKETS.search(clause)) and m2[1] in o.table: return m.start(), m.start() + len(clause), m2[1], "answer"  # Rome (C)
         if len(named) == 1 and (denied or not re.search(r"\bnot\b|n't\b", clause[:30])): return m.start(), m.start() + len(clause), named[0], "text"
     return None
 
@@ -774,7 +786,7 @@ def _names_another(s: str, at: int, label: str, o: _Options) -> bool:
 def _judged_option(text: str, start: int, p: _Labels) -> tuple[int, int, str, str] | None:
     "The last option after a place that is said to be correct."
     for m in reversed(list(p.judged.finditer(text, start))):
-        if not _denied(text[max(0, m.start() - 40):m.start("label")]): return m.start(), m.end(), m["label"], "option"
+        if not _denied(text[max(0, m.start() - 40):m.start()]): return m.start(), m.end(), m["label"] or m["fits"], "option"
     return None
 
 # %% ../nbs/03_extraction.ipynb #x0000100
@@ -816,12 +828,15 @@ def _closing_option(text: str, o: _Options) -> Extracted:
     return _left_over(text[-2000:], o) or _by_value(text, o)
 
 # %% ../nbs/03_extraction.ipynb #e0001011
+_TURN = re.compile(r"\b(?:but|however|yet|so|therefore|thus|hence)\b", re.I)
+
 def _in_sentence(s: str, o: _Options) -> Extracted | None:
     "What a sentence that announces nothing chooses."
     named, denied = _texts_in(s, o)
     spots = [m.start(m.lastindex) for m in o.patterns.alone.finditer(s)]
     labels = {label for at in spots if (label := _label(s, at, s[at + 1:at + 2] in (")", ".", ":", "*")))}
     in_text = len(named) == 1 and all(f" {k.lower()} " in f" {o.words[named[0]]} " for k in labels)  # hepatitis A is no label
+    if len(labels) > 1 and (turns := list(_TURN.finditer(s))): return _in_sentence(s[turns[-1].end():], o) or _made(_SEVERAL, "several")
     if labels and not in_text:
         return _made(labels.pop(), "mark") if len(labels) == 1 and not o.patterns.pair.search(s) else _made(_SEVERAL, "several")
     return _made(named[0], "text") if len(named) == 1 and (denied or not _HEDGE.search(s)) else None
@@ -978,11 +993,12 @@ def majority_vote(
     by: Sequence[str] = ("query_id", "llm"),  # who votes together; `query_id` alone pools all LLMs
     weight: str | None = None,  # a column of weights; each answer counts 1 without
 ) -> pd.DataFrame:  # a row per group, in order: `by`, answer (None if nobody answered), votes, voters, tied (bool)
-    "Majority vote of every group, whatever the order of the rows."
+    "Majority vote of every group, whatever the order of the rows. Raises `StudyError` for weights that are none."
     by = list(by)
     groups = answers.groupby(by, sort=True).size().rename("voters").reset_index()
     valid = answers[answers.answer.notna()]
-    weights = valid[weight] if weight else pd.Series(1., index=valid.index)
+    weights = valid[weight].astype(float) if weight else pd.Series(1., index=valid.index)
+    if not (np.isfinite(weights) & (weights > 0)).all(): raise StudyError(f"vote: the weights of {weight!r} have to be positive numbers")
     counts = valid[by + ["answer"]].assign(votes=weights).groupby(by + ["answer"], sort=True).votes.sum().round(9).reset_index()
     top = counts[counts.votes == counts.groupby(by).votes.transform("max")]
     tied = top.duplicated(by, keep=False)
@@ -1184,3 +1200,27 @@ def load_outcomes(
     from llm_routing.sources import read_source
     _, outcomes = read_source(run.profile.source, run.profile.seed)
     return outcomes[outcomes.query_id.isin(set(queries.query_id))].reset_index(drop=True)
+
+# %% ../nbs/03_extraction.ipynb #e0001790
+def rule_effect(
+    responses: pd.DataFrame,  # the responses table
+    queries: pd.DataFrame,  # the queries table
+) -> pd.DataFrame:  # dataset, llm; percent of votes that are right: mended, with the original's reading, with its vote, as published
+    "What each of the original's two mistakes does to each LLM's accuracy, alone and together."
+    here, there = read_answers(responses, queries), read_answers(responses, queries, "as_published")
+    blank = here.assign(answer=here.answer.fillna(INVALID))  # no answer takes part in the vote
+    silent = there.assign(answer=there.answer.where(there.answer != INVALID, None))
+    parts = {"mended": (here, "default"), "reading": (silent, "default"), "vote": (blank, "as_published"), "as_published": (there, "as_published")}
+    scores = [_outcome_rows(a, ["query_id", "llm"], rules, "majority").set_index(["query_id", "llm"]).score.rename(name) for name, (a, rules) in parts.items()]
+    table = pd.concat(scores, axis=1).reset_index().merge(queries[["query_id", "dataset"]], on="query_id")
+    return (100 * table.groupby(["dataset", "llm"])[list(parts)].mean()).round(2).reset_index()
+
+# %% ../nbs/03_extraction.ipynb #e0001791
+def misread_responses(
+    responses: pd.DataFrame,  # the responses table
+    queries: pd.DataFrame,  # the queries table
+) -> pd.DataFrame:  # dataset, llm, gold, text, original, answer
+    "The responses of a run that the original's rules judge otherwise."
+    here, there = read_answers(responses, queries), read_answers(responses, queries, "as_published")
+    table = here.assign(original=there.answer, text=responses.text.to_numpy()).merge(queries[["query_id", "dataset"]], on="query_id")
+    return table[(here.correct != there.correct).to_numpy()][["dataset", "llm", "gold", "text", "original", "answer"]].reset_index(drop=True)

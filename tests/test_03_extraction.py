@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from llm_routing.extraction import (
     ALL_LLMS, DERIVED, INVALID, agreement, build_outcomes, extract_number, extract_option, flag_reading, gold_answer, hard_cases, judge,
-    labelled_text, majority_vote, own_part, published_number, published_option, published_vote, read_answers, read_case, shipped, spelled,
-    success_label, tie_share, unique_wins, viability_table)
+    labelled_text, majority_vote, misread_responses, own_part, published_number, published_option, published_vote, read_answers, read_case, rule_effect, shipped,
+    spelled, success_label, tie_share, unique_wins, viability_table)
 from llm_routing.sources import available
 from llm_routing.study import StudyError, check_table, project_root
 
@@ -50,6 +50,14 @@ def test_as_published_lets_invalid_win_and_reads_the_last_digits(small):
     queries, responses = small
     out = check_table("outcomes", build_outcomes(responses, queries, rules="as_published")).set_index(["query_id", "llm"])
     assert out.majority_answer["o", "y"] == INVALID and out.majority_answer["n", "y"] == "18" and out.score["n", "y"] == 1
+
+def test_each_mistake_alone_and_together(small):
+    "x answers 18 twice of four, y 1,018 twice, whose last digits are 18; on options y says nothing three times of four."
+    queries, responses = small
+    effect = rule_effect(responses, queries.assign(gold=["18", "C"])).set_index("llm")
+    assert effect.loc["x"].tolist()[1:] == [50, 50, 50, 50] and effect.loc["y"].tolist()[1:] == [50, 100, 0, 50]
+    apart = misread_responses(responses, queries)
+    assert apart[["llm", "text", "original", "answer"]].values.tolist() == [["y", "#### 1,018", "18", "1018"], ["y", "#### 1,018", "18", "1018"], ["x", "Answer: B", INVALID, "B"]]
 
 def test_votes_do_not_depend_on_the_order_of_the_rows(small):
     answers = read_answers(small[1], small[0])
@@ -178,6 +186,8 @@ def test_tie_share_and_weighted_vote():
     ties = tie_share(answers).set_index("llm")
     assert ties.ties.to_dict() == {"a": 1, "b": 0, ALL_LLMS: 0} and not ties.no_answer.any()
     assert majority_vote(answers, weight="confidence").answer.tolist() == ["1", "2"]
+    for bad in (0., -1., np.nan, np.inf):
+        with pytest.raises(StudyError, match="weights of 'confidence'"): majority_vote(answers.assign(confidence=bad), weight="confidence")
 
 def test_labels_golds_and_run_on():
     assert success_label([.7, .8, 1]).tolist() == [0, 1, 1]
