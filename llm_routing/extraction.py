@@ -212,7 +212,7 @@ _LIST_MARK = re.compile(r"(?:^|\n)[\s*_>#-]*\(?\Z")
 _LABELS = frozenset("step case question problem part equation method option example solution figure table chapter section note phase".split())
 _COUNTED = re.compile(r"\b(?:day|week|month|year|hour|person|group|round|trip|row|box)\s\Z", re.I)
 _DENIERS = frozenset("not of than never just only simply to be".split())
-_DENIED = re.compile(r"(?:\b(?:not|instead of|rather than|never)|n't(?: be)?)\s(?:just |only |simply |equal to )?\W{0,3}\Z", re.I)
+_DENIED = re.compile(r"(?:\b(?:not|instead of|(?:rather|more|less|fewer|greater|higher|lower) than|never)|n't(?: be)?)\s(?:just |only |simply |equal to )?\W{0,3}\Z", re.I)
 _UNFINISHED = re.compile(r"\s?[-+*/]\s?(?:\([a-z]{2}|[a-z]\b)")  # 160 - (number already delivered)
 _UNFINISHED_BY = frozenset(" -+*/")
 _OPERATOR = re.compile(r"\s?[-+*/×÷x·^]\s?[($\d]|\s*\\(?:times|cdot|div)")
@@ -299,6 +299,13 @@ def stated_number(
 
 # %% ../nbs/03_extraction.ipynb #x0000043
 _SHARE = re.compile(r"\s?(?:%|percent)\sof\b")  # 20% of
+_PURPOSE = re.compile(r"(?<!needs|wants)(?<!need|have|want|able)(?<!has)(?<!going)\sto\s(?:maintain|reach|achieve|keep|have|make|buy|get|last|complete"
+                      r"|finish|cover|fill|pay)\b[^,.;\d]{0,30}\Z")  # ... to maintain an average speed of
+
+def _is_condition(s: str, n: Number) -> bool:
+    "Whether a number only says for what, out of what, or to what end."
+    before = s[max(0, n.start - 50):n.start]
+    return _RATE.search(before[-30:]) is not None or _SHARE.match(s, n.end) is not None or " to " in before and _PURPOSE.search(before) is not None
 
 def _chosen(s: str, found: list[Number], computed: Fraction | None) -> tuple[Fraction, str]:
     "The number of several that a sentence is about."
@@ -306,8 +313,7 @@ def _chosen(s: str, found: list[Number], computed: Fraction | None) -> tuple[Fra
     for same in (lambda v: v == computed, lambda v: abs(v) == abs(computed)) if computed is not None else ():
         for n in reversed(found):
             if same(n.value): return n.value, "restated"
-    free = next((n for n in reversed(found) if not _RATE.search(s[max(0, n.start - 30):n.start]) and not _is_operand(s, n)
-                 and not _SHARE.match(s, n.end)), None)
+    free = next((n for n in reversed(found) if not _is_condition(s, n) and not _is_operand(s, n)), None)
     if free: return free.value, "sentence"
     return (_SEVERAL, "several") if all(_is_operand(s, n) for n in found) else (found[-1].value, "last")
 
