@@ -353,12 +353,18 @@ def _bounds(s: str) -> list[int]:
     return [0, *(m.end() for m in _SPLIT.finditer(s)), len(s)]
 
 # %% ../nbs/03_extraction.ipynb #x0000047
+def _cut(text: str, start: int, end: int) -> int:
+    "Where a piece that begins at a place or soon after it should begin: after a line, a sentence, or at least a word."
+    for mark in ("\n", ". ", " "):
+        if 0 <= (at := text.find(mark, start, end)) < end - len(mark): return at + len(mark)
+    return start
+
 def _pieces(text: str):
-    "The text in pieces from the end, cut at line ends where there are any, and never yielding the rest of a cut number."
+    "The text in pieces from the end, cut where a line or a sentence ends if possible, and never yielding the rest of a cut number."
     end, size = len(text), 400
     while end > 0:
         start, size = max(0, end - size), _PIECE
-        if start and 0 <= (line := text.find("\n", start, end)) < end - 1: start = line + 1
+        if start: start = _cut(text, start, end)
         yield text[start:end].lstrip("0123456789,." if start and text[start - 1] in "0123456789,." else "")
         end = start
 
@@ -435,15 +441,15 @@ def _number_at(s: str, at: int) -> Number | None:
 
 # %% ../nbs/03_extraction.ipynb #x0000058
 _CLAUSE_END = re.compile(r"[;(]|,(?!\d)|[.!?](?:\s|\Z)|\n|\bbecause\b|\bsince\b")
-_ASIDE = re.compile(r"\([^()\n]{0,80}\)")
+_ASIDE = re.compile(r"\s?\([^()\n]{0,80}\)")
 _CHOICE = re.compile(r"\s?(?:-|or|to)\s?\$?\d|,\d{1,2}\s\d|(?:\s\d{1,9}){1,9}+\.?\s*\Z")  # a range, an alternative, a row of numbers
 _MORE = re.compile(r"(?:,\s?\$?\d{1,9}){0,9}+,?\s(?:and|or)\s\$?\d{1,9}\.?\s*(?:\Z|\n)|(?:[,;]|,?\sand)\s?[a-z]\s?=\s?[-$\d]")  # 5, 6, and 7; x = 5, y = 7
-_COMPOUND = re.compile(r"\s[a-z]+(?:,|\sand)?\s\d+\s[a-z]+\s*\Z")  # 2 hours 30 minutes
+_COMPOUND = re.compile(r"\s(?!(?:of|in|per|for|to|at|from|by|with|on|times)\b)[a-z]+(?:,|\sand)?\s\d+\s[a-z]+\s*\Z")  # 2 hours 30 minutes
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z)|\n")
 
 def _settled(s: str, n: Number) -> Fraction | object | None:
     "What the clause that starts with a number comes to: its value, `_SEVERAL`, or None when it stays unfinished."
-    s = s[:n.end] + _ASIDE.sub(lambda m: " " * len(m[0]), s[n.end:])
+    s = s[:n.end] + _ASIDE.sub("", s[n.end:])
     end = _CLAUSE_END.search(s, n.end)
     clause = s[:end.start() if end else len(s)]
     rest = clause[n.end:]
@@ -772,10 +778,13 @@ def _announced_option(text: str, o: _Options) -> tuple[int, int, str | None, str
             two = _names_another(s, hit.end("label"), label, o)
             return m.start(), m.start() + hit.end(), None if two else label, "several" if two else "answer"
         clause = s[pos:stop.start() if (stop := _SENTENCE_END.search(s, pos + 1)) else len(s)]
-        if not clause.strip(" *_:$\n") and stop: clause = s[stop.end():].strip().split("\n")[0]
+        if not clause.strip(" *_:$\n") and stop:  # it stands on the next line
+            clause = s[stop.end():].strip().partition("\n")[0]
+            pos = s.index(clause, stop.end())
+        end = m.start() + pos + len(clause)
         named, denied = _texts_in(clause, o)
-        if named and (m2 := _IN_BRACKETS.search(clause)) and m2[1] in o.table: return m.start(), m.start() + len(clause), m2[1], "answer"  # Rome (C)
-        if len(named) == 1 and (denied or not re.search(r"\bnot\b|n't\b", clause[:30])): return m.start(), m.start() + len(clause), named[0], "text"
+        if named and (m2 := _IN_BRACKETS.search(clause)) and m2[1] in o.table: return m.start(), end, m2[1], "answer"  # Rome (C)
+        if len(named) == 1 and (denied or not re.search(r"\bnot\b|n't\b", clause[:30])): return m.start(), end, named[0], "text"
     return None
 
 # %% ../nbs/03_extraction.ipynb #e0000981
@@ -1186,13 +1195,14 @@ def flag_reading(text: str) -> str:
 
 # %% ../nbs/03_extraction.ipynb #x0000174
 def hard_cases() -> pd.DataFrame:
-    "The hand-written cases: kind (number or option), text, options, answer (spelled, or None), why."
+    "The hand-written cases: kind (number or option), text, options, answer (spelled, or None), the rule that has to find it, why."
     lines = (project_root() / "data" / "extraction" / "hard_cases.jsonl").read_text(encoding="utf-8").splitlines()
-    return pd.DataFrame([json.loads(line) for line in lines], columns=["kind", "text", "options", "answer", "why"], dtype=object)
+    return pd.DataFrame([json.loads(line) for line in lines], columns=["kind", "text", "options", "answer", "rule", "why"], dtype=object)
 
-def read_case(case) -> str | None:
-    "What the extractors make of a hand-written case."
-    return spelled((extract_option(case.text, case.options) if case.kind == "option" else extract_number(case.text)).answer)
+def read_case(case) -> tuple[str | None, str]:
+    "What the extractors make of a hand-written case, and by which rule."
+    found = extract_option(case.text, case.options) if case.kind == "option" else extract_number(case.text)
+    return spelled(found.answer), found.rule
 
 # %% ../nbs/03_extraction.ipynb #x0000180
 def load_outcomes(
