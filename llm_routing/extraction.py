@@ -778,7 +778,7 @@ def _announced_option(text: str, o: _Options) -> tuple[int, int, str | None, str
             two = _names_another(s, hit.end("label"), label, o)
             return m.start(), m.start() + hit.end(), None if two else label, "several" if two else "answer"
         clause = s[pos:stop.start() if (stop := _SENTENCE_END.search(s, pos + 1)) else len(s)]
-        if not clause.strip(" *_:$\n") and stop:  # it stands on the next line
+        if not clause.strip(" *_:$.\n") and stop:  # it stands on the next line
             clause = s[stop.end():].strip().partition("\n")[0]
             pos = s.index(clause, stop.end())
         end = m.start() + pos + len(clause)
