@@ -7,7 +7,7 @@ __all__ = []
 
 # %% ../nbs/M_tables.ipynb #k0000032
 import json, re
-import pandas as pd, pytest
+import numpy as np, pandas as pd, pytest
 from llm_routing.sources import SourceError
 from llm_routing.study import Source, check_table
 from llm_routing.tables import as_tables, import_report, load_table, read_user_table
@@ -135,3 +135,24 @@ def test_a_source_without_path_or_with_another_dataset_is_named(tmp_path):
     (file := tmp_path / "mine.csv").write_bytes(own())
     with pytest.raises(SourceError, match="source.path is empty"): read_user_table(Source(kind="table", datasets=["mine"]))
     with pytest.raises(SourceError, match="'other' is not in mine.csv; it has mine"): read_user_table(Source(kind="table", datasets=["other"], path=str(file)))
+
+# %% ../nbs/M_tables.ipynb #k0000038
+def damaged(data, rng):
+    "One to three bytes changed, taken out or put in."
+    for _ in range(rng.integers(1, 4)):
+        at, kind = int(rng.integers(len(data))), rng.integers(4)
+        extra = [b",", b'"', b"\n", b"\r", b"\x00", b"{", b"nan", b"1e999", b"\xff", b"-", b"'"][rng.integers(11)]
+        data = [data[:at] + bytes([rng.integers(256)]) + data[at + 1:], data[:at] + data[at + rng.integers(1, 20):] or b"x", data[:at] + extra + data[at:], data[:at] or b"x"][kind]
+    return data
+
+@pytest.mark.parametrize("name,data", [("mine.csv", own()), ("data.jsonl", "\n".join(map(json.dumps, LINES)).encode())])
+def test_damage_anywhere_is_refused_or_leaves_a_sound_table(tmp_path, name, data):
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(80):
+        (file := tmp_path / name).write_bytes(damaged(data, rng))
+        try: table, _ = load_table(file)
+        except SourceError as e:
+            refused += 1
+            assert str(e).startswith(name) and "\n" not in str(e)
+        else: assert table.score.between(0, 1).all() and len(table) == table.query_id.nunique() * table.llm.nunique()
+    assert refused > 50
