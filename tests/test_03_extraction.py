@@ -115,7 +115,7 @@ def test_powers_and_lengths_are_bounded():
 
 def test_what_a_sentence_sets_aside():
     for s, expected in {"It is the 2nd of 20": [20], "160 - (number already delivered)": [], "1. Add 5": [5], "1) Add 5": [5], "Day 3: she ran 5 miles": [5], "Total 3: 5": [3, 5],
-                        "2024. It was": [2024], "Step 3 gives 5": [5], "not 15 but 20": [20], "less than 3": [], "#3 and 4": [4], "section 3": []}.items():
+                        "2024. It was": [2024], "Step 3 gives 5": [5], "not 15 but 20": [20], "less than 3": [], "#3 and 4": [4], "section 3": [], "(5)": [5], "5)": []}.items():
         assert [n.value for n in X.candidates(s)] == expected, s
 
 def test_what_a_sentence_comes_to():
@@ -156,6 +156,7 @@ def test_pieces_cover_the_text_and_cut_no_number():
     text = "She has 12,345 eggs. " + "word " * 100
     assert "".join(reversed(list(X._pieces(text)))) == text and len(list(X._pieces("x" * 400))) == 1 and len(list(X._pieces("x" * 401))) == 2
     assert [len(p) for p in X._pieces("x" * 2500)] == [400, 1000, 1000, 100] and list(X._pieces("9" * 500)) == ["", "9" * 100]
+    assert [X._cut(*a) for a in (("ab\ncd", 0, 5), ("ab\n", 0, 3), ("\nab", 0, 3), ("a b", 0, 3), ("a. b c", 0, 6), ("a b\nc", 0, 5), ("abc", 1, 3))] == [3, 0, 1, 2, 3, 4, 1]
     assert next(X._pieces("a" * 200 + "\n" + "b" * 300)) == "b" * 300 and next(X._pieces("a" * 200 + "\n" + "b" * 400)) == "b" * 400
 
 def test_what_the_end_of_a_text_cuts_off():
