@@ -8,7 +8,8 @@ __all__ = ['CONFIDENCE', 'NO_ANSWER', 'INVALID', 'ALL_LLMS', 'LABELS', 'DERIVED'
            'published_number', 'published_option', 'published_vote', 'spelled', 'gold_answer', 'read_answers',
            'majority_vote', 'build_outcomes', 'success_label', 'tie_share', 'viability', 'viability_table', 'agreement',
            'unique_wins', 'published_viability', 'labelled_text', 'judge', 'accuracy_by_rule', 'precision_by_rule',
-           'misread', 'shipped', 'flag_reading', 'hard_cases', 'read_case', 'load_outcomes']
+           'misread', 'shipped', 'flag_reading', 'hard_cases', 'read_case', 'load_outcomes', 'rule_effect',
+           'misread_responses']
 
 # %% ../nbs/03_extraction.ipynb #x0000002
 import functools
@@ -34,7 +35,7 @@ class Extracted(NamedTuple):
 # %% ../nbs/03_extraction.ipynb #x0000008
 CONFIDENCE = {
     "hash": .99, "boxed": .98, "answer": .96, "option": .95, "bare": .9, "bold": .9, "corrected": .8, "equation": .8,
-    "restated": .8, "sentence": .7, "text": .7, "value": .7, "words": .6, "mark": .6, "last": .4,
+    "restated": .8, "sentence": .7, "text": .7, "value": .7, "words": .6, "eliminated": .6, "mark": .6, "last": .4,
     "several": 0., "refusal": 0., "none": 0.}  # rule -> confidence; the last three give no answer
 NO_ANSWER = Extracted(None, "none", 0.)
 _SEVERAL, _REFUSED = object(), object()  # an answer of two values; a statement that there is none
@@ -45,15 +46,16 @@ def _made(value, rule: str) -> Extracted:
     return Extracted(value, rule, CONFIDENCE[rule])
 
 # %% ../nbs/03_extraction.ipynb #x0000011
-_RUN_ON = re.compile(r"<(?:END_ANSWER>|(?:START|END)_QUESTION>|\|[a-z_]{2,20}\|>|/s>|eos>|end_of_turn>)|\[/?INST\]")
+_RUN_ON = re.compile(r"<(?:END_ANSWER>|(?:START|END)_QUESTION>|\|[a-z_]{2,20}\|>|/s>|eos>|end_of_turn>)")
+_RUN_ON_INST = re.compile(r"\[/?INST\]")  # apart from the others: a pattern that begins with one character is found much faster
 _NEXT_QUERY = re.compile(r"\n(?:Q|Question|Human|User|Problem|Instruction|### ?(?:Question|Instruction|Problem))\b[^\n:]{0,12}:")
 
 def own_part(
     text: str,  # a response
 ) -> str:
     "The part of a response that answers its own query, without what an LLM wrote on after it."
-    for pattern in (_RUN_ON, _NEXT_QUERY):
-        for mark in pattern.finditer(text):
+    for first, pattern in (("<", _RUN_ON), ("[", _RUN_ON_INST), ("\n", _NEXT_QUERY)):
+        for mark in pattern.finditer(text) if first in text else ():
             if not text[:mark.start()].isspace() and mark.start(): text = text[:mark.start()]; break
     return text
 
@@ -67,7 +69,8 @@ _MAX_DIGITS = 400  # longer ones, and larger powers, are no answers
 
 # %% ../nbs/03_extraction.ipynb #x0000015
 _BODY = re.compile(rf"""
-    (?P<skip>\d{{1,4}}/\d{{1,2}}/\d{{1,4}}(?!\d) | 24/7(?!\d) | \d{{1,9}}(?:\^\d{{1,9}}){{2,9}}+ | \d{{1,2}}:(?!00)\d\d(?!\d)) | (?P<clock>\d{{1,2}}):00(?!\d) |
+    (?P<skip>\d{{1,4}}/\d{{1,2}}/\d{{1,4}}(?!\d) | 24/7(?!\d) | \d{{1,9}}(?:\^\d{{1,9}}){{2,9}}+ | \d{{1,4}}:(?!00(?!\d))\d{{1,4}}(?::\d{{1,4}}){{0,4}}+
+              | \d{{3}}-\d{{4}}(?!\d|[,.]\d) | \d{{1,2}}['’′]\s?\d{{1,2}}(?!\d)) | (?P<clock>\d{{1,2}}):00(?!\d) |
     (?: (?P<european>\d{{1,3}}(?:\.\d{{3}}){{1,9}}+,\d{{1,2}}(?!\d) | \d{{1,3}}(?:\.\d{{3}}){{2,9}}+(?![.,]?\d))
       | (?P<grouped>\d{{1,3}}(?:,\d{{3}}){{1,9}}+(?!\d) | \d{{1,2}}(?:,\d\d){{1,9}},\d{{3}}(?!\d)
                   | \d{{1,3}}(?:['’_\u00a0\u2009\u202f]\d{{3}}){{1,9}}+(?!\d))(?P<decimals>\.\d++)?
@@ -76,12 +79,12 @@ _BODY = re.compile(rf"""
       | \s?(?:[x×*·]|\\times|\\cdot)\s?10\s?(?:\^\s?\{{?\s?(?P<ten>[-+]?\d{{1,4}})\s?\}}? | (?P<ten_raised>[{_SUPER}]++))
       | (?:\^|\*\*)\{{?(?P<power>-?\d{{1,4}})\}}? | (?P<raised>[{_SUPER}]++)
       | \s?(?P<vulgar>[{''.join(_VULGAR)}])
-      | (?:\s|\sand\s)(?P<num>\d{{1,4}})/(?P<den>\d{{1,4}})(?![\d/])
+      | (?:\s|\sand\s)(?P<num>\d{{1,4}})[/⁄](?P<den>\d{{1,4}})(?![\d/])
       | \s?[/⁄]\s?(?P<over>\d++(?:\.\d++)?+)(?!\s?[/⁄]\s?\d))?
     (?: \s?(?P<scale>hundred|thousand|million|billion|trillion)(?![a-z]) | (?P<k>[kK])(?![A-Za-z])
       | (?P<ordinal>st|nd|rd|th)(?![a-z]))?
     | (?P<alone>[{''.join(_VULGAR)}])""", re.VERBOSE)
-_START = re.compile(rf"\.?\d|[{''.join(_VULGAR)}]")
+_START = re.compile(rf"[\d.{''.join(_VULGAR)}](?:(?<!\.)|(?=\d))")  # where a number's digits may start
 
 # %% ../nbs/03_extraction.ipynb #x0000017
 def _rational(digits: str) -> Fraction:
@@ -102,9 +105,9 @@ def _power(v: Fraction, digits: str, m: re.Match) -> Fraction | None:
 # %% ../nbs/03_extraction.ipynb #x0000019
 def _value(m: re.Match) -> Fraction | None:
     "The unsigned value of a match of `_BODY`, or None if it is no usable number."
-    digits = m["plain"]
     if m.end() - m.start() > _MAX_DIGITS: return None
-    if digits and m.end("plain") == m.end(): return _rational(digits)
+    if m.lastgroup == "plain": return _rational(m[0])
+    digits = m["plain"]
     if m["clock"]: return _rational(m["clock"])
     if m["alone"]: return _VULGAR[m["alone"]]
     if m["european"]: digits = m["european"].replace(".", "").replace(",", ".")
@@ -123,14 +126,16 @@ _PREFIX = re.compile(r"(?P<sign>[-+]\s?)?(?P<currency>(?:(?:US|CA|AU|HK)?\\?\$|[
 _UNARY = re.compile(r"(?:[=:(\[{*~≈<>|\"'`,;]|\b(?:is|are|was|were|be|equals?|to|of|about|approximately|answer|by|therefore|thus|just|only"
                     r"|exactly|around|at|or|and|than|from))\s*\Z", re.I)
 _SIGN_WORD = re.compile(r"(?<![A-Za-z])(negative|minus)\s\Z", re.I)
-_TELLTALE = frozenset("-+$€£¥₹DRPs.B")  # a number's prefix can only end so (or in a space)
+_TELLTALE = frozenset("-+$€£¥₹DRP.B")  # a number's prefix can only end so, in a space, or in one of these words:
+_SIGN_ENDS = ("Rs", "minus", "Minus", "negative", "Negative", "MINUS", "NEGATIVE")
 
 # %% ../nbs/03_extraction.ipynb #x0000023
 def _prefix(s: str, at: int) -> tuple[int, bool]:
     "Where the number whose digits start at `at` begins, and whether it is negative."
     before = s[max(0, at - 16):at]
-    last = before.rstrip(" ")[-1:]
-    if not last or last not in _TELLTALE and last not in "es": return at, False
+    tight = before.rstrip(" ")
+    if tight[-1:] not in _TELLTALE and not tight.endswith(_SIGN_ENDS): return at, False
+    if tight.endswith((" $", "=$")) and len(tight) == len(before): return at - 1, False  # by far the most common prefix
     word = _SIGN_WORD.search(before)
     if word: return at, word[1].lower() == "negative" or not re.search(r"[\d)%]\s*\Z", before[:word.start()])
     m = _PREFIX.search(before)
@@ -153,61 +158,78 @@ class Number(NamedTuple):
     ordinal: bool  # 5th
 
 # %% ../nbs/03_extraction.ipynb #x0000026
-def numbers(
-    s: str,  # some text
-) -> list[Number]:
-    "Every number of a text, in order. Digits glued to letters before them (H2O, COVID-19) are names, not numbers."
-    found, at = [], 0
+def _scan(s: str, at: int = 0):
+    "The numbers of a text from a place on, one by one: whoever needs only the first does not read the rest."
     while start := _START.search(s, at):
         i = start.start()
         m = _BODY.match(s, i)
         if m is None: at = start.end(); continue
         at = m.end()
-        if i > 1 and s[i - 1] == "-" and s[i - 2].isascii() and s[i - 2].isalpha(): continue
-        if i and s[i - 1].isascii() and s[i - 1].isalpha() and not s[max(0, i - 3):i].endswith(("USD", "EUR", "GBP", "INR", "Rs", "RMB")): continue
+        if i and _is_named(s, i): continue
         value = None if m["skip"] else _value(m)
         if value is None: continue
         begin, negative = _prefix(s, i)
-        found.append(Number(begin, at, -value if negative else value, m["ordinal"] is not None))
-    return found
+        yield Number(begin, at, -value if negative else value, m["ordinal"] is not None)
+
+def _is_named(s: str, i: int) -> bool:
+    "Whether what stands before the digits at a place makes them a name (H2O, COVID-19) or two values (±5)."
+    last = s[i - 1]
+    if last == "±": return True
+    if last == "-": return i > 1 and s[i - 2].isascii() and s[i - 2].isalpha()
+    return last.isascii() and last.isalpha() and not s[max(0, i - 3):i].endswith(("USD", "EUR", "GBP", "INR", "Rs", "RMB"))
+
+# %% ../nbs/03_extraction.ipynb #e0000261
+def numbers(
+    s: str,  # some text
+) -> list[Number]:
+    "Every number of a text, in order. Digits glued to letters before them are names, not numbers."
+    return list(_scan(s))
 
 # %% ../nbs/03_extraction.ipynb #x0000029
-_PLAIN_CHARS = str.maketrans({**dict.fromkeys("−–﹣－", "-"), "—": " - ", "＄": "$", "．": ".", "，": ",", "：": ":", "\u200b": None})
+_PLAIN_CHARS = str.maketrans({**dict.fromkeys("−–﹣－", "-"), "—": " - ", "＄": "$", "．": ".", "，": ",", "：": ":", "。": ".",
+                               **dict.fromkeys("\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")})  # no width
 _MARKS = re.compile(r"<<[^<>\n]*+>>")  # GSM8K's calculator annotations
+_UNREPEATED = re.compile(r"<<[^<>\n=]*+=([^<>\n=]*+)>>(?!\s?[-$\d.])")  # one whose result is not written again after it
 _FRAC = re.compile(r"\\[dt]?frac\s?(?:\{([^{}]{1,60})\}|(\d))\s?(?:\{([^{}]{1,60})\}|(\d))")
 _WRAPPED = re.compile(r"\\(?:text|mathrm|mathbf|textbf|operatorname|mbox|boxed|fbox)\s?\{([^{}]{0,200})\}")
 _LATEX = {"{,}": ",", "\\!": "", "\\,": " ", "\\;": " ", "\\%": "%", "\\ ": " ", "~": " ", "\\left": "", "\\right": "", "\\approx": "≈",
-          "\\dollar": "$"}
+          "\\dollar": "$", "\\pm": "±"}
 
 # %% ../nbs/03_extraction.ipynb #x0000030
 def plain(s: str) -> str:
     "A short text with typographic signs, calculator annotations and common LaTeX made plain."
-    if "<<" in s: s = _MARKS.sub("", s)
+    if "<<" in s: s = _MARKS.sub("", _UNREPEATED.sub(r"\1", s))
     if not s.isascii(): s = s.translate(_PLAIN_CHARS)
     if "\\" not in s and "{" not in s: return s
     s = re.sub(r"(?<=\d)\\[,;:!](?=\d{3})", "", s)
     for a, b in _LATEX.items(): s = s.replace(a, b)
-    s = _FRAC.sub(lambda m: f"{' ' if s[m.start() - 1:m.start()].isdigit() else ''}{m[1] or m[2]}/{m[3] or m[4]}", s)
+    for _ in range(min(2, s.count("frac"))):  # twice for one in another
+        s = _FRAC.sub(lambda m: f"{' ' if s[m.start() - 1:m.start()].isdigit() else ''}{m[1] or m[2]}/{m[3] or m[4]}", s)
     return _WRAPPED.sub(r" \1 ", _WRAPPED.sub(r" \1 ", s))
 
 # %% ../nbs/03_extraction.ipynb #x0000033
 _LIST_MARK = re.compile(r"(?:^|\n)[\s*_>#-]*\(?\Z")
-_LABELS = frozenset("step case question problem part equation method option example solution figure table chapter note phase".split())
+_LABELS = frozenset("step case question problem part equation method option example solution figure table chapter section note phase".split())
 _COUNTED = re.compile(r"\b(?:day|week|month|year|hour|person|group|round|trip|row|box)\s\Z", re.I)
 _DENIERS = frozenset("not of than never just only simply to be".split())
-_DENIED = re.compile(r"(?:\b(?:not|instead of|rather than|never)|n't(?: be)?)\s(?:just |only |simply |equal to )?\W{0,3}\Z", re.I)
+_DENIED = re.compile(r"(?:\b(?:not|instead of|(?:rather|more|less|fewer|greater|higher|lower) than|never)|n't(?: be)?)\s(?:just |only |simply |equal to )?\W{0,3}\Z", re.I)
 _UNFINISHED = re.compile(r"\s?[-+*/]\s?(?:\([a-z]{2}|[a-z]\b)")  # 160 - (number already delivered)
+_UNFINISHED_BY = frozenset(" -+*/")
+_OPERATOR = re.compile(r"\s?[-+*/×÷x·^]\s?[($\d]|\s*\\(?:times|cdot|div)")
+
+_SYMBOLIC = re.compile(r"\s?[+*]\s?[A-Za-z]|[a-z]\s?[-+*/=]\s?\d")
 
 # %% ../nbs/03_extraction.ipynb #x0000034
 def _is_candidate(s: str, n: Number) -> bool:
     "Whether a number of a sentence could be its answer."
-    if n.ordinal or _UNFINISHED.match(s, n.end): return False
     before, after = s[max(0, n.start - 24):n.start], s[n.end:n.end + 2]
-    ends_item = after[:1] in (".", ")") and (after[1:].isspace() or after == ")" and "(" not in before)
-    if ends_item and n.end - n.start < 4 and n.value.denominator == 1 and _LIST_MARK.search(before): return False
-    if after[:1] == ":" and _COUNTED.search(before): return False
-    word = before[before.rstrip().rfind(" ") + 1:].strip(" *_(\"'#$").lower()  # looked up first: cheaper than the pattern
-    if before.rstrip().endswith("#") or word.removesuffix("s") in _LABELS: return False
+    if n.ordinal or after[:1] in _UNFINISHED_BY and _UNFINISHED.match(s, n.end): return False
+    if after[:1] in (".", ")") and n.end - n.start < 4 and n.value.denominator == 1:
+        if (after[1:].isspace() or after == ")" and "(" not in before) and _LIST_MARK.search(before): return False
+    elif after[:1] == ":" and _COUNTED.search(before): return False
+    tight = before.rstrip()
+    word = tight[tight.rfind(" ") + 1:].strip("*_(\"'#$").lower()  # looked up first: cheaper than the pattern
+    if word.removesuffix("s") in _LABELS or tight.endswith("#"): return False
     return not ((word in _DENIERS or word.endswith("n't")) and _DENIED.search(before))
 
 def candidates(s: str) -> list[Number]:
@@ -216,32 +238,43 @@ def candidates(s: str) -> list[Number]:
 
 # %% ../nbs/03_extraction.ipynb #x0000037
 _EQUALS = re.compile(r"(?:=|≈|≃|⇒|→)>?\s*(?:about |approximately |roughly )?[*_(\[{`\"'\\]*")
-_OPERATOR = re.compile(r"\s?[-+*/×÷x·^]\s?[($\d]|\s*\\(?:times|cdot|div)")
 _SIGNS = " *_($\\[{`\"'~≈-+€£¥₹"
 
-def _after_equals(s: str, found: list[Number]) -> Number | None:
+def _last_sign(s: str, end: int) -> int:
+    "Where the last equals sign before a place stands; -1 if there is none."
+    return s.rfind("=", 0, end) if s.isascii() else max(s.rfind(c, 0, end) for c in "=≈≃⇒→")
+
+# %% ../nbs/03_extraction.ipynb #e0000371
+def _after_equals(s: str) -> Number | None:
     "The number after the last equals sign that a finished number follows."
-    if not found or "=" not in s and "≈" not in s and "→" not in s: return None
-    for sign in reversed(list(_EQUALS.finditer(s))):
-        n = next((n for n in found if n.start >= sign.end() - 2), None)
-        if n and not s[sign.end():n.start].strip(_SIGNS) and not _OPERATOR.match(s, n.end): return n
+    at = len(s)
+    while (at := _last_sign(s, at)) >= 0:
+        end = _EQUALS.match(s, at).end()
+        n = next(_scan(s, max(at + 1, end - 2)), None)
+        if n and not s[end:n.start].strip(_SIGNS) and not _OPERATOR.match(s, n.end) and _is_candidate(s, n): return n
     return None
 
 # %% ../nbs/03_extraction.ipynb #x0000040
-_CONCLUSION = re.compile(r"(?:[,;:]\s|\s)(?:so|therefore|thus|hence|leaving|which means|meaning|this means|that means|then|giving|making"
+_CONCLUSION = re.compile(r"\s(?:so|therefore|thus|hence|leaving|which means|meaning|this means|that means|then|giving|making"
                          r"|(?:for|or) a total of|which (?:is|equals|gives)|totall?ing)\b", re.I)
 _CONDITION = re.compile(r"\W*(?:since|because|if|when|after|given|as|assuming|although|while|once)\s(?:[^,;]|,(?=\d))*+,\s", re.I)
 _RATE = re.compile(r"\b(?:in|for|per|every|after|within|over|on|at|by|with|of the|from|than|each of|all|these|those|among|between|first|last"
-                   r"|next|other|if|since|because|until|when|to have|at least|out of|the)\s(?:a|the|all|these|those|his|her|their|its|about"
+                   r"|next|other|(?:half|third|quarter|fifth|%|percent) of|twice|if|since|because|until|when|to have|at least|out of|the)\s(?:a|the|all|these|those|his|her|their|its|about"
                    r"|just|only)?\s?\W{0,3}\Z", re.I)
+
+_CENTS = re.compile(r"(?:\s?dollars?)?(?: and|,) (\d{1,2}) cents?")
+_TWO_VALUES = re.compile(r"=\s?[-$\d.,]{1,20}\s(?:or|and)\s[a-zA-Z]\s?=")  # x = 5 or x = -3
+
+
+def _with_cents(dollars: Fraction, cents: re.Match) -> Fraction:
+    return dollars + (1 if dollars >= 0 else -1) * Fraction(int(cents[1]), 100)
 
 # %% ../nbs/03_extraction.ipynb #x0000041
 def _just_computed(context: str) -> Fraction | None:
     "The result of the last equation before a sentence."
-    at = max(context.rfind(c) for c in "=≈")
+    at = _last_sign(context, len(context))
     if at < 0: return None
-    context = context[max(0, at - 300):at + 60]
-    n = _after_equals(context, numbers(context))
+    n = _after_equals(context[max(0, at - 300):at + 60])
     return n and n.value
 
 # %% ../nbs/03_extraction.ipynb #x0000042
@@ -252,28 +285,57 @@ def stated_number(
     "The number that a sentence comes to."
     s = s[-2000:]
     if (m := _CONDITION.match(s)) and candidates(s[m.end():]): s, context = s[m.end():], context + s[:m.end()]
+    if _TWO_VALUES.search(s): return _SEVERAL, "several"
+    if (equal := _after_equals(s)) and not _CONCLUSION.search(s, equal.end): return equal.value, "equation"
     found = candidates(s)
     if not found: return None
-    cuts = [m for m in _CONCLUSION.finditer(s) if m.start() < found[-1].start]
-    if cuts and found[0].start < cuts[-1].start():
+    if len(found) > 1 and (cuts := list(_CONCLUSION.finditer(s, found[0].end, found[-1].start))):
         inner = stated_number(s[cuts[-1].end():], s[:cuts[-1].start()])
         if inner: return inner
-    if equal := _after_equals(s, found): return equal.value, "equation"
+    if equal: return equal.value, "equation"
+    if len(found) > 1 and (cents := _CENTS.match(s, found[-2].end)): return _with_cents(found[-2].value, cents), "sentence"
     if len(found) == 1: return found[0].value, "sentence"
     return _chosen(s, found, _just_computed(context))
 
 # %% ../nbs/03_extraction.ipynb #x0000043
+_SHARE = re.compile(r"\s?(?:%|percent)\sof\b")  # 20% of
+_PURPOSE = re.compile(r"(?<!needs|wants)(?<!need|have|want|able)(?<!has)(?<!going)\sto\s(?:maintain|reach|achieve|keep|have|make|buy|get|last|complete"
+                      r"|finish|cover|fill|pay)\b[^,.;\d]{0,30}\Z")  # ... to maintain an average speed of
+
+def _is_condition(s: str, n: Number) -> bool:
+    "Whether a number only says for what, out of what, or to what end."
+    before = s[max(0, n.start - 50):n.start]
+    return _RATE.search(before[-30:]) is not None or _SHARE.match(s, n.end) is not None or " to " in before and _PURPOSE.search(before) is not None
+
 def _chosen(s: str, found: list[Number], computed: Fraction | None) -> tuple[Fraction, str]:
     "The number of several that a sentence is about."
+    if (whole := _whole(s, found)) is not None: return whole, "sentence"
     for same in (lambda v: v == computed, lambda v: abs(v) == abs(computed)) if computed is not None else ():
         for n in reversed(found):
             if same(n.value): return n.value, "restated"
-    free = [n for n in found if not _RATE.search(s[max(0, n.start - 30):n.start])]
-    return (free[-1].value, "sentence") if free else (found[-1].value, "last")
+    free = next((n for n in reversed(found) if not _is_condition(s, n) and not _is_operand(s, n)), None)
+    if free: return free.value, "sentence"
+    return (_SEVERAL, "several") if all(_is_operand(s, n) for n in found) else (found[-1].value, "last")
+
+# %% ../nbs/03_extraction.ipynb #e0000431
+def _whole(s: str, found: list[Number]) -> Fraction | None:
+    "The total that is followed by its parts: 8 fruits: 5 apples and 3 pears."
+    at = max(s.find(c, found[0].end, found[-1].start) for c in ":(")
+    if at < 0: return None
+    before, parts = [n for n in found if n.start < at], [n.value for n in found if n.start > at]
+    return before[-1].value if len(parts) > 1 and sum(parts) == before[-1].value else None
+
+# %% ../nbs/03_extraction.ipynb #e0000432
+_OPERAND = re.compile(r"[\d)a-z]\s?[+*×÷]\s?\$?\Z|[\d)]\s?[-/]\s?\$?\Z")  # what stands before the second number of a sum
+
+def _is_operand(s: str, n: Number) -> bool:
+    "Whether a number is part of a sum that the sentence does not work out."
+    first = n.start + 1 if s[n.start] in "-+" else n.start  # its sign may be the operator
+    return any(p.match(s, n.end) for p in (_OPERATOR, _SYMBOLIC)) or _OPERAND.search(s, max(0, n.start - 4), first) is not None
 
 # %% ../nbs/03_extraction.ipynb #x0000046
 _META = re.compile(r"\W*(?:note|let me know|i hope|feel free|please|this makes sense|check|verif|assumes|we(?: would|'d) need|i(?: would|'d) need|if you|is there)", re.I)
-_SPLIT = re.compile(r"(?<=[.!?])[)\"'*]*\s+(?=[A-Z\"'(*$\\\d])|\n")
+_SPLIT = re.compile(r"[.!?\n](?:(?<=\n)|[)\"'*]*\s+(?=[A-Z\"'(*$\\\d]))")
 _CUT_OFF = re.compile(r"(?<![\d,])\$?\d{1,3}(?:,\d{3}){0,9},\d{0,2}\Z")
 _UNKNOWN = re.compile(
     r"\b(?:is|are|was) (?:not possible|impossible|unable|unknown|undetermined|undefined)\b"
@@ -281,16 +343,28 @@ _UNKNOWN = re.compile(
     r"(?:determined?|provide|share|give|answer(?:ed)?|calculated?|solved?|found?|computed?)\b"
     r"|\bnot enough information|insufficient information"
     r"|\b(?:no|not have an?|not have any) (?:valid |possible |definite |unique )?(?:answer|solution)\b", re.I)
-_HINTS = ("not", "n't", "no ", "nable", "mpossible", "unknown", "undef", "undeterm", "nsufficient")  # one is in all that `_UNKNOWN` finds
+_HINTS = re.compile("n(?:o[t ]|['o]t|able|known|de(?:f|term)|sufficient)|impossible")  # one is in all that `_UNKNOWN` finds
+_OPEN_ENDS = frozenset("?=+*×÷")  # a question, or a sum that is cut off
 _PIECE = 1000  # characters looked at in one go; fewer at first, since most answers are near the end
 
+# %% ../nbs/03_extraction.ipynb #e0000461
+def _bounds(s: str) -> list[int]:
+    "Where the sentences of a text begin, and where the last one ends."
+    return [0, *(m.end() for m in _SPLIT.finditer(s)), len(s)]
+
 # %% ../nbs/03_extraction.ipynb #x0000047
+def _cut(text: str, start: int, end: int) -> int:
+    "Where a piece that begins at a place or soon after it should begin: after a line, a sentence, or at least a word."
+    for mark in ("\n", ". ", " "):
+        if 0 <= (at := text.find(mark, start, end)) < end - len(mark): return at + len(mark)
+    return start
+
 def _pieces(text: str):
-    "The text in pieces from the end, cut at line ends where there are any, and never yielding the rest of a cut number."
+    "The text in pieces from the end, cut where a line or a sentence ends if possible, and never yielding the rest of a cut number."
     end, size = len(text), 400
     while end > 0:
         start, size = max(0, end - size), _PIECE
-        if start and 0 <= (line := text.find("\n", start, end)) < end - 1: start = line + 1
+        if start: start = _cut(text, start, end)
         yield text[start:end].lstrip("0123456789,." if start and text[start - 1] in "0123456789,." else "")
         end = start
 
@@ -303,7 +377,7 @@ def _complete(text: str) -> str:
     return text if "," not in tail[-4:] else text[:-40] + _CUT_OFF.sub("", tail)
 
 def _says_unknown(s: str) -> bool:
-    return any(h in s for h in _HINTS) and _UNKNOWN.search(s) is not None
+    return _HINTS.search(s) is not None and _UNKNOWN.search(s) is not None
 
 # %% ../nbs/03_extraction.ipynb #x0000049
 def _in_prose(text: str) -> tuple[Fraction, str] | None:
@@ -312,12 +386,12 @@ def _in_prose(text: str) -> tuple[Fraction, str] | None:
     for i, piece in enumerate(_pieces(text)):
         if not _START.search(piece) and not (i == 0 and _says_unknown(piece)): continue
         piece = plain(piece)
-        bounds = [0, *(m.end() for m in _SPLIT.finditer(piece)), len(piece)]
+        bounds = _bounds(piece)
         for a, b in zip(bounds[-2::-1], bounds[:0:-1]):
             sentence, aside = piece[a:b], _META.match(piece, a, b) is not None
             if not aside and _says_unknown(sentence): return _REFUSED, "refusal"
             stated = stated_number(sentence, piece[:a]) if _START.search(sentence) else None
-            if stated and not aside and not sentence.rstrip().endswith("?"): return stated
+            if stated and not aside and sentence.rstrip()[-1:] not in _OPEN_ENDS: return stated
             spare = spare or stated
     return spare
 
@@ -348,7 +422,7 @@ _FILL = re.compile(
     r"|exactly|equal|to|that|the|a|total|of|number|is|be|should|would|final|correct|amount|sum|result|value|text|mathrm|displaystyle"
     r"|boxed|only|we|get|have|x|y|n|it|at|least|most|answer)\b|\$(?=[\s\\(*{a-z]))*+", re.I)
 _OPENING = re.compile(r"(?:[-+]\s?)?(?:(?:(?:US|CA|AU|HK)?\\?\$|[€£¥₹]|USD|EUR|GBP|INR|Rs\.?|RMB)\s?)?-?(?=\.?\d|[½⅓⅔¼¾⅕-⅞])")
-_COMMA = re.compile(r",(\d{1,2})(?![\d,])")
+_COMMA = re.compile(r",(\d{1,2})(?![\d,]|\s\d)")
 _SPACED = re.compile(r"\d{1,3}(?: \d{3}){1,9}+(?![\d,./])")
 
 # %% ../nbs/03_extraction.ipynb #x0000057
@@ -367,22 +441,22 @@ def _number_at(s: str, at: int) -> Number | None:
 
 # %% ../nbs/03_extraction.ipynb #x0000058
 _CLAUSE_END = re.compile(r"[;(]|,(?!\d)|[.!?](?:\s|\Z)|\n|\bbecause\b|\bsince\b")
-_ASIDE = re.compile(r"\([^()\n]{0,80}\)")
-_CHOICE = re.compile(r"\s?(?:-|or|to)\s?\$?\d")
+_ASIDE = re.compile(r"\s?\([^()\n]{0,80}\)")
+_CHOICE = re.compile(r"\s?(?:-|or|to)\s?\$?\d|,\d{1,2}\s\d|(?:\s\d{1,9}){1,9}+\.?\s*\Z")  # a range, an alternative, a row of numbers
+_MORE = re.compile(r"(?:,\s?\$?\d{1,9}){0,9}+,?\s(?:and|or)\s\$?\d{1,9}\.?\s*(?:\Z|\n)|(?:[,;]|,?\sand)\s?[a-z]\s?=\s?[-$\d]")  # 5, 6, and 7; x = 5, y = 7
+_COMPOUND = re.compile(r"\s(?!(?:of|in|per|for|to|at|from|by|with|on|times)\b)[a-z]+(?:,|\sand)?\s\d+\s[a-z]+\s*\Z")  # 2 hours 30 minutes
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z)|\n")
-_CENTS = re.compile(r"\s?dollars?(?: and|,) (\d{1,2}) cents?")
-_SYMBOLIC = re.compile(r"\s?[+*]\s?[A-Za-z]")
 
 def _settled(s: str, n: Number) -> Fraction | object | None:
     "What the clause that starts with a number comes to: its value, `_SEVERAL`, or None when it stays unfinished."
-    s = s[:n.end] + _ASIDE.sub(lambda m: " " * len(m[0]), s[n.end:])
+    s = s[:n.end] + _ASIDE.sub("", s[n.end:])
     end = _CLAUSE_END.search(s, n.end)
     clause = s[:end.start() if end else len(s)]
     rest = clause[n.end:]
-    if m := _CENTS.match(rest): return n.value + (1 if n.value >= 0 else -1) * Fraction(int(m[1]), 100)
+    if m := _CENTS.match(rest): return _with_cents(n.value, m)
     if "=" in rest and _OPERATOR.match(rest): clause = s[:stop.start() if (stop := _SENTENCE_END.search(s, n.end)) else len(s)]
-    if "=" in rest and (equal := _after_equals(clause, numbers(clause))): return equal.value
-    if _CHOICE.match(rest): return _SEVERAL
+    if "=" in rest and (equal := _after_equals(clause)): return equal.value
+    if _CHOICE.match(rest) or _COMPOUND.match(rest) or _MORE.match(s, n.end): return _SEVERAL
     return None if _OPERATOR.match(rest) or _SYMBOLIC.match(rest) else n.value
 
 # %% ../nbs/03_extraction.ipynb #x0000061
@@ -433,7 +507,7 @@ def _in_box(text: str, at: int) -> Mark | None:
     content, end = _braced(text, after) if text[after:after + 1] == "{" else (text[after:after + 20].split("\n")[0], after)
     s = plain(content).strip()
     if not (found := numbers(s)): return Mark(_REFUSED, end, at, "boxed") if s and _NOTHING.match(s) else None
-    if equal := _after_equals(s, found): return Mark(equal.value, end, at, "boxed")
+    if equal := _after_equals(s): return Mark(equal.value, end, at, "boxed")
     if len(found) == 1: return None if _ALGEBRA.search(s) else Mark(found[0].value, end, at, "boxed")
     value = _settled(s, found[0])
     if value == found[0].value and not re.search(r"[a-z]{2}", s): value = _SEVERAL
@@ -441,8 +515,8 @@ def _in_box(text: str, at: int) -> Mark | None:
 
 # %% ../nbs/03_extraction.ipynb #x0000068
 _ANSWER_DIGITS = re.compile(r"(?:\sis:?|:|\s=)\s?\**\s?\$?(-?\d{1,15})(?=\.?\**(?:\n|\Z)|\.\s)")
-_LEAD = re.compile(r"[\s*_\"'”’)\]}]*+(?:\([^()\n]{0,60}\)\s*)?(?:(?:to|for|of|in)\s[^.:=\n]{1,100}?(?=:|=|\sis\b)|\s?(?:key|number|value)\b)?"
-                   r"[\s*_]*+(?P<sep>is\b|was\b|(?:would|should|will|must)\sbe\b|comes?\s(?:out\s)?to\b|equals\b|[:=]|=>|[-–—]+(?:>|(?=\s))"
+_LEAD = re.compile(r"(?:s(?=\s(?:are|were)\b))?[\s*_\"'”’)\]}]*+(?:\([^()\n]{0,60}\)\s*)?(?:(?:to|for|of|in)\s[^.:=\n]{1,100}?(?=:|=|\sis\b)|\s?(?:key|number|value)\b)?"
+                   r"[\s*_]*+(?P<sep>is\b|was\b|are\b|were\b|(?:would|should|will|must)\sbe\b|comes?\s(?:out\s)?to\b|equals\b|[:=]|=>|[-–—]+(?:>|(?=\s))"
                    r"|→|>|\]|：|是|为)", re.I)
 _DOUBT = re.compile(r"\b(?:this|that|an|any|each|every|wrong|incorrect|previous|first|initial|another|your|possible|student'?s)\s\Z", re.I)
 _DENIAL, _VAGUE = re.compile(r"\w+(?:\snot\b|n't)"), re.compile(r"\w+\s(?:between|unclear|unknown|undetermined)\b")
@@ -461,7 +535,7 @@ def _after_answer(text: str, at: int, after: int) -> Mark | None:
     stop = end.start() if (end := _SENTENCE_END.search(s, lead.end())) else len(s)
     if _NOTHING.match(s, lead.end()) and not numbers(s[:stop]): return Mark(_REFUSED, after + stop, at, "answer")
     if _VAGUE.match(s, lead.start("sep")): return Mark(_SEVERAL, after + stop, at, "answer")
-    if lead["sep"][0] not in "iwcesmIWCESM" or _DENIAL.match(s, lead.start("sep")): return None
+    if lead["sep"][0] not in "aiwcesmAIWCESM" or _DENIAL.match(s, lead.start("sep")): return None
     stated = stated_number(s[lead.start("sep"):stop])
     return stated and Mark(stated[0], after + stop, at, "answer")
 
@@ -502,6 +576,22 @@ def _announced(text: str) -> Mark | None:
 # %% ../nbs/03_extraction.ipynb #x0000077
 _AGAIN = re.compile(r"\b(?:wait|oops|mistake|correction|recalculate|apologi[sz]e|actually|i made an error|let me re|that's wrong|that is wrong"
                     r"|not right)\b", re.I)
+_AGAIN_HINTS = ("wait", "oops", "mistake", "correction", "recalc", "apolog", "actually", "error", "let me re", "wrong", "not right")
+
+def _any_in(hints: tuple[str, ...], text: str) -> bool:
+    "Whether one of some words stands in a text: much cheaper than the pattern that it saves."
+    for h in hints:
+        if h in text: return True
+    return False
+
+def _second_thoughts(text: str, end: int) -> str:
+    "What a response says after its announcement from the word on that takes it back; empty if it does not."
+    rest = text[end:]
+    if len(rest) < 9 or not _any_in(_AGAIN_HINTS, rest.lower()): return ""
+    again = _AGAIN.search(rest)
+    return rest[again.start():] if again else ""
+
+# %% ../nbs/03_extraction.ipynb #e0000771
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
 
 def _in_bold(text: str) -> Fraction | None:
@@ -509,23 +599,11 @@ def _in_bold(text: str) -> Fraction | None:
     tail = text[-1500:]
     for m in reversed(list(_BOLD.finditer(tail))) if "**" in tail else ():
         s = plain(m[1])
-        if equal := _after_equals(s, numbers(s)): return equal.value
+        if equal := _after_equals(s): return equal.value
         found, line_rest = candidates(s), tail[m.end():].split("\n")[0]
         if len(found) != 1 or s.rstrip().endswith(":") or _STEP.match(s): continue
         if "=" not in line_rest or not _START.search(line_rest): return found[0].value
     return None
-
-# %% ../nbs/03_extraction.ipynb #x0000079
-_RESULT = re.compile(r"=\s?\$?(\d{1,15})(?:\.(\d\d))?(?:\s[a-zA-Z ]{1,50})?\.?\s*\Z")
-_NO_SHORTCUT = re.compile(r"hundred|thousand|[mbtr]illion|\band\b|\bso\b|\bnot?\b|nable|possible|[Nn]ote|[Cc]heck|[Vv]erif|[Aa]ssumes|[Hh]ope|[Ll]et me"
-                          r"|[Ff]eel|[Pp]lease|[Ii]f you|[Ii]s there|sense|need")
-
-def _ends_in_result(text: str) -> Fraction | None:
-    "The result of an equation that ends a response."
-    at = text.rfind("=", max(0, len(text) - 80))
-    m = _RESULT.match(text, at) if at > 0 and text[at - 1] not in "<>!=" else None
-    if m is None or _NO_SHORTCUT.search(text, max(text.rfind("\n", 0, at), at - 400)): return None
-    return Fraction(int(m[1])) if not m[2] else Fraction(int(m[1] + m[2]), 100)
 
 # %% ../nbs/03_extraction.ipynb #x0000081
 def extract_number(
@@ -537,19 +615,17 @@ def extract_number(
     text = own_part(text)
     mark = _announced(text)
     if mark:
-        rest = text[mark.end:]
-        again = _AGAIN.search(rest) if len(rest) > 8 else None
-        later = again and _in_prose(rest[again.start():])
+        later = (again := _second_thoughts(text, mark.end)) and _in_prose(again)
         return _made(later[0], "corrected") if later else _made(mark.value, mark.rule)
     if (bold := _in_bold(text)) is not None: return _made(bold, "bold")
-    if (result := _ends_in_result(text)) is not None: return _made(result, "equation")
     if stated := _in_prose(text): return _made(*stated)
     return _in_words(text)
 
 # %% ../nbs/03_extraction.ipynb #x0000082
 def _in_words(text: str) -> Extracted:
     "The one number that the last sentence of a text without digits says in words."
-    sentences = [s for s in _SPLIT.split(text[-_PIECE:]) if s and s.strip()]
+    bounds = _bounds(text := text[-_PIECE:].rstrip())
+    sentences = [s for a, b in zip(bounds, bounds[1:]) if (s := text[a:b]).strip()]
     found = {_spoken(m[0]) for m in _WORDS.finditer(sentences[-1])} if sentences else set()
     return _made(found.pop(), "words") if len(found) == 1 else NO_ANSWER
 
@@ -565,21 +641,28 @@ def option_table(
 
 # %% ../nbs/03_extraction.ipynb #x0000088
 _NOT = re.compile(r"(?:\bnot|n't|\bneither|\bincorrect|\bwrong|\beliminate[sd]?|\brule[sd]?\sout|\bexclude[sd]?|\bunlike|\brather than|\binstead of"
-                  r"|\bother than|\bexcept|\breject(?:ed|s)?|\bruling out|\beliminating)\s(?:(?:be|the|option|options|choice|answer|with|choose"
+                  r"|\bother than|\bexcept|\b(?:any|every)thing but|\ball but|\breject(?:ed|s)?|\bruling out|\beliminating)\s(?:(?:be|the|option|options|choice|answer|with|choose"
                   r"|select|is|an?)\s)*[\"'(*]*\Z", re.I)
 _WRONG = re.compile(r"[)*\"']*,?\s(?:(?:is|are|was|were|would be|can be|must be|seems|looks|doesn't|does not|isn't|cannot|can't|could be)\s)"
                     r"(?:clearly |also |probably |obviously |therefore |all )*(?:not|incorrect|wrong|false|eliminated|ruled out|excluded|inaccurate"
                     r"|invalid|impossible|unlikely|irrelevant|be|tempting|close|partially|apply|plausible)"
                     r"|[)*\"']*:?\s(?:incorrect|wrong|false|no\b|✗|❌)|[)*]*\s?(?:✗|❌)", re.I)
-_ANOTHER = re.compile(r"[\s*)\]\".,:;]*+(?:[^.,;\n()]{0,60}[(,])?\s?(?:or|and|and/or|&|/|nor)\s(?:also\s)?(?:either\s)?"
+_NOT_HINTS = ("no", "n't", "wrong", "incorrect", "elim", "rul", "exclu", "unlike", "rather", "instead", "other", "except", "rej", " but")  # one is in `_NOT`
+_ANOTHER = re.compile(r"[\s*)\]\".,:;]*+(?:[^.,;\n()]{0,60}[(,])?(?:\s?(?:or|and|and/or|nor)\s|\s?[&/]\s?)(?:also\s)?(?:either\s)?"
                       r"(?:option\s|choice\s|answer\s)?[(*\"]*(?P<other>[A-Z])(?![A-Za-z0-9'’])")
+_LISTED = re.compile(r"[*)\]]*,\s?\(?(?P<other>[A-Z])\)?[*.]*\s*(?:\Z|\n|,|(?:or|and)\b)")  # A, B
 _ARTICLE_NEXT = re.compile(r"\s(?!(?:because|since|as|is|was|and|or|for|due|given|in|with)\b)[a-z]")
 
 # %% ../nbs/03_extraction.ipynb #x0000089
+def _denied(before: str) -> bool:
+    "Whether what stands before a label denies it."
+    return _any_in(_NOT_HINTS, before.lower()) and _NOT.search(before) is not None
+
+# %% ../nbs/03_extraction.ipynb #e0000891
 def _label(s: str, at: int, closed: bool) -> str | None:
     "The label at a place, or None when it is an article, part of a phrase, or denied. `closed`: a bracket or stop follows it."
     letter, opened = s[at], at > 0 and s[at - 1] in "(*[{\"'`"
-    if _NOT.search(s[max(0, at - 40):at]) or _WRONG.match(s, at + 1): return None
+    if _denied(s[max(0, at - 40):at]) or _WRONG.match(s, at + 1): return None
     rest = s[at + 1:at + 40]
     if letter.islower() and not (closed or opened or not rest.strip(" .*\n")): return None
     if letter.lower() in "ai" and not closed and not opened and _ARTICLE_NEXT.match(rest): return None
@@ -587,77 +670,138 @@ def _label(s: str, at: int, closed: bool) -> str | None:
 
 # %% ../nbs/03_extraction.ipynb #x0000091
 class _Labels(NamedTuple):
-    after: re.Pattern; judged: re.Pattern; alone: re.Pattern; first: re.Pattern; item: re.Pattern
+    after: re.Pattern; judged: re.Pattern; alone: re.Pattern; first: re.Pattern; item: re.Pattern; pair: re.Pattern; but: re.Pattern
 
 @functools.lru_cache(64)
 def _label_patterns(labels: str) -> _Labels:
     "The patterns of a set of labels."
-    some, stop = "[" + re.escape(labels) + "]", r"(?![A-Za-z0-9'’&])"
+    some, stop = "[" + re.escape(labels) + "]", r"(?![A-Za-z0-9&]|['’][A-Za-z])"
     return _Labels(
-        re.compile(r"[\s*_:$\\(\[{\"'`>=]*+(?:(?:\\?(?:text|mathrm|mathbf|boxed|textbf)\{\s*)|(?:option|choice|letter|answer|statement|alternative"
+        re.compile(r"[\s*_:$\\(\[{\"'`<>=]*+(?:(?:\\?(?:text|mathrm|mathbf|boxed|textbf)\{\s*)|(?:option|choice|letter|answer|statement|alternative"
                    r"|most likely|definitely|clearly|probably|likely|therefore|thus|hence|that|the|indeed|correct|best|simply|be|is|either)\b"
-                   r"[\s*_:$(\[{\"'`]*+)*+(?P<label>[" + re.escape(labels + labels.lower()) + "])" + stop + r"(?P<close>[\s*_`$]*+[)\]}.:,;])?"),
-        re.compile(rf"(?<![A-Za-z0-9'’])\(?(?P<label>{some})\)?\**,?\s(?:is|would be|must be|should be|seems|looks|appears)\s(?:therefore |thus |hence "
-                   r"|clearly |definitely |likely |to be )*(?:the )?(?:only )?(?:right|correct|best|true|most (?:accurate|appropriate|likely|suitable)"
-                   r"|answer|valid)"),
+                   r"[\s*_:$(\[{\"'`]*+)*+(?P<label>[" + re.escape(labels + labels.lower()) + "])" + stop + r"(?P<close>[\s*_`$]*+[)\]}>.:,;])?"),
+        re.compile(rf"(?P<label>{some})(?<![A-Za-z0-9'’].)\)?\**,?\s(?:is|would be|must be|should be|seems|looks|appears)\s(?:therefore |thus |hence "
+                   r"|clearly |definitely |likely |to be )*(?:the )?(?:only )?(?:right|correct|best|true|better|most (?:accurate|appropriate|likely|suitable)"
+                   rf"|answer|valid)|(?P<fits>{some})(?<![A-Za-z0-9'’].)\)?\**,?\s(?:fits|works|matches)\s(?:best|better)"),
         re.compile(rf"\(({some})\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s?:?\s?\**\"?({some}){stop}|(?:^|\n)[ \t*_]*+({some})[*_]*[).:](?=\s|\Z)"
-                   rf"|\*\*\(?({some})\)?[.:)]?(?:\*\*|\s)|(?:^|[\n\s])({some})[.)]?(?=\s*\Z)"),
-        re.compile(rf"[\s*_]*\(?({some})[)*_]*(?:[).:]\s|\s?[-–:]\s|[)*]+\s|\n)"),
-        re.compile(rf"(?:^|\n)[\s*_]*\(?({some})\)?[).:]"))
+                   rf"|\b(?:[Oo]ption|[Cc]hoice)\s\(([{re.escape(labels.lower())}])\)|\*\*\(?({some})\)?[.:)]?(?:\*\*|\s)|(?:^|[\n\s选])({some})[.)!?]*(?=\s*\Z)"),
+        re.compile(rf"[\s*_]*\(?({some})[)*_]*(?:[).:]\s|\s?[-–:]\s|[)*]+\s|\n"
+                   r"|,\s(?=(?:I|because|since|as|definitely|probably|obviously|of course|surely)\b))"),
+        re.compile(rf"(?:^|\n)[\s*_]*\(?({some})\)?[).:]"),
+        re.compile(rf"(?<![A-Za-z0-9'’])\(?{some}\)?,?\s(?:and|or|nor|&)\s\(?{some}{stop}"),
+        re.compile(rf"\b(?:[Nn]one|[Nn]o|[Nn]othing|[Nn]either)\b[^.\n]{{0,60}}\s(?:except|but|other than|besides)\s(?:for\s)?"
+                   rf"(?:option\s|choice\s|answer\s)?\(?({some})\)?[\s.*]*\Z"))
 
 # %% ../nbs/03_extraction.ipynb #x0000093
-@functools.lru_cache(4096)
+_WORDLIKE = re.compile(r"\w+(?:(?<=\d)[./-](?=\d)\w+)*|[%+]+")
+
 def _words_of(s: str) -> str:
     "Lower-case words and numbers, without articles in front."
-    s = re.sub(r"[^\w%+\-./]+", " ", s.lower().replace("*", "").replace("’", "'"))
-    s = re.sub(r"(?<!\d)[./-]|[./-](?!\d)", " ", s)
-    return re.sub(r"^\W*(?:the|an|a)\s", "", re.sub(r"[\s_]+", " ", s)).strip()
+    words = " ".join(_WORDLIKE.findall(s.lower().replace("*", "").replace("_", " ")))
+    return words[words.index(" ") + 1:] if words.startswith(("the ", "an ", "a ")) else words
 
-def _texts_in(s: str, table: dict[str, str]) -> list[str]:
-    "The labels of the options whose texts stand in `s`, in order."
+# %% ../nbs/03_extraction.ipynb #e0000931
+class _Options(NamedTuple):
+    "The options of a query, made ready once for all of its responses."
+    table: dict[str, str]  # label -> text
+    words: dict[str, str]  # label -> the words of its text
+    values: dict[str, Fraction]  # label -> number, where every option is one number
+    patterns: _Labels
+
+# %% ../nbs/03_extraction.ipynb #e0000932
+@functools.lru_cache(4096)
+def _ready(key: tuple[str, ...], labels: tuple[str, ...] = ()) -> _Options:
+    "Options of `option_table`, from texts, or from texts and labels."
+    table = option_table(dict(zip(labels, key)) if labels else key)
+    found = {k: numbers(plain(t)) for k, t in table.items()}
+    values = {k: v[0].value for k, v in found.items()} if found and all(len(v) == 1 for v in found.values()) else {}
+    return _Options(table, {k: w for k, t in table.items() if (w := _words_of(t))}, values, _label_patterns("".join(table)))
+
+def _options(options: Sequence[str] | Mapping[str, str]) -> _Options:
+    if isinstance(options, Mapping): return _ready(tuple(map(str, options.values())), tuple(map(str, options)))
+    return _ready(tuple(map(str, options)))
+
+# %% ../nbs/03_extraction.ipynb #e0000933
+_TEXT_DENIED = re.compile(r"\b(?:not|isn t|aren t|wasn t|can t be|cannot be|never|neither|nor|rather than|instead of|except|unlike|other than)"
+                          r"\s(?:be\s|the\s|an?\s|in\s|for\s)*\Z")
+
+def _texts_in(s: str, o: _Options) -> tuple[list[str], bool]:
+    "The labels of the options whose texts stand in `s` and are not denied there, in order; and whether one is denied."
     hay, hits = f" {_words_of(s)} ", []
-    for label, text in table.items():
-        words = _words_of(text)
-        if words and (at := hay.rfind(f" {words} ")) >= 0: hits.append((at, at + len(words) + 2, label))
-    inside = lambda h: any(o is not h and o[0] <= h[0] and h[1] <= o[1] for o in hits)
-    return [h[2] for h in sorted(hits) if not inside(h)]
+    for label, words in o.words.items():
+        if words in hay and (at := hay.rfind(f" {words} ")) >= 0: hits.append((at, at + len(words) + 2, label))
+    if len(hits) > 1: hits = [h for h in sorted(hits) if not any(g is not h and g[0] <= h[0] and h[1] <= g[1] for g in hits)]
+    named, denied, end = [], False, 0
+    for at, stop, label in hits:
+        denied = _TEXT_DENIED.search(hay[max(0, at - 40):at + 1]) is not None or denied and hay[end:at].strip() in ("or", "and", "nor")
+        if not denied: named.append(label)
+        end = stop
+    return named, len(named) < len(hits)
 
 # %% ../nbs/03_extraction.ipynb #x0000096
 _OPTION_MARK = re.compile(
     r"nswers?|NSWER|\b(?:correct|right|best|final|appropriate|accurate|suitable)\s(?:option|choice|statement|letter|response|one|alternative)"
-    r"|\b[Oo]ption\schosen|\b(?:choose|choosing|chose|select|pick|go with|going with|opt for|conclude)\b|\\f?boxed|####|答案"
+    r"|\b[Oo]ption\schosen|\b(?:choose|choosing|chose|select|pick|go with|going with|opt for|conclude)\b|\\f?boxed|####|答案|选择|应选|正解|정답"
     r"|(?:[Rr]espuesta|[Rr]éponse|[Aa]ntwort|[Rr]isposta)\b")
 _OPTION_SEP = re.compile(
     r"[\s*_\"'”’)\]}]*+(?:\([^()\n]{2,60}\)\s*)?(?:(?:to|for|of|in|among|from|choice|option|here)\b[^.:=\n]{0,100}?(?=:|=|\sis\b|\swould\b|\smust\b))?"
-    r"[\s*_\"']*+(?:is|was|are|be|would\s(?:be|have to be)|should\sbe|will\sbe|must\sbe|has\sto\sbe|seems\sto\sbe|appears\sto\sbe|[:=：是为]|=>|[-–—]+>?"
+    r"[\s*_\"']*+(?:is|was|are|be|would\s(?:be|have to be)|should\sbe|will\sbe|must\sbe|has\sto\sbe|seems\sto\sbe|appears\sto\sbe|[:=：是为は은]|=>|[-–—]+>?"
     r"|→|>|\])?(?:\s(?:not)\b)?[\s:]*")
 _NO_MARK = re.compile(r"\b(?:not the|isn't the|an|a wrong|wrong|incorrect|in)\s(?:correct|right|best)?\s?a?\Z", re.I)
+_IN_BRACKETS = re.compile(r"(?<!not )\(([A-Z])\)")
 _DENIES = re.compile(r"\s*(?:\w+\s)?(?:not|neither|isn't)\b")
 
 # %% ../nbs/03_extraction.ipynb #x0000097
-def _announced_option(text: str, table: dict[str, str], p: _Labels) -> tuple[int, int, str | None, str] | None:
-    "Where the last announced option is announced, where it ends, its label and the rule."
-    for m in list(_OPTION_MARK.finditer(text))[:-41:-1]:
+_MARK_WORDS = {"nswer": 0, "NSWER": 0, "orrect": 1, "ight": 1, "best": 0, "final": 0, "ppropriate": 1, "ccurate": 1, "uitable": 1, "ption": 1,
+               "hoos": 1, "chose": 0, "elect": 1, "pick": 0, "go with": 0, "going with": 0, "opt for": 0, "conclude": 0, "boxed": 1, "fbox": 1,
+               "####": 0, "答案": 0, "选择": 0, "正解": 0, "정답": 0, "espuesta": 1, "éponse": 1, "ntwort": 1, "isposta": 1, "应选": 0}  # -> characters of the mark before it
+
+def _marks(text: str):
+    "The places that announce an option, from the last one on: whoever is content with the last does not look for the rest."
+    at, left = {w: i for w in _MARK_WORDS if (i := text.rfind(w)) >= 0}, 40
+    while at and left:
+        word = max(at, key=at.__getitem__)
+        start = max(0, at[word] - _MARK_WORDS[word])
+        if m := _OPTION_MARK.match(text, start): yield m; left -= 1
+        at[word] = text.rfind(word, 0, at[word])
+        if at[word] < 0: del at[word]
+
+# %% ../nbs/03_extraction.ipynb #x0000098
+def _announced_option(text: str, o: _Options) -> tuple[int, int, str | None, str] | None:
+    "Where the last announced option is announced, where it ends, its label (None for two of them) and the rule."
+    for m in _marks(text):
         s, at = text[m.start():m.end() + 400], m.end() - m.start()
         if _NO_MARK.search(text[max(0, m.start() - 24):m.start()].rstrip()): continue
         pos = _OPTION_SEP.match(s, at).end()
         if s[at:pos].rstrip().endswith("not") or _DENIES.match(s[at:at + 20]): continue
-        if (hit := p.after.match(s, pos)) and (label := _label(s, hit.start("label"), hit["close"] is not None)):
-            other = _ANOTHER.match(s, hit.end("label"))
-            both = other and other["other"] in table and other["other"] != label
-            if both and not _NOT.search(s[hit.end("label"):other.start("other")]): return m.start(), m.start() + hit.end(), None, "several"
-            return m.start(), m.start() + hit.end(), label, "answer"
+        if (hit := o.patterns.after.match(s, pos)) and (label := _label(s, hit.start("label"), hit["close"] is not None)):
+            two = _names_another(s, hit.end("label"), label, o)
+            return m.start(), m.start() + hit.end(), None if two else label, "several" if two else "answer"
         clause = s[pos:stop.start() if (stop := _SENTENCE_END.search(s, pos + 1)) else len(s)]
-        if not clause.strip(" *_:$\n") and stop: clause = s[stop.end():].strip().split("\n")[0]
-        named = _texts_in(clause, table)
-        if len(named) == 1 and not re.search(r"\bnot\b|n't\b", clause[:30]): return m.start(), m.start() + len(clause), named[0], "text"
+        if not clause.strip(" *_:$.\n") and stop:  # it stands on the next line
+            clause = s[stop.end():].strip().partition("\n")[0]
+            pos = s.index(clause, stop.end())
+        end = m.start() + pos + len(clause)
+        named, denied = _texts_in(clause, o)
+        if named and (m2 := _IN_BRACKETS.search(clause)) and m2[1] in o.table: return m.start(), end, m2[1], "answer"  # Rome (C)
+        if len(named) == 1 and (denied or not re.search(r"\bnot\b|n't\b", clause[:30])): return m.start(), end, named[0], "text"
     return None
 
-# %% ../nbs/03_extraction.ipynb #x0000098
-def _judged_option(text: str, p: _Labels) -> tuple[int, int, str, str] | None:
-    "The last option that is said to be correct."
-    for m in reversed(list(p.judged.finditer(text))):
-        if not _NOT.search(text[max(0, m.start() - 40):m.start("label")]): return m.start(), m.end(), m["label"], "option"
+# %% ../nbs/03_extraction.ipynb #e0000981
+def _names_another(s: str, at: int, label: str, o: _Options) -> bool:
+    "Whether a second label stands beside the one that ends at a place: (A) or (B), A/B, A, B, (A) Paris or (B) London."
+    other = _ANOTHER.match(s, at) or _LISTED.match(s, at)
+    if not other and (own := o.table[label]):
+        start = at + len(s[at:]) - len(s[at:].lstrip(" *_)].:,\"-"))
+        if s[start:start + len(own)].lower() == own.lower(): other = _ANOTHER.match(s, start + len(own))
+    if not other or other["other"] not in o.table or other["other"] == label: return False
+    return not _denied(s[at:other.start("other")]) and not _WRONG.match(s, other.end())
+
+# %% ../nbs/03_extraction.ipynb #e0000982
+def _judged_option(text: str, start: int, p: _Labels) -> tuple[int, int, str, str] | None:
+    "The last option after a place that is said to be correct."
+    for m in reversed(list(p.judged.finditer(text, start))):
+        if not _denied(text[max(0, m.start() - 40):m.start()]): return m.start(), m.end(), m["label"] or m["fits"], "option"
     return None
 
 # %% ../nbs/03_extraction.ipynb #x0000100
@@ -666,61 +810,103 @@ _REFUSAL = re.compile(
     r"|(?:cannot|can't|impossible to|not possible to|unable to) (?:be )?(?:answer|determine|provide|choose|select|say|tell)(?:ed|d)?|as an ai"
     r"|not enough information|insufficient information|no (?:correct|valid|right) (?:answer|option)"
     r"|none of the (?:above|options|given|choices|answers|listed|provided)|not (?:sure|certain) (?:which|what|about)|(?:i have |have )?no idea"
-    r"|neither of)\b", re.I)
+    r"|neither of)\b")
+_REFUSAL_HINT = re.compile(r"[nuas](?:o[tn ]|'t|either|nable|s an ai|ufficient)|decline|impossible")  # one is in all that `_REFUSAL` finds
 _HEDGE = re.compile(r"\b(?:not|isn't|wrong|incorrect|rather than|except)\b", re.I)
+_OWN_WORDS = re.compile(r"\W*(?:none|all|both|neither|cannot|can't|not enough)\b", re.I)
 
-def _only_option(text: str, table: dict[str, str], p: _Labels) -> Extracted | None:
+# %% ../nbs/03_extraction.ipynb #e0001001
+def _only_option(text: str, o: _Options) -> Extracted | None:
     "A response that opens with one label and names no other, or that refuses."
-    m = p.first.match(text)
-    if m and not _WRONG.match(text, m.end(1)) and set(p.item.findall(text)) <= {m[1]}: return _made(m[1], "option")
+    p, m = o.patterns, o.patterns.first.match(text)
+    if m and not _WRONG.match(text, m.end(1)) and set(p.item.findall(text)) <= {m[1]} and _bracketed(text, o) < 3: return _made(m[1], "option")
     last = text[-400:]
-    if not _REFUSAL.search(last): return None
-    refusing = [k for k in _texts_in(last, table) if re.match(r"\W*(?:none|all|both|neither|cannot|can't|not enough)\b", table[k], re.I)]
+    if not _REFUSAL_HINT.search(low := last.lower()): return None
+    if m := p.but.search(last): return _made(m[1], "mark")
+    if not _REFUSAL.search(low): return None
+    refusing = [k for k in _texts_in(last, o)[0] if _OWN_WORDS.match(o.table[k])]
     return _made(refusing[-1], "text") if refusing else _made(_REFUSED, "refusal")
 
-# %% ../nbs/03_extraction.ipynb #x0000101
-def _closing_option(text: str, table: dict[str, str], p: _Labels) -> Extracted:
-    "The label or the text of one option in the last telling sentence."
-    for line in text.rsplit("\n", 12)[:-13:-1]:
-        for s in reversed(_SPLIT.split(line[-2000:])):
-            if not s: continue
-            spots = [m.start(m.lastindex) for m in p.alone.finditer(s)]
-            labels = {label for at in spots if (label := _label(s, at, s[at + 1:at + 2] in (")", ".", ":", "*")))}
-            if labels: return _made(labels.pop(), "mark") if len(labels) == 1 else _made(_SEVERAL, "several")
-            named = _texts_in(s, table)
-            if len(named) == 1 and not _HEDGE.search(s): return _made(named[0], "text")
-    return _by_value(text, table)
+def _bracketed(text: str, o: _Options) -> int:
+    "How many labels stand in brackets near the beginning: a list of the options chooses none of them."
+    return sum(f"({k})" in text[:400] for k in o.table)
 
-def _by_value(text: str, table: dict[str, str]) -> Extracted:
+# %% ../nbs/03_extraction.ipynb #x0000101
+def _closing_option(text: str, o: _Options) -> Extracted:
+    "The label or the text of one option in the last telling sentence."
+    listed = len(set(o.patterns.item.findall(text))) > 1
+    for line in text.rsplit("\n", 12)[:-13:-1]:
+        if listed and (m := o.patterns.item.match(line)) and line[m.end():].strip(" *_"): continue  # an option copied from the query
+        bounds = _bounds(line := line[-2000:])
+        for a, b in zip(bounds[-2::-1], bounds[:0:-1]):
+            if (s := line[a:b]) and (found := _in_sentence(s, o)): return found
+    return _left_over(text[-2000:], o) or _by_value(text, o)
+
+# %% ../nbs/03_extraction.ipynb #e0001011
+_TURN = re.compile(r"\b(?:but|however|yet|so|therefore|thus|hence)\b", re.I)
+
+def _in_sentence(s: str, o: _Options) -> Extracted | None:
+    "What a sentence that announces nothing chooses."
+    named, denied = _texts_in(s, o)
+    spots = [m.start(m.lastindex) for m in o.patterns.alone.finditer(s)]
+    labels = {label for at in spots if (label := _label(s, at, s[at + 1:at + 2] in (")", ".", ":", "*")))}
+    in_text = len(named) == 1 and all(f" {k.lower()} " in f" {o.words[named[0]]} " for k in labels)  # hepatitis A is no label
+    if len(labels) > 1 and (turns := list(_TURN.finditer(s))): return _in_sentence(s[turns[-1].end():], o) or _made(_SEVERAL, "several")
+    if labels and not in_text:
+        return _made(labels.pop(), "mark") if len(labels) == 1 and not o.patterns.pair.search(s) else _made(_SEVERAL, "several")
+    return _made(named[0], "text") if len(named) == 1 and (denied or not _HEDGE.search(s)) else None
+
+# %% ../nbs/03_extraction.ipynb #e0001012
+_NTH = re.compile(r"\b(first|second|third|fourth|fifth|last)\s(?:option|choice|answer|statement|alternative|one)\b", re.I)
+
+def _left_over(tail: str, o: _Options) -> Extracted | None:
+    "The option that remains when all others are denied, or that is named by its place."
+    labels = list(o.table)
+    low = tail.lower()
+    spots = [m.start(m.lastindex) for m in o.patterns.alone.finditer(tail)] if _any_in(_NOT_HINTS, low) or "false" in low else []
+    denied = {tail[at] for at in spots if _denied(tail[max(0, at - 40):at]) or _WRONG.match(tail, at + 1)}
+    if len(labels) > 2 and len(denied) == len(labels) - 1: return _made((set(labels) - denied).pop(), "eliminated")
+    last = tail.rstrip()[_bounds(tail.rstrip())[-2]:]
+    places = set(map(str.lower, _NTH.findall(last)))
+    if len(places) != 1 or _HEDGE.search(last): return None
+    at = ("first", "second", "third", "fourth", "fifth", "last").index(places.pop())
+    return _made(labels[-1 if at == 5 else at], "words") if at == 5 or at < len(labels) else None
+
+# %% ../nbs/03_extraction.ipynb #e0001013
+def _by_value(text: str, o: _Options) -> Extracted:
     "The option whose number is the response's number."
-    values = {k: numbers(plain(t)) for k, t in table.items()}
-    if not values or any(len(v) != 1 for v in values.values()): return NO_ANSWER
-    answer = extract_number(text).answer
-    same = [k for k, v in values.items() if v[0].value == answer]
+    answer = extract_number(text).answer if o.values else None
+    same = [k for k, v in o.values.items() if v == answer]
     return _made(same[0], "value") if len(same) == 1 else NO_ANSWER
 
 # %% ../nbs/03_extraction.ipynb #x0000103
-_BARE = re.compile(r"[\s*_(\[{\"'`$]*([A-Za-z0-9])[\s*_)\]}\"'`.:,;$]*")
+_BARE = re.compile(r"[\s*_(\[{\"'`$\x00-\x1f]*([A-Za-z0-9])[\s*_)\]}\"'`.:,;$!?\x00-\x1f]*")
+_FULL_WIDTH = str.maketrans({**{chr(0xFEE0 + c): chr(c) for c in range(33, 127)}, **dict.fromkeys("\u200b\u200e\u200f\ufeff"),
+                             **dict.fromkeys(map(chr, [*range(0x202a, 0x202f), *range(0x2066, 0x206a), *range(0xd800, 0xe000)]))})
+_STYLED = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s?\{([^{}]{0,200})\}")
 
+def _plain_option(text: str) -> str:
+    "A response with full-width letters and LaTeX's styles made plain, and without marks that have no width."
+    if not text.isascii(): text = text.translate(_FULL_WIDTH)
+    return (_STYLED.sub(r" \1 ", text) if "\\" in text else text).strip()
+
+# %% ../nbs/03_extraction.ipynb #e0001031
 def extract_option(
     text: str,  # a response
     options: Sequence[str] | Mapping[str, str],  # as for `option_table`
 ) -> Extracted:  # `answer` is the label, or None
     "The option that a response chooses. Takes time linear in the text's length, and never raises for a text."
-    table = option_table(options)
-    p, text = _label_patterns("".join(table)), own_part(text).strip()
-    if len(text) < 8 and (m := _BARE.fullmatch(text)): return _made(m[1].upper(), "bare") if m[1].upper() in table else NO_ANSWER
+    o, text = _options(options), _plain_option(own_part(text))
+    if len(text) < 8 and (m := _BARE.fullmatch(text)): return _made(m[1].upper(), "bare") if m[1].upper() in o.table else NO_ANSWER
     window = text[-20_000:]
-    best = _announced_option(window, table, p)
-    judged = _judged_option(window, p)
-    if judged and (best is None or judged[0] > best[0]): best = judged
+    best = _announced_option(window, o)
+    best = _judged_option(window, best[0] + 1 if best else 0, o.patterns) or best
     if best:
-        rest = window[best[1]:]
-        again = _AGAIN.search(rest) if len(rest) > 8 else None
-        later = extract_option(rest[again.start():], table) if again else NO_ANSWER
+        again = _second_thoughts(window, best[1])
+        later = extract_option(again, options) if again else NO_ANSWER
         if later.answer: return _made(later.answer, "corrected")
         return _made(_SEVERAL if best[2] is None else best[2], best[3])
-    return _only_option(text, table, p) or _closing_option(text, table, p)
+    return _only_option(text, o) or _closing_option(text, o)
 
 # %% ../nbs/03_extraction.ipynb #x0000107
 _PUBLISHED_NUMBER, _PUBLISHED_OPTION = re.compile(r"(\d+)[^\d]*$"), re.compile(r"\((A|B|C|D)\)")
@@ -822,11 +1008,12 @@ def majority_vote(
     by: Sequence[str] = ("query_id", "llm"),  # who votes together; `query_id` alone pools all LLMs
     weight: str | None = None,  # a column of weights; each answer counts 1 without
 ) -> pd.DataFrame:  # a row per group, in order: `by`, answer (None if nobody answered), votes, voters, tied (bool)
-    "Majority vote of every group, whatever the order of the rows."
+    "Majority vote of every group, whatever the order of the rows. Raises `StudyError` for weights that are none."
     by = list(by)
     groups = answers.groupby(by, sort=True).size().rename("voters").reset_index()
     valid = answers[answers.answer.notna()]
-    weights = valid[weight] if weight else pd.Series(1., index=valid.index)
+    weights = valid[weight].astype(float) if weight else pd.Series(1., index=valid.index)
+    if not (np.isfinite(weights) & (weights > 0)).all(): raise StudyError(f"vote: the weights of {weight!r} have to be positive numbers")
     counts = valid[by + ["answer"]].assign(votes=weights).groupby(by + ["answer"], sort=True).votes.sum().round(9).reset_index()
     top = counts[counts.votes == counts.groupby(by).votes.transform("max")]
     tied = top.duplicated(by, keep=False)
@@ -1008,13 +1195,14 @@ def flag_reading(text: str) -> str:
 
 # %% ../nbs/03_extraction.ipynb #x0000174
 def hard_cases() -> pd.DataFrame:
-    "The hand-written cases: kind (number or option), text, options, answer (spelled, or None), why."
+    "The hand-written cases: kind (number or option), text, options, answer (spelled, or None), the rule that has to find it, why."
     lines = (project_root() / "data" / "extraction" / "hard_cases.jsonl").read_text(encoding="utf-8").splitlines()
-    return pd.DataFrame([json.loads(line) for line in lines], columns=["kind", "text", "options", "answer", "why"], dtype=object)
+    return pd.DataFrame([json.loads(line) for line in lines], columns=["kind", "text", "options", "answer", "rule", "why"], dtype=object)
 
-def read_case(case) -> str | None:
-    "What the extractors make of a hand-written case."
-    return spelled((extract_option(case.text, case.options) if case.kind == "option" else extract_number(case.text)).answer)
+def read_case(case) -> tuple[str | None, str]:
+    "What the extractors make of a hand-written case, and by which rule."
+    found = extract_option(case.text, case.options) if case.kind == "option" else extract_number(case.text)
+    return spelled(found.answer), found.rule
 
 # %% ../nbs/03_extraction.ipynb #x0000180
 def load_outcomes(
@@ -1028,3 +1216,27 @@ def load_outcomes(
     from llm_routing.sources import read_source
     _, outcomes = read_source(run.profile.source, run.profile.seed)
     return outcomes[outcomes.query_id.isin(set(queries.query_id))].reset_index(drop=True)
+
+# %% ../nbs/03_extraction.ipynb #e0001790
+def rule_effect(
+    responses: pd.DataFrame,  # the responses table
+    queries: pd.DataFrame,  # the queries table
+) -> pd.DataFrame:  # dataset, llm; percent of votes that are right: mended, with the original's reading, with its vote, as published
+    "What each of the original's two mistakes does to each LLM's accuracy, alone and together."
+    here, there = read_answers(responses, queries), read_answers(responses, queries, "as_published")
+    blank = here.assign(answer=here.answer.fillna(INVALID))  # no answer takes part in the vote
+    silent = there.assign(answer=there.answer.where(there.answer != INVALID, None))
+    parts = {"mended": (here, "default"), "reading": (silent, "default"), "vote": (blank, "as_published"), "as_published": (there, "as_published")}
+    scores = [_outcome_rows(a, ["query_id", "llm"], rules, "majority").set_index(["query_id", "llm"]).score.rename(name) for name, (a, rules) in parts.items()]
+    table = pd.concat(scores, axis=1).reset_index().merge(queries[["query_id", "dataset"]], on="query_id")
+    return (100 * table.groupby(["dataset", "llm"])[list(parts)].mean()).round(2).reset_index()
+
+# %% ../nbs/03_extraction.ipynb #e0001791
+def misread_responses(
+    responses: pd.DataFrame,  # the responses table
+    queries: pd.DataFrame,  # the queries table
+) -> pd.DataFrame:  # dataset, llm, gold, text, original, answer
+    "The responses of a run that the original's rules judge otherwise."
+    here, there = read_answers(responses, queries), read_answers(responses, queries, "as_published")
+    table = here.assign(original=there.answer, text=responses.text.to_numpy()).merge(queries[["query_id", "dataset"]], on="query_id")
+    return table[(here.correct != there.correct).to_numpy()][["dataset", "llm", "gold", "text", "original", "answer"]].reset_index(drop=True)

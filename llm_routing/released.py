@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .sources import SourceError, outcomes_frame, reader
+from .sources import SourceError, fault, outcomes_frame, reader, rows_of_csv
 from .study import Source, atomic_write, digest
 
 # %% ../nbs/J_released.ipynb #be765634
@@ -65,41 +65,46 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?")
 
 def _numbers(cell: str, n: int) -> list[float] | None:
     "The numbers of an array as NumPy prints it, or nothing if they are not n."
-    body = str(cell).strip()
+    body = cell.strip()
     if not (body.startswith("[") and body.endswith("]")): return None
     words = body[1:-1].split()
-    return [float(w) for w in words] if len(words) == n and all(_NUMBER.fullmatch(w) for w in words) else None
+    values = [float(w) for w in words] if len(words) == n and all(_NUMBER.fullmatch(w) for w in words) else None
+    return values if values and np.isfinite(values).all() else None
 
 def _names(cell: str, names: list[str]) -> list[int] | None:
-    "1 for each LLM that a list literal names, or nothing if it names another."
-    try: found = ast.literal_eval(str(cell))
-    except (ValueError, SyntaxError): return None
-    return [int(n in found) for n in names] if isinstance(found, list) and set(found) <= set(names) else None
+    "1 for each LLM that a list literal names, or nothing if it names another, or one twice."
+    try: found = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError): return None
+    known = isinstance(found, list) and all(isinstance(f, str) and f in names for f in found) and len(set(found)) == len(found)
+    return [int(n in found) for n in names] if known else None
+
+# %% ../nbs/J_released.ipynb #7dcb1fa8
+def _column(name: str, rows: list, header: list[str], column: str, read, what: str) -> np.ndarray:
+    "A column of a released file, read cell by cell. Raises `SourceError` naming line and column."
+    cells = []
+    for line, row in rows:
+        cell = row[header.index(column)]
+        if (value := read(cell)) is None: raise fault(name, f"line {line}, column {column!r}", f"{cell[:80]!r} is not {what}", f"fetch it again from {REPOSITORY}")
+        cells.append(value)
+    return np.array(cells)
 
 # %% ../nbs/J_released.ipynb #7dcb1fa9
 def parse_released(
     path: str | Path,  # gsm8k_cls_predictions.csv or mmlu_cls_predictions.csv
     dataset: str,  # "gsm8k" or "mmlu"
 ) -> Released:
-    "A released file, checked. Raises `SourceError` naming file, row and column."
-    path = Path(path)
-    if path.read_bytes()[:40].startswith(b"version https://git-lfs"):
-        raise SourceError(f"{path} is a Git LFS pointer, not the file: fetch it with `git lfs pull` from {REPOSITORY} at {COMMIT}")
-    try: table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (pd.errors.ParserError, UnicodeDecodeError, pd.errors.EmptyDataError) as e: raise SourceError(f"{path}: not a CSV file: {e}") from e
-    if list(table) != COLUMNS: raise SourceError(f"{path}: columns {', '.join(table)}; expected {', '.join(COLUMNS)}")
+    "A released file, checked. Raises `SourceError` naming file, line and column."
+    name, (header, rows) = Path(path).name, rows_of_csv(Path(path))
+    if header != COLUMNS: raise fault(name, "header", f"columns {', '.join(header)}", f"expected {', '.join(COLUMNS)}")
     keys = [k for k, v in LLM_NAMES.items() if v in SECONDS[dataset]]
-    def column(name, read, what):
-        cells = [read(c) for c in table[name]]
-        bad = [i for i, c in enumerate(cells) if c is None]
-        if bad: raise SourceError(f"{path}, row {bad[0]}, column {name!r}: {table[name][bad[0]][:80]!r} is not {what}")
-        return np.array(cells)
+    def column(c, read, what): return _column(name, rows, header, c, read, what)
+    texts = column("question", lambda x: x if x.strip() else None, "a text")
     split = column("split", {"train": "train", "val": "validation", "test": "test"}.get, "train, val or test")
     right, said = (column(c, lambda x: _names(x, keys), f"a list of {', '.join(keys)}") > 0 for c in ("true_label", "prediction"))
     raw, logit = (column(c, lambda x: _numbers(x, len(keys)), f"an array of {len(keys)} numbers") for c in COLUMNS[4:])
-    differ = np.argwhere((raw > 0) != said)
-    if len(differ): raise SourceError(f"{path}, row {differ[0][0]}: 'prediction' and 'raw_predictions' differ")
-    return Released(dataset, table.question.tolist(), split, [LLM_NAMES[k] for k in keys], right, said, logit)
+    differ = np.argwhere(raw != said)
+    if len(differ): raise fault(name, f"line {rows[differ[0][0]][0]}", "'prediction' and 'raw_predictions' differ", f"fetch it again from {REPOSITORY}")
+    return Released(dataset, texts.tolist(), split, [LLM_NAMES[k] for k in keys], right, said, logit)
 
 # %% ../nbs/J_released.ipynb #986e37ec
 def write_example(
@@ -247,14 +252,12 @@ def weighted_f1(
     return float(np.average(report.f1, weights=report.support)) if report.support.sum() else 0.
 
 # %% ../nbs/J_released.ipynb #6e909138
-@reader("released")
+@reader("released", SECONDS)
 def read_released(
     source: Source,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the queries and the outcomes table
     "The released outcomes (Srivatsa et al., 2024). Raises `SourceError`."
-    unknown = set(source.datasets) - set(SECONDS)
-    if unknown: raise SourceError(f"source.datasets: {', '.join(sorted(unknown))} not in the release; it has {', '.join(SECONDS)}")
     tables = []
     for dataset in source.datasets:
         rel = parse_released(fetch_released(dataset), dataset)

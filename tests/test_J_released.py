@@ -25,24 +25,39 @@ def test_a_file_in_the_authors_format_is_read_back_exactly(tmp_path):
     assert "\n" in pd.read_csv(tmp_path / "x.csv").confidence[0]
 
 @pytest.mark.parametrize("column,value,says", [
-    ("split", "dev", "row 1, column 'split'"), ("true_label", "['maj_gpt-4_CHAT']", "row 1, column 'true_label'"),
-    ("true_label", "__import__('os').system('true')", "row 1, column 'true_label'"), ("raw_predictions", "[1 1]", "6 numbers"),
-    ("confidence", "[a b c d e f]", "row 1, column 'confidence'"), ("raw_predictions", "[0 0 0 0 0 0]", "differ")])
-def test_any_other_shape_is_refused_by_row_and_column(tmp_path, column, value, says):
+    *[(c, v, f"line 3, column {c!r}") for c, values in {
+        "question": ["", "  "], "split": ["dev", "", "Train", "0"],
+        "true_label": ["['maj_gpt-4_CHAT']", "__import__('os').system('true')", "", "nan", "{}", "[1]", "[[1]]", "['maj_gemma-7b_LM', 'maj_gemma-7b_LM']", "['maj_gemma-7b_LM'", "[" * 5000],
+        "prediction": ["maj_gemma-7b_LM", "('maj_gemma-7b_LM',)", "None"],
+        "raw_predictions": ["[1 1]", "1 1 1 1 1 1", "[1 1 1 1 1 1 1]", "[1, 1, 1, 1, 1, 1]", "[True True True True True True]", ""],
+        "confidence": ["[a b c d e f]", "[nan 1 1 1 1 1]", "[inf 1 1 1 1 1]", "[1e999 1 1 1 1 1]", "[1 1 1 1 1", "[]"]}.items() for v in values],
+    ("raw_predictions", "[0 0 0 0 0 0]", "line 3: .* differ"), ("raw_predictions", "[1 1 1 1 1 2]", "line 3: .* differ")])
+def test_any_other_shape_is_refused_by_line_and_column(tmp_path, column, value, says):
     table = pd.read_csv(R.write_example(tmp_path / "x.csv", logit=np.ones((6, 6)), right=np.ones((6, 6))))
     table.loc[1, column] = value
     table.to_csv(tmp_path / "x.csv", index=False)
-    with pytest.raises(SourceError, match=says): R.parse_released(tmp_path / "x.csv", "gsm8k")
+    with pytest.raises(SourceError, match=says) as e: R.parse_released(tmp_path / "x.csv", "gsm8k")
+    assert str(e.value).startswith("x.csv, line 3") and "\n" not in str(e.value)
 
 # %% ../nbs/J_released.ipynb #176c5c5c
 def test_other_files_are_refused(tmp_path):
     path = R.write_example(tmp_path / "x.csv")
     with pytest.raises(SourceError, match="array of 7|list of"): R.parse_released(path, "mmlu")
     with pytest.raises(SourceError, match="60 rows .all., expected 8792"): R.check_counts(R.parse_released(path, "gsm8k"), {})
-    pd.read_csv(path).drop(columns="split").to_csv(path, index=False)
-    with pytest.raises(SourceError, match="expected question, split"): R.parse_released(path, "gsm8k")
-    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    with pytest.raises(SourceError, match="LFS"): R.parse_released(path, "gsm8k")
+
+@pytest.mark.parametrize("change,says", [
+    (lambda t: b"", "the file is empty"), (lambda t: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS"), (lambda t: t.split(b"\n")[0], "no rows"),
+    (lambda t: t.replace(b"split,", b"", 1), "line 2: 6 fields, but the header has 5"), (lambda t: t.replace(b"question", b"prompt", 1), "header: columns"),
+    (lambda t: t.replace(b"Invented", b"Inv\xe9nted", 1), "line 2: byte 0xe9"), (lambda t: t[:-40], "line [0-9]+"), (lambda t: t.replace(b",train,", b",train,train,", 1), "line 2: 7 fields"),
+    (lambda t: t.replace(b",train,", b",", 1), "line 2: 5 fields"), (lambda t: t[:300] + b"\x00" + t[300:], "a NUL byte"), (lambda t: b"<html>404</html>", "no rows"), (lambda t: t.decode().encode("utf-16"), "NUL")])
+def test_a_broken_release_is_one_clear_error(tmp_path, change, says):
+    path = R.write_example(tmp_path / "x.csv")
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(SourceError, match=says) as e: R.parse_released(path, "gsm8k")
+    assert str(e.value).startswith("x.csv")
+
+def test_a_release_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(SourceError, match="x.csv: there is no such file"): R.parse_released(tmp_path / "x.csv", "gsm8k")
 
 def test_a_file_of_the_right_size_with_other_counts_is_refused(tmp_path):
     splits = ["test"] * 1319 + ["train"] * (8792 - 1319)

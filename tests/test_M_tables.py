@@ -6,11 +6,11 @@
 __all__ = []
 
 # %% ../nbs/M_tables.ipynb #k0000032
-import json
-import pandas as pd, pytest
+import json, re
+import numpy as np, pandas as pd, pytest
 from llm_routing.sources import SourceError
 from llm_routing.study import Source, check_table
-from llm_routing.tables import as_tables, import_report, load_table, read_user_table, sniff
+from llm_routing.tables import as_tables, import_report, load_table, read_user_table
 
 # %% ../nbs/M_tables.ipynb #k0000033
 HEADER = "query_id,text,split,llm,score,latency_s,cost\n"
@@ -65,13 +65,15 @@ def test_files_that_cannot_be_tables(tmp_path):
     with pytest.raises(SourceError, match="not a readable Parquet"): load_table(torn)
 
 # %% ../nbs/M_tables.ipynb #k0000035
-LINE = {"task_name": "gsm8k", "query": "1 + 1?", "model_name": "a", "performance": 1.0, "response_time": .5}
+LINE = {"task_name": "gsm8k", "query": "1 + 1?", "ground_truth": "2", "metric": "GSM8K", "choices": None, "task_id": None, "model_name": "a", "response": "2",
+        "token_num": 453, "input_tokens": 449, "output_tokens": 4, "response_time": .5, "performance": 1.0, "embedding_id": 42, "user_id": None, "fig_id": None}
 LINES = [{**LINE, "query": f"{i} + 1?", "model_name": m, "performance": (i + k) % 2} for i in range(8) for k, m in enumerate("ab")]
 
 @pytest.mark.parametrize("change,says", [
     *[({c: None}, f"line 4: .*{'score' if c == 'performance' else 'llm' if c == 'model_name' else c}") for c in ("task_name", "query", "model_name", "performance")],
     *[({"performance": v}, "line 4: score") for v in ("x", 2, -1, [1], {}, float("nan"), "nan")], *[({"query": v}, "line 4: query") for v in (1, [], "", " ")],
-    *[({"response_time": v}, "line 4: latency_s") for v in ("x", -1, [], float("inf"))], ({"model_name": 3}, "line 4: llm"), ({"query": "9 + 1?"}, "has no row|appear twice")])
+    *[({"response_time": v}, "line 4: latency_s") for v in ("x", -1, [], float("inf"))],
+    *[({"token_num": v}, "line 4: cost") for v in ("many", -3, {})], ({"ground_truth": "3"}, "has no row"), ({"model_name": "all_llms"}, "line 4: llm .all_llms. is the study"), ({"model_name": 3}, "line 4: llm"), ({"query": "9 + 1?"}, "has no row|appear twice")])
 def test_a_bad_line_of_routing_data_names_its_line(tmp_path, change, says):
     (file := tmp_path / "data.jsonl").write_text("\n".join(json.dumps({**r, **change} if i == 3 else r) for i, r in enumerate(LINES)))
     with pytest.raises(SourceError, match=says): load_table(file)
@@ -85,14 +87,14 @@ def test_routing_data_becomes_tables(tmp_path):
     (file := tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, LINES)))
     table, kind = load_table(file)
     queries, outcomes = as_tables(table)
-    assert kind == "llmrouter" and len(queries) == 8 and outcomes.latency_s.eq(.5).all() and set(queries.dataset) == {"gsm8k"}
+    assert kind == "llmrouter" and len(queries) == 8 and outcomes.latency_s.eq(.5).all() and outcomes.cost.eq(453).all() and set(queries.dataset) == {"gsm8k"}
 
 # %% ../nbs/M_tables.ipynb #k0000036
 @pytest.fixture
 def bench():
     names = ["mmlu-anatomy", "mmlu-virology", "hellaswag"] * 8
     return pd.DataFrame([{"sample_id": f"{n}.{i}", "prompt": f"['Answer.', 'What is {i}?']", "eval_name": n, "org/a": float(i % 2), "org/b": .5, "org/a|model_response": "x",
-                          "org/b|model_response": "y", "org/a|total_cost": .001, "org/b|total_cost": .002, "oracle_model_to_route_to": "org/a"} for i, n in enumerate(names)])
+                          "org/b|model_response": "y", "org/a|total_cost": .001, "org/b|total_cost": .002, "oracle_model_to_route_to": "no_model_correct"} for i, n in enumerate(names)])
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_routerbench_becomes_tables(tmp_path, bench, ending):
@@ -111,10 +113,10 @@ def test_a_bad_cell_of_routerbench_names_its_row(tmp_path, bench, column, value)
     bench.to_parquet(file := tmp_path / "bench.parquet")
     with pytest.raises(SourceError, match="bench.parquet, row 5: "): load_table(file)
 
-@pytest.mark.parametrize("column", ["sample_id", "prompt", "eval_name", "org/a"])
+@pytest.mark.parametrize("column", ["sample_id", "prompt", "eval_name", "org/a", "org/b", "org/a|total_cost"])
 def test_a_missing_column_of_routerbench_is_named(tmp_path, bench, column):
     bench.drop(columns=column).to_parquet(file := tmp_path / "bench.parquet")
-    with pytest.raises(SourceError, match=f"'{column}' is missing"): load_table(file)
+    with pytest.raises(SourceError, match=f"'{re.escape(column)}' is missing"): load_table(file)
 
 # %% ../nbs/M_tables.ipynb #k0000037
 def test_a_good_file_becomes_tables_whatever_the_order_of_its_rows(tmp_path):
@@ -123,9 +125,34 @@ def test_a_good_file_becomes_tables_whatever_the_order_of_its_rows(tmp_path):
     check_table("queries", queries); check_table("outcomes", outcomes)
     assert set(queries.split) == {"train", "validation", "test"} and len(outcomes) == 20
     assert outcomes.set_index(["query_id", "llm"]).score.to_dict() == {(r[0], r[3]): float(r[4]) for r in ROWS}
-    assert 'kind = "table"' in import_report(file) and sniff(file) == "own"
+    assert 'kind = "table"' in import_report(file) and "cost: 20 of 20 rows" in import_report(file)
+
+def test_a_text_in_train_and_in_test_is_reported(tmp_path):
+    (file := tmp_path / "mine.csv").write_bytes(own([[r[0], r[1].replace("9 + 9", "0 + 0"), *r[2:]] for r in ROWS]))
+    assert "1 texts stand both in train" in import_report(file)
 
 def test_a_source_without_path_or_with_another_dataset_is_named(tmp_path):
     (file := tmp_path / "mine.csv").write_bytes(own())
     with pytest.raises(SourceError, match="source.path is empty"): read_user_table(Source(kind="table", datasets=["mine"]))
     with pytest.raises(SourceError, match="'other' is not in mine.csv; it has mine"): read_user_table(Source(kind="table", datasets=["other"], path=str(file)))
+
+# %% ../nbs/M_tables.ipynb #k0000038
+def damaged(data, rng):
+    "One to three bytes changed, taken out or put in."
+    for _ in range(rng.integers(1, 4)):
+        at, kind = int(rng.integers(len(data))), rng.integers(4)
+        extra = [b",", b'"', b"\n", b"\r", b"\x00", b"{", b"nan", b"1e999", b"\xff", b"-", b"'"][rng.integers(11)]
+        data = [data[:at] + bytes([rng.integers(256)]) + data[at + 1:], data[:at] + data[at + rng.integers(1, 20):] or b"x", data[:at] + extra + data[at:], data[:at] or b"x"][kind]
+    return data
+
+@pytest.mark.parametrize("name,data", [("mine.csv", own()), ("data.jsonl", "\n".join(map(json.dumps, LINES)).encode())])
+def test_damage_anywhere_is_refused_or_leaves_a_sound_table(tmp_path, name, data):
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(80):
+        (file := tmp_path / name).write_bytes(damaged(data, rng))
+        try: table, _ = load_table(file)
+        except SourceError as e:
+            refused += 1
+            assert str(e).startswith(name) and "\n" not in str(e)
+        else: assert table.score.between(0, 1).all() and len(table) == table.query_id.nunique() * table.llm.nunique()
+    assert refused > 50
