@@ -10,8 +10,8 @@ __all__ = ['ALL', 'POLICIES', 'NEEDS', 'BOUNDS', 'Outcomes', 'read_outcomes', 's
            'published_argmax', 'prediction_as_published', 'published_order', 'sorted_prediction_as_published',
            'penalised', 'money_worth', 'spend', 'integer_program', 'knapsack', 'budgeted', 'least', 'cheapest_above',
            'cheapest_accurate', 'top_vote', 'threshold_vote', 'conformal_bar', 'conformal', 'rising', 'called_until',
-           'cascade', 'cascade_consistency', 'cascade_agreement', 'two_llms', 'two_llm_threshold', 'fallback', 'Known',
-           'bound', 'right_ones', 'oracle_fastest', 'oracle_cheapest', 'oracle_as_published', 'best_on_test',
+           'cascade', 'cascade_consistency', 'cascade_agreement', 'strong_and_weak', 'two_llm_threshold', 'fallback',
+           'Known', 'bound', 'right_ones', 'oracle_fastest', 'oracle_cheapest', 'oracle_as_published', 'best_on_test',
            'best_on_train', 'any_llm', 'any_llm_as_published', 'all_llms', 'best_of_groups', 'best_per_subject',
            'best_per_cluster', 'topic_clusters', 'upper_bound', 'rows_of', 'bound_rows', 'read_scores', 'missing_need',
            'router_rows', 'policies_of', 'read_known', 'select']
@@ -441,15 +441,15 @@ def cascade_agreement(s: Scores) -> Choice:
     return pick(np.where(seconded.any(1), last, s.probability.argmax(1)), len(s.llms)).calling(called)
 
 # %% ../nbs/05_policies.ipynb #30cda15f
-def two_llms(s: Scores) -> tuple[int, int]:
-    "The strong LLM and the weak one."
-    ranked = np.argsort(-s.earned.mean(0), kind="stable")
-    return int(ranked[0]), int(ranked[1] if np.isnan(s.price).any() or s.price.argmin() == ranked[0] else s.price.argmin())
+def strong_and_weak(earned: np.ndarray, price: np.ndarray) -> tuple[int, int]:
+    "The LLM that earns most (n_llms,), and the cheapest; the second best where prices are not known or the two are one."
+    ranked = np.argsort(-earned, kind="stable")
+    return int(ranked[0]), int(ranked[1] if np.isnan(price).any() or price.argmin() == ranked[0] else price.argmin())
 
 @policy("two_llm_threshold")
 def two_llm_threshold(s: Scores, share: float = .5) -> Choice:
     "The strong LLM where its lead over the weak one is above validation's (1 - share) quantile (RouteLLM)."
-    strong, weak = two_llms(s)
+    strong, weak = strong_and_weak(s.earned.mean(0), s.price)
     bar = np.quantile(s.calibration[:, strong] - s.calibration[:, weak], 1 - share)
     return pick(np.where(s.probability[:, strong] - s.probability[:, weak] > bar, strong, weak), len(s.llms))
 

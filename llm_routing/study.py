@@ -270,6 +270,7 @@ class Analysis(Section):
     "How results are computed."
     resamples: int = Field(10_000, ge=100)  # bootstrap resamples over queries
     confidence: float = Field(0.95, gt=0, lt=1)
+    learning_curves: list[str] = []  # routers that are trained again on parts of the training queries
 
 # %% ../nbs/00_study.ipynb #193cbd4d
 class Profile(Section):

@@ -379,10 +379,10 @@ def test_cascades_without_prices_go_by_probability_and_unreadable_answers_never_
 
 # %% ../nbs/05_policies.ipynb #e1859e3d
 def test_two_llms_are_the_best_and_the_cheapest_or_the_second_best():
-    earned = [[1, 1, 0], [1, 0, 0], [1, 1, 1]]
-    assert two_llms(scores_of(np.full((3, 3), .5), earned=earned)) == (0, 1)
-    assert two_llms(scores_of(np.full((3, 3), .5), earned=earned, price=[3., 2, 1])) == (0, 2)
-    assert two_llms(scores_of(np.full((3, 3), .5), earned=earned, price=[1., 2, 3])) == (0, 1)  # the cheapest is the best itself
+    earned, unknown = np.array([.9, .5, .2]), np.full(3, np.nan)
+    assert strong_and_weak(earned, unknown) == (0, 1) and strong_and_weak(earned[::-1], unknown) == (2, 1)
+    assert strong_and_weak(earned, np.array([3., 2, 1])) == (0, 2)
+    assert strong_and_weak(earned, np.array([1., 2, 3])) == (0, 1)  # the cheapest is the best itself
 
 def test_two_llm_threshold_keeps_to_its_share_of_calls():
     rng = np.random.default_rng(0)
