@@ -107,23 +107,27 @@ def test_verdicts_turn_at_the_level():
 
 # %% ../nbs/06_analysis.ipynb #9e371919
 def test_router_costs_are_read_and_refused(tmp_path):
-    run = SimpleNamespace(folder=tmp_path)
-    assert read_router_costs(run) == {}
-    (tmp_path / "router_costs.json").write_text(json.dumps({"r": {"batch1_ms": 2.5, "batched_ms": .5, "fit_s": 1, "parameters": 7}}))
-    assert read_router_costs(run)["r"]["batch1_ms"] == 2.5
-    (tmp_path / "router_costs.json").write_text(json.dumps({"r": {"batch1_ms": 2.5}}))
-    with pytest.raises(StudyError, match="'r' has no batched_ms"): read_router_costs(run)
-    (tmp_path / "router_costs.json").write_text(json.dumps({"r": {"batch1_ms": -1, "batched_ms": 1}}))
-    with pytest.raises(StudyError, match="'r' has no batch1_ms"): read_router_costs(run)
-    (tmp_path / "router_costs.json").write_text("{")
+    run, path = SimpleNamespace(folder=tmp_path), tmp_path / "router_costs.json"
+    assert read_router_costs(run).empty
+    row = {"router": "r", "dataset": "d", "seed": 0, "single_ms": 2.5, "batched_ms": 0, "fit_s": 1, "parameters": 7}
+    path.write_text(json.dumps([row]))
+    assert read_router_costs(run).iloc[0].tolist() == ["r", "d", 2.5, 0]
+    path.write_text(json.dumps([{k: v for k, v in row.items() if k != "batched_ms"}]))
+    with pytest.raises(StudyError, match="has no batched_ms"): read_router_costs(run)
+    for wrong in (-1, None):
+        path.write_text(json.dumps([row | {"single_ms": wrong}, row]))
+        with pytest.raises(StudyError, match="times of 'r' are not numbers"): read_router_costs(run)
+    path.write_text("{")
     with pytest.raises(StudyError, match="no JSON"): read_router_costs(run)
 
 def test_router_time_is_added_to_every_query():
     rows = pd.DataFrame({"dataset": "d", "group": ["llm", "router", "router", "router"], "system": ["a", "r", "r", "s"],
                          "policy": ["", "argmax", "argmax_as_published", "argmax"], "accuracy": 50., "latency_s": [1., 2, 3, np.nan]})
-    table = with_router_time(rows, {"r": {"batch1_ms": 250, "batched_ms": 1}, "s": {"batch1_ms": 4, "batched_ms": 1}})
-    assert table.system.tolist() == ["r", "s"] and table.total_batch1_s[0] == 2.25 and table.total_batched_s[0] == pytest.approx(2.001)
-    assert table.router_batch1_s[1] == .004 and np.isnan(table.total_batch1_s[1])  # seconds of LLMs that are not known stay so
+    costs = pd.DataFrame({"router": ["r", "r", "s", "r"], "dataset": ["c+d", "d", "d", "e"], "single_ms": [200, 300, 4, 999], "batched_ms": [1., 1, 1, 9]})
+    table = with_router_time(rows, costs)
+    assert table.system.tolist() == ["r", "s"] and table.total_single_s[0] == 2.25 and table.total_batched_s[0] == pytest.approx(2.001)
+    assert table.router_single_s[1] == .004 and np.isnan(table.total_single_s[1])  # seconds of LLMs that are not known stay so
+    assert with_router_time(rows, costs[:0]).router_single_s.isna().all()
 
 # %% ../nbs/06_analysis.ipynb #a62110e9
 def tables_of(score, p, split="test", latency=None, cost=None, router="r"):
