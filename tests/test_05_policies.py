@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/05_policies.ipynb #79cf2efa
 import ast
+import inspect
 import itertools
 import os
 import numpy as np
@@ -235,6 +236,10 @@ def test_policies_are_pure(name):
     first, second = apply_policy(name, s), apply_policy(name, s)
     assert (first.answer == second.answer).all()
     assert all(np.array_equal(getattr(s, k), getattr(copy, k)) for k in vars(s))
+
+@pytest.mark.parametrize("f", [*POLICIES.values(), *BOUNDS.values(), knapsack, spend, integer_program, voted_score])
+def test_policies_and_bounds_fit_on_a_screen(f):
+    assert len(inspect.getsource(f).splitlines()) <= 25 and f.__doc__
 
 def test_unknown_policies_and_parameters_are_refused():
     with pytest.raises(StudyError, match="argmax, "): apply_policy("nothing", scores_of([.1, .2]))
