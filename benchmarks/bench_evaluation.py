@@ -7,10 +7,12 @@ Part 1 is a usual study: 30 systems of 7 LLMs on 1,319 queries, 10,000 paired re
 take under 5 s on 2 cores. The same resampling written as a loop over resamples is timed beside it, on fewer resamples and scaled up.
 Part 2 scores up to 1,000,000 queries with 100 LLMs: policies, bounds, intervals and tests, under 60 s and 8 GiB, in time linear in queries.
 Part 3 spends a budget on 500 queries exactly, beside the same integer program given to the solver whole.
-Everything is made up from a fixed seed; sizes, not numbers, matter here. `cpu_seconds` is the processor time of all threads: on a busy
-machine it is the steadier measure of the two.
+Everything is made up from a fixed seed; sizes, not numbers, matter here. `cpu_seconds` is the processor time of all threads, `load` how many
+processes wanted a core at the time (1: the cores were busy, and no more). On a busy machine wall seconds say little, and processor time
+is the steadier measure of the two.
 """
 import argparse
+import os
 import resource
 import time
 from pathlib import Path
@@ -101,10 +103,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
-    rows = [usual_study(resamples=1000 if quick else 10_000)]
-    for n in (10_000, 20_000) if quick else (125_000, 250_000, 500_000, 1_000_000): rows.append(large_study(n))
-    rows.append(budget_study(100 if quick else 500))
-    table = pd.DataFrame(rows).round(2)
+    rows, loads = [], []
+    def add(row):
+        rows.append(row)
+        loads.append(os.getloadavg()[0] / os.cpu_count())
+    add(usual_study(resamples=1000 if quick else 10_000))
+    for n in (10_000, 20_000) if quick else (125_000, 250_000, 500_000, 1_000_000): add(large_study(n))
+    add(budget_study(100 if quick else 500))
+    table = pd.DataFrame(rows).assign(load=loads).round(2)
     print(table.to_string(index=False))
     if not quick:
         table.to_csv(Path(__file__).with_name("evaluation.csv"), index=False)
