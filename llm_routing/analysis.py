@@ -185,14 +185,19 @@ def verdicts(table: pd.DataFrame) -> str:
     "Which routers differ from the best single LLM, and which do not: a Markdown list by dataset, from `comparisons`."
     lines = []
     for dataset, rows in table[table["group"] == "router"].groupby("dataset", sort=False):
-        told = rows["verdict"].value_counts()
-        lines.append(f"- **{dataset}** ({rows['n'].iloc[0]:,} queries, {len(rows)} pairs of router and policy, Holm-corrected): "
-                     + ", ".join(f"{told.get(v, 0)} {v} the best single LLM" for v in ("better than", "worse than", "not told apart from")) + ".")
-        for v in ("better than", "worse than", "not told apart from"):
-            said = [f"{r.system} under {r.policy} ({r.points:+.1f} points [{r.ci_low:.1f}, {r.ci_high:.1f}], p {p_words(r.p_holm)})"
-                    for r in rows[rows["verdict"] == v].sort_values("points", ascending=False, kind="stable").itertuples()]
-            if said: lines.append(f"    - {v} it: {'; '.join(said)}")
+        lines.append(f"- **{dataset}** ({rows['n'].iloc[0]:,} queries, {len(rows)} pairs of router and policy, Holm-corrected):")
+        plain = rows["policy"] == "argmax"
+        lines += [f"    - {words}: {', '.join(_by_verdict(part, words == 'under ArgMax'))}."
+                  for words, part in (("under ArgMax", rows[plain]), ("under other policies", rows[~plain])) if len(part)]
     return "\n".join(lines)
+
+def _by_verdict(rows: pd.DataFrame, in_full: bool):
+    "The systems of each verdict in words, best first: with interval and p-value, or with points alone."
+    for v in ("better than", "worse than", "not told apart from"):
+        part = rows[rows["verdict"] == v].sort_values("points", ascending=False, kind="stable").itertuples()
+        said = [f"{r.system} ({r.points:+.1f} points [{r.ci_low:.1f}, {r.ci_high:.1f}], p {p_words(r.p_holm)})" if in_full
+                else f"{r.system} {r.policy} {r.points:+.1f}" for r in part]
+        if said or in_full: yield f"{len(said) or 'none'} {v} the best single LLM{': ' * bool(said)}{'; '.join(said)}"
 
 def p_words(p: float) -> str:
     "A p-value as readers want it."
@@ -247,7 +252,7 @@ def gap_parts(score: np.ndarray, probabilities: dict[str, np.ndarray], samples: 
     def parts(p):
         own = argmax_earned(score, cross_fitted(p, score)).mean()
         steps = [oracle, honest, stacked, own, argmax_earned(score, p).mean(), best]
-        return dict(zip(["labels", "features", "model", "policy", "gained"], -100 * np.diff(steps)))
+        return dict(zip(["labels", "features", "model", "policy", "gained"], 100 * -np.diff(steps) + 0.))
     rows = {name: parts(p) | {"gap": 100 * (oracle - best)} for name, p in probabilities.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("router").reset_index()
 

@@ -96,9 +96,13 @@ def test_comparisons_by_hand():
     assert table.points.round(6).to_dict() == {"b": -30, "same": 0, "good": 20, "bad": -30} and table.differ["good"] == .2
     assert 10 < table.ci_low["good"] < 20 < table.ci_high["good"] < 30 and table.cohens_g["bad"] == -.5
     said = verdicts(table.reset_index())
-    assert "1 better than the best single LLM, 1 worse than the best single LLM, 1 not told apart from the best single LLM" in said
-    assert "better than it: good under argmax (+20.0 points [" in said and "worse than it: bad under argmax (-30.0" in said and "p < 0.001" in said
-    assert "not told apart from it: same" in said and "llm" not in said and "b under" not in said
+    assert "(100 queries, 3 pairs of router and policy" in said and "b under" not in said
+    assert "1 better than the best single LLM: good (+20.0 points [" in said and "1 worse than the best single LLM: bad (-30.0" in said
+    assert "1 not told apart from the best single LLM: same (+0.0" in said and "p < 0.001" in said and "other policies" not in said
+    other = verdicts(table.reset_index().assign(policy="budget"))
+    assert "under other policies: 1 better than the best single LLM: good budget +20.0, 1 worse" in other and "ArgMax" not in other
+    none = verdicts(table.loc[["same"]].reset_index())
+    assert "under ArgMax: none better than the best single LLM, none worse than the best single LLM, 1 not told apart" in none
 
 def test_verdicts_turn_at_the_level():
     assert verdict(.049, .1) == "better than" and verdict(.049, -.1) == "worse than" and verdict(.051, .1) == "not told apart from"
