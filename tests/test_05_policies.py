@@ -259,6 +259,25 @@ def test_random_draws_up_to_its_threshold_and_not_above():
     same = scores_of([.3, .3, .2, .1], predicted=np.ones((1, 4), bool), peek=np.zeros((1, 4)))
     assert apply_policy("random_top3_as_published", same).answer.round(3).tolist() == [[.667, 0, .333, 0]]  # a tie means its first, twice
 
+def test_argmax_and_the_best_llm_take_the_first_of_equals():
+    s = scores_of([[.5, .7, .7], [.2, .1, .2]], earned=[[0, 1, 1], [0, 0, 0]])
+    assert called("argmax", s) == [1, 0] and s.best == 1
+    assert apply_policy("argmax_as_published", s).answer.tolist() == [[0, 1, 0], [0, 0, 0]]
+    assert apply_policy("argmax_as_published", s).called.tolist() == [[0, 1, 0], [1, 0, 0]]
+
+def test_draws_that_cannot_be_right_stay_as_they_are():
+    choice = when_right(draw(np.array([[1., 1], [1, 3]])), np.array([[0., 0], [1, 1]]))
+    assert choice.called.tolist() == [[.5, .5], [.25, .75]] and choice.answer.tolist() == [[.5, .5], [.25, .75]]
+
+def test_prices_are_means_of_what_is_known():
+    truth = outcomes_of([[1, 0]], [1., 5])
+    seen = outcomes_of([[1, 0], [1, 1]], [[1., np.nan], [3, 4]])
+    rows = pd.DataFrame({"query_id": np.repeat(["q0", "q1"], 2), "llm": ["a", "b"] * 2, "probability": [.1, .2, .3, .4], "predicted": [0, 0, 0, 1]})
+    s = read_scores(rows, truth, seen, seed=3)
+    assert s.price.tolist() == [2, 4] and s.probability.tolist() == [[.1, .2]] and s.calibration.tolist() == [[.1, .2], [.3, .4]] and s.seed == 3
+    assert s.predicted.tolist() == [[False, False]] and np.isnan(read_scores(rows, truth, seen, "cost").price).all()
+    assert missing_need("penalised", read_scores(rows, truth, seen, "cost")) == "seconds or costs of calls" and missing_need("penalised", s) == ""
+
 def test_top_takes_the_first_of_equals():
     assert top(np.array([[.5, .7, .7, .1]]), 1).tolist() == [[False, True, False, False]]
     assert top(np.array([[.5, .7, .7, .5]]), 3).tolist() == [[True, True, True, False]] and top(np.array([[.1, .2]]), 5).all()
