@@ -1,22 +1,25 @@
 """How long the whole evaluation takes, and how it grows.
 
-    python benchmarks/bench_evaluation.py            # both parts; writes benchmarks/evaluation.csv
+    python benchmarks/bench_evaluation.py            # all parts; writes benchmarks/evaluation.csv and evaluation.svg
     python benchmarks/bench_evaluation.py --quick    # smaller sizes, writes nothing
 
 Part 1 is a usual study: 30 systems of 7 LLMs on 1,319 queries, 10,000 paired resamples, intervals, gaps, tests, Holm and ranks. It must
 take under 5 s on 2 cores. The same resampling written as a loop over resamples is timed beside it, on fewer resamples and scaled up.
 Part 2 scores up to 1,000,000 queries with 100 LLMs: policies, bounds, intervals and tests, under 60 s and 8 GiB, in time linear in queries.
-Everything is made up from a fixed seed; sizes, not numbers, matter here. `cpu_seconds` is the processor time of all threads: on a busy
-machine it is the steadier measure of the two.
+Part 3 spends a budget on 500 queries exactly, beside the same integer program given to the solver whole.
+Everything is made up from a fixed seed; sizes, not numbers, matter here. `cpu_seconds` is the processor time of all threads, `load` how many
+processes wanted a core at the time (1: the cores were busy, and no more). On a busy machine wall seconds say little, and processor time
+is the steadier measure of the two.
 """
 import argparse
+import os
 import resource
 import time
 from pathlib import Path
 
 import numpy as np
 
-from llm_routing.policies import BOUNDS, Known, Outcomes, Scores, apply_policy, settle_arrays, upper_bound
+from llm_routing.policies import BOUNDS, Known, Outcomes, Scores, apply_policy, integer_program, knapsack, settle_arrays, upper_bound
 from llm_routing.statistics import bootstrap_means, gap_closed, holm, interval, mean_intervals, paired_tests, rank_intervals
 
 
@@ -63,13 +66,52 @@ def large_study(queries: int, llms: int = 100) -> dict:
             "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
 
 
+def budget_study(queries: int = 500, llms: int = 7, seed: int = 0) -> dict:
+    "Seconds for one exact budget, and for the whole integer program, in processor time; the two must earn the same."
+    rng = np.random.default_rng(seed)
+    p, price = rng.random((queries, llms)).round(3), rng.gamma(2, 1, llms)
+    budget = queries * (price.min() + price[p.argmax(1)].mean()) / 2
+    began, clock = time.process_time(), time.perf_counter()
+    core = knapsack(p, price, budget)
+    seconds, cpu, began = time.perf_counter() - clock, time.process_time() - began, time.process_time()
+    whole = integer_program(p, price, np.ones(p.shape, bool), budget)
+    earned = [p[np.arange(queries), c].sum() for c in (core, whole)]
+    assert abs(earned[0] - earned[1]) < 1e-5, earned
+    return {"part": "exact budget", "queries": queries, "llms": llms, "systems": 1, "seconds": seconds, "cpu_seconds": cpu,
+            "whole_program_over_core": (time.process_time() - began) / cpu}
+
+
+def draw(table, path: Path) -> None:
+    "Seconds of the large study over queries, with a line through the origin and the largest size."
+    import matplotlib.pyplot as plt
+    from llm_routing.figures import COLUMN, SERIES, style
+    rows = table[table["part"] == "large study"]
+    with style():
+        fig, ax = plt.subplots(figsize=(COLUMN, 2.2))
+        for c, words, colour, mark in (("seconds", "wall", SERIES[0], "o"), ("cpu_seconds", "processor, all threads", SERIES[1], "s")):
+            ax.plot(rows["queries"] / 1e6, rows[c], mark, color=colour, label=words)
+            ax.plot([0, rows["queries"].max() / 1e6], [0, rows[c].iloc[-1]], "--", color=colour, linewidth=.7)
+        ax.axhline(60, color="#6b6b6b", linewidth=.7)
+        ax.annotate("limit: 60 s", (0, 60), xytext=(2, -2), textcoords="offset points", va="top", fontsize=5.5)
+        ax.set(xlabel=f"million queries ({rows['llms'].iloc[0]} LLMs, {rows['systems'].iloc[0]} systems)", ylabel="seconds", ylim=(0, None), xlim=(0, None))
+        ax.legend(loc="lower right")
+        fig.savefig(path, metadata={"Date": None})
+
+
 if __name__ == "__main__":
     import pandas as pd
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
-    rows = [usual_study(resamples=1000 if quick else 10_000)]
-    for n in (10_000, 20_000) if quick else (125_000, 250_000, 500_000, 1_000_000): rows.append(large_study(n))
-    table = pd.DataFrame(rows).round(2)
+    rows, loads = [], []
+    def add(row):
+        rows.append(row)
+        loads.append(os.getloadavg()[0] / os.cpu_count())
+    add(usual_study(resamples=1000 if quick else 10_000))
+    for n in (10_000, 20_000) if quick else (125_000, 250_000, 500_000, 1_000_000): add(large_study(n))
+    add(budget_study(100 if quick else 500))
+    table = pd.DataFrame(rows).assign(load=loads).round(2)
     print(table.to_string(index=False))
-    if not quick: table.to_csv(Path(__file__).with_name("evaluation.csv"), index=False)
+    if not quick:
+        table.to_csv(Path(__file__).with_name("evaluation.csv"), index=False)
+        draw(table, Path(__file__).with_name("evaluation.svg"))

@@ -73,8 +73,10 @@ def interval(
     n: int,  # queries behind the draws
     confidence: float = .95,
 ) -> np.ndarray:  # (n_systems, 2) low and high
-    "Expanded percentile intervals of each column."
-    return np.nanquantile(draws, expanded_levels(n, confidence), axis=0).T
+    "Expanded percentile intervals of each column; NaN where a column has no number."
+    bounds, known = np.full((draws.shape[1], 2), np.nan), ~np.isnan(draws).all(0)
+    if known.any(): bounds[known] = np.nanquantile(draws[:, known], expanded_levels(n, confidence), axis=0).T
+    return bounds
 
 # %% ../nbs/D_statistics.ipynb #f217d92b
 def mean_intervals(

@@ -351,13 +351,17 @@ class Routers(Section):
 class Policies(Section):
     "Which policies turn scores into selections."
     names: list[str] = Field(["argmax", "random_top3"], min_length=1)
+    routers: list[str] = []  # routers that are tried under every policy, the others under the first alone; empty: all
     params: dict[str, dict[str, Any]] = {}  # policy -> its parameters
+    price: Literal["seconds", "cost"] = "seconds"  # what policies that weigh prices go by
+    token_prices: dict[str, float] = {}  # LLM -> price of a million tokens; costs are then money, else tokens
 
 # %% ../nbs/00_study.ipynb #66f4f87f
 class Analysis(Section):
     "How results are computed."
     resamples: int = Field(10_000, ge=100)  # bootstrap resamples over queries
     confidence: float = Field(0.95, gt=0, lt=1)
+    learning_curves: list[str] = []  # routers that are trained again on parts of the training queries
 
 # %% ../nbs/00_study.ipynb #193cbd4d
 class Profile(Section):

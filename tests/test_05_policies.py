@@ -5,46 +5,219 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/05_policies.ipynb #882bd3f6
+# %% ../nbs/05_policies.ipynb #79cf2efa
 import ast
+import inspect
+import itertools
 import os
 import numpy as np
 import pandas as pd
 import pytest
 from llm_routing.policies import *
-from llm_routing.study import StudyError
+from llm_routing.released import parse_released
+from llm_routing.study import Policies, StudyError, TableError
 
-# %% ../nbs/05_policies.ipynb #72fd5889
+# %% ../nbs/05_policies.ipynb #79a8ed08
 def scores_of(p, **more):
     p = np.atleast_2d(np.asarray(p, float))
     known = dict(predicted=p >= .5, calibration=p, earned=(p > .5) * 1., price=np.full(p.shape[1], np.nan)) | more
-    return Scores(list("abcdefg")[:p.shape[1]], p, **known)
+    return Scores(list("abcdefg")[:p.shape[1]], p, **{k: np.asarray(v) if k != "seed" else v for k, v in known.items()})
 
 def outcomes_of(score, latency=None, **more):
     score = np.atleast_2d(np.asarray(score, float))
     blank = np.full(score.shape, np.nan)
     latency = blank if latency is None else np.broadcast_to(np.asarray(latency, float), score.shape)
-    return Outcomes([f"q{i}" for i in range(len(score))], list("abcdefg")[:score.shape[1]], score, latency, blank, **more)
+    return Outcomes([f"q{i}" for i in range(len(score))], list("abcdefg")[:score.shape[1]], score, latency, **{"cost": blank} | more)
 
-# %% ../nbs/05_policies.ipynb #cb282f11
-def test_unknown_policies_and_parameters_are_refused():
-    with pytest.raises(StudyError, match="argmax, "): apply_policy("nothing", scores_of([.1, .2]))
-    with pytest.raises(StudyError, match="wrong"): apply_policy("argmax", scores_of([.1, .2]), wrong=1)
+def called(name, s, **params):
+    "The LLM that a policy's answer comes from, query by query."
+    answer = apply_policy(name, s, **params).answer
+    assert ((answer > 0).sum(1) == 1).all()
+    return answer.argmax(1).tolist()
 
-# %% ../nbs/05_policies.ipynb #92a51f21
-def test_oracle_is_the_mean_of_the_maximum():
-    truth = outcomes_of(np.random.default_rng(0).integers(0, 11, (40, 4)) / 10, [3, 1, 2, 4])
-    for name in ("", "as_published"):
-        assert np.isclose(settle(BOUNDS["oracle", name](truth, Known()), truth).score.mean(), truth.score.max(1).mean())
-    assert np.isclose(settle(any_llm(truth, Known()), truth).score.mean(), truth.score.mean())
+# %% ../nbs/05_policies.ipynb #ca76c638
+FILE = """question,split,true_label,prediction,raw_predictions,confidence
+v1,val,"['maj_gemma-7b_LM']","['maj_gemma-7b_LM']",[0 1 0 0 0 0],[-1. 1. -1. -1. -1. -1.]
+v2,val,"['maj_metamath-7b_LM']","['maj_gemma-7b_LM']",[0 1 0 0 0 0],[-1. 2. -1. -0.5 -1. -1.]
+one,test,"['maj_gemma-7b_LM', 'maj_mistral-7b-inst_CHAT']","['maj_gemma-7b_LM', 'maj_mistral-7b-inst_CHAT']",[0 1 0 0 1 0],[-2. 2. -1. -1. 0.5 -1.]
+two,test,"['maj_metamath-7b_LM']",[],[0 0 0 0 0 0],"[-1. -0.4 -2. -0.2 -0.6 -3.]"
+three,test,"['maj_gemma-7b-it_CHAT', 'maj_gemma-7b_LM']","['maj_gemma-7b-it_CHAT', 'maj_gemma-7b_LM']",[1 1 0 0 0 0],"[1. 1.5 -1. -1.
+ -1. -1.]"
+four,test,[],['maj_gemma-7b_LM'],[0 1 0 0 0 0],[-1. 1. -1. -1. -1. -2.]
+five,test,['maj_mistral-7b-lm_LM'],"['maj_llama2-13b-chat_CHAT', 'maj_mistral-7b-lm_LM']",[0 0 1 0 0 1],[-1. -3. 0.3 -2. -2. 0.1]
+"""
 
-# %% ../nbs/05_policies.ipynb #83e0a0ef
+@pytest.fixture
+def five(tmp_path):
+    (tmp_path / "five.csv").write_text(FILE)
+    rel = parse_released(tmp_path / "five.csv", "gsm8k")
+    test, val = rel.part("test"), rel.part("validation")
+    truth = Outcomes(test.texts, test.llms, test.right * 1., np.tile(test.seconds, (5, 1)), np.full((5, 6), np.nan))
+    s = Scores(test.llms, test.confidence, test.labelled, val.confidence, val.right * 1., test.seconds, peek=test.right * 1.)
+    return truth, s
+
+def published(choice, truth):
+    "Percent right, and mean seconds of right answers (mistake 3)."
+    rows = settle(choice, truth)
+    return pytest.approx((100 * rows.score.mean(), (rows.score * rows.latency_s).sum() / rows.score.sum()))
+
+def mended(choice, truth):
+    "Percent right, and mean seconds over all queries."
+    rows = settle(choice, truth)
+    return pytest.approx((100 * rows.score.mean(), rows.latency_s.mean()))
+
+# %% ../nbs/05_policies.ipynb #bae4c214
+def test_mistakes_3_and_4_seconds_of_right_answers_and_the_first_right_llm(five):
+    truth, _ = five
+    first, fastest = (BOUNDS["oracle", k](truth, Known()) for k in ("as_published", ""))
+    assert published(first, truth) == (80, (7.1 + 4.7 + .7 + 3.7) / 4)  # question one: gemma-7b stands before the faster mistral
+    assert mended(fastest, truth) == (80, (1. + 4.7 + .7 + .7 + 3.7) / 5)  # question four, that none solves, costs its fastest call
+    gemma = pick(np.full(5, 1), 6)
+    assert published(gemma, truth) == (40, 7.1) and mended(gemma, truth) == (40, 7.1)  # all its calls take the same time
+
+def test_mistake_3_in_the_random_row(five):
+    truth, _ = five
+    right = .7 + 2 * 7.1 + 0 * 1.8 + 4.7 + 1. + 3.7  # seconds of the six right pairs of question and LLM
+    assert published(BOUNDS["random", "as_published"](truth, Known()), truth) == (100 * 6 / 30, right / 6)
+    assert mended(BOUNDS["random", ""](truth, Known()), truth) == (100 * 6 / 30, (.7 + 7.1 + 1.8 + 4.7 + 1. + 3.7) / 6)
+
+def test_the_label_check_of_argmax(five):
+    truth, s = five
+    assert published(apply_policy("argmax_as_published", s), truth) == (40, 7.1)  # question two is right, and lost: no label
+    assert mended(apply_policy("argmax", s), truth) == (60, (7.1 + 4.7 + 7.1 + 7.1 + 1.8) / 5)
+
+def test_the_label_check_of_random(five):
+    truth, s = five
+    third = 1 / 3  # question five: mistral-7b, right and labelled, is one of three; question two has no label
+    assert published(apply_policy("random_top3_as_published", s), truth) == (100 * (2 + third) / 5, (2 * 7.1 + third * 3.7) / (2 + third))
+    two = 7.1 + 4.7 + 1.  # the top 3 of question two: gemma-7b, metamath-7b and mistral-7b-it
+    five_ = 1.8 + 3.7 + .7
+    assert mended(apply_policy("random_top3", s), truth) == (100 * (2 + 2 * third) / 5, (7.1 + two / 3 + 7.1 + 7.1 + five_ / 3) / 5)
+
+# %% ../nbs/05_policies.ipynb #b2f5023c
+def test_mistake_5_prediction_is_argmax_without_the_label_check(five):
+    truth, s = five
+    choice = apply_policy("prediction_as_published", s)
+    assert (choice.answer == apply_policy("argmax", s).answer).all()
+    assert published(choice, truth) == (60, (7.1 + 4.7 + 7.1) / 3)
+
+def test_mistake_6_sorted_prediction_reads_another_order(five):
+    truth, s = five
+    order = published_order(s.peek > 0)  # right 0, 1, 1, 1, 1 and 2 times; of equals, the one first right on an earlier question
+    assert [s.llms[j] for j in order] == ["llama2-13b-chat", "mistral-7b-it", "metamath-7b", "gemma-7b-it", "mistral-7b", "gemma-7b"]
+    choice = apply_policy("sorted_prediction_as_published", s)
+    read = [s.llms[j] for j in choice.answer.argmax(1)]  # gemma-7b is second in the pool, and mistral-7b-it second in the order
+    assert read == ["mistral-7b-it", "gemma-7b-it", "mistral-7b-it", "mistral-7b-it", "metamath-7b"]
+    assert published(choice, truth) == (20, 7.1)  # right on question one, with the seconds of gemma-7b, which was found there
+
+def test_mistake_4_in_the_routers_upper_bound(five):
+    truth, s = five
+    assert published(upper_bound(truth, s, True), truth) == (60, (7.1 + .7 + 3.7) / 3)  # two, without a label, is lost
+    assert mended(upper_bound(truth, s), truth) == (80, (1. + 4.7 + .7 + 7.1 + 3.7) / 5)  # two: ArgMax; four: the one labelled
+
+# %% ../nbs/05_policies.ipynb #04777d25
+PAPER = os.environ.get("LLM_ROUTING_DATA", "") + "/paper/routing_results_{}.csv"
+QUERIES = {"gsm8k": 1319, "mmlu": 1530}
+needs_paper = pytest.mark.skipif(not os.path.exists(PAPER.format("gsm8k")), reason="needs the authors' result files: set LLM_ROUTING_DATA")
+
+def released_rows(dataset):
+    "Pool or policy -> percent right and seconds, of a released result file."
+    rows = pd.read_csv(PAPER.format(dataset)).iloc[2:].itertuples(index=False)
+    return {tuple(ast.literal_eval(k)) if k.startswith("[") else k.partition(" ")[0]: (float(a), float(b)) for k, a, b in rows}
+
+def counts(rows, dataset):
+    "Pool -> how many queries it solves."
+    solved = {k: QUERIES[dataset] * a / 100 for k, (a, _) in rows.items()}
+    return {k: round(v) for k, v in solved.items() if abs(v - round(v)) < 1e-6}
+
+def chain(n, solved, seconds):
+    "Outcomes in which LLM j solves what no earlier one does, so that pools of the first j solve `solved[j]` of n queries."
+    right = (np.arange(n)[:, None] < solved) & (np.arange(n)[:, None] >= [0, *solved[:-1]])
+    return outcomes_of(right, seconds)
+
+# %% ../nbs/05_policies.ipynb #5d43eaa2
+@needs_paper
+@pytest.mark.parametrize("dataset", ["gsm8k", "mmlu"])
+def test_released_pairs_follow_from_the_singles(dataset):
+    "A published pair's seconds: the first LLM's where it is right, else the second's; over solved queries only."
+    rows = released_rows(dataset)
+    solved, n = counts(rows, dataset), QUERIES[dataset]
+    pools = [k for k in rows if isinstance(k, tuple) and len(k) > 1 and k[:-1] in rows]
+    assert len(pools) == 4
+    for pool in pools:
+        earlier = rows[pool[:-1]][1]  # of a pair, the first LLM's seconds; of three or four, those of the pool without the last
+        truth = chain(n, [solved[pool[:-1]], solved[pool]], [earlier, rows[pool[-1:]][1]])
+        assert published(BOUNDS["oracle", "as_published"](truth, Known()), truth) == rows[pool], pool
+
+@needs_paper
+@pytest.mark.parametrize("dataset", ["gsm8k", "mmlu"])
+def test_released_pools_of_three_leave_a_whole_number_of_queries(dataset):
+    rows = released_rows(dataset)
+    solved, n = counts(rows, dataset), QUERIES[dataset]
+    pools = [k for k in rows if isinstance(k, tuple) and len(k) == 3]
+    assert len(pools) == {"gsm8k": 4, "mmlu": 5}[dataset]
+    for pool in pools:
+        a, b, c = (rows[k,][1] for k in pool)
+        first, all_three = solved[pool[:1]], solved[pool]
+        total = rows[pool][1] * all_three  # first x a + second x b + (all_three - first - second) x c
+        second = (total - first * a - (all_three - first) * c) / (b - c)
+        assert abs(second - round(second)) < 1e-6 and 0 <= round(second) <= all_three - first, pool
+        truth = chain(n, [first, first + round(second), all_three], [a, b, c])
+        assert published(BOUNDS["oracle", "as_published"](truth, Known()), truth) == rows[pool], pool
+
+# %% ../nbs/05_policies.ipynb #5c15b12f
+@needs_paper
+@pytest.mark.parametrize("dataset", ["gsm8k", "mmlu"])
+def test_the_released_random_row_is_the_expectation(dataset):
+    "Within the noise of its 1,000 unseeded draws; the published seconds need the published accounting."
+    rows = released_rows(dataset)
+    pool = max((k for k in rows if isinstance(k, tuple)), key=len)
+    right = np.zeros((QUERIES[dataset], len(pool)))
+    for j, m in enumerate(pool): right[:counts(rows, dataset)[m,], j] = 1
+    truth = outcomes_of(right, [rows[m,][1] for m in pool])
+    found, mine = rows["Random"], settle(BOUNDS["random", "as_published"](truth, Known()), truth)
+    assert 100 * mine.score.mean() == pytest.approx(found[0], abs=5 * 50 / np.sqrt(1000 * len(right)))
+    assert (mine.score * mine.latency_s).sum() / mine.score.sum() == pytest.approx(found[1], abs=.01)
+
+# %% ../nbs/05_policies.ipynb #b5c15cf8
+@needs_paper
+def test_released_policies_of_gsm8k_follow_from_the_released_counts():
+    """The seconds of the right answers say how many came from gemma-7b (7.1 s) and how many from metamath-7b (4.7 s). Position 3 of the
+    pool is metamath-7b, and position 3 of the sorted order mistral-7b: that is what Sorted prediction reads."""
+    rows, n, few = released_rows("gsm8k"), 1319, 60
+    solved, right = counts(rows, "gsm8k"), np.zeros((n, 6))
+    top = np.where(np.arange(n) < few, 1, 3)  # gemma-7b is surest on a few queries, and right on 25; metamath-7b on the others, right on 868
+    for j, (a, b) in enumerate([(0, 486), (25, 913), (24, 592), (23, 868), (0, 665), (26, 762)]): right[:a, j] = right[few:few + b, j] = 1
+    pool = max((k for k in rows if isinstance(k, tuple)), key=len)
+    assert right.sum(0).tolist() == [solved[m,] for m in pool]  # the released single rows
+    p = np.full((n, 6), .1)
+    p[np.arange(n), top] = .9
+    labelled = p > .5
+    labelled[few, 3] = False  # one right answer without a label: ArgMax loses it
+    s = scores_of(p, predicted=labelled, peek=right, calibration=p[:90], earned=right[:90])
+    truth = outcomes_of(right, [.7, 7.1, 1.8, 4.7, 1., 3.7])
+    for row, name in (("Policy1", "argmax"), ("Policy3", "prediction"), ("Policy4", "sorted_prediction")):
+        assert published(apply_policy(name + "_as_published", s), truth) == rows[row], name
+
+# %% ../nbs/05_policies.ipynb #0161f833
+@needs_paper
+def test_released_policies_of_mmlu_follow_from_the_released_counts():
+    "Prediction is gemma-7b alone, Sorted prediction reads llama2-7b there and shows gemma-7b's seconds; ArgMax loses 24 without a label."
+    rows, n = released_rows("mmlu"), 1530
+    right = np.zeros((n, 7))
+    for j, k in enumerate((754, 977, 773, 740, 647, 790, 950)): right[:k, j] = 1
+    p = np.tile([.1, .9, .2, .3, .1, .2, .3], (n, 1))
+    s = scores_of(p, peek=right, predicted=(p > .5) & (np.arange(n)[:, None] >= 24), calibration=p, earned=right)
+    truth = outcomes_of(right, [1, 3, 4.8, 2.3, 2.4, 1.1, 1.8])
+    for row, name in (("Policy1", "argmax"), ("Policy3", "prediction"), ("Policy4", "sorted_prediction")):
+        assert published(apply_policy(name + "_as_published", s), truth) == rows[row], name
+
+# %% ../nbs/05_policies.ipynb #f5e8c47c
 def random_scores(seed=0, n=200, m=4, **more):
     rng = np.random.default_rng(seed)
     p, q = rng.random((2, n, m))
-    s = Scores(list("abcdefg")[:m], p, p >= .5, q, (rng.random((n, m)) < q) * 1., np.arange(1., m + 1), rng.integers(0, 3, (n, m)),
-               (rng.random((n, m)) < p) * 1., seed)
-    return s
+    return Scores(list("abcdefg")[:m], p, p >= .5, q, (rng.random((n, m)) < q) * 1., np.arange(1., m + 1), rng.integers(0, 3, (n, m)),
+                  rng.integers(1, 11, (n, m)) / 10, (rng.random((n, m)) < p) * 1., seed)
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
 def test_every_policy_calls_whom_it_takes(name):
@@ -53,70 +226,291 @@ def test_every_policy_calls_whom_it_takes(name):
     assert choice.answer.shape == choice.called.shape == s.probability.shape
     assert (choice.called.sum(1) >= 1 - 1e-9).all() and ((choice.called > 0) & (choice.called <= 1 + 1e-9) | (choice.called == 0)).all()
     if not name.endswith("as_published"):
-        assert ((choice.answer > 0) <= (choice.called > 0)).all()
+        assert ((choice.answer > 0) <= (choice.called > 0)).all() and (choice.vote or np.allclose(choice.answer.sum(1), 1))
         blind = apply_policy(name, Scores(**{**vars(s), "peek": None}))  # no policy but the published ones may look
         assert (blind.answer == choice.answer).all() and (blind.called == choice.called).all()
 
-# %% ../nbs/05_policies.ipynb #5b348758
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_policies_are_pure(name):
+    s, copy = random_scores(), random_scores()
+    first, second = apply_policy(name, s), apply_policy(name, s)
+    assert (first.answer == second.answer).all()
+    assert all(np.array_equal(getattr(s, k), getattr(copy, k)) for k in vars(s))
+
+@pytest.mark.parametrize("f", [*POLICIES.values(), *BOUNDS.values(), knapsack, spend, integer_program, voted_score])
+def test_policies_and_bounds_fit_on_a_screen(f):
+    assert len(inspect.getsource(f).splitlines()) <= 25 and f.__doc__
+
+def test_unknown_policies_and_parameters_are_refused():
+    with pytest.raises(StudyError, match="argmax, "): apply_policy("nothing", scores_of([.1, .2]))
+    with pytest.raises(StudyError, match="wrong"): apply_policy("argmax", scores_of([.1, .2]), wrong=1)
+
+# %% ../nbs/05_policies.ipynb #d166be2f
 @pytest.mark.parametrize("seed", range(20))
 def test_published_prediction_is_argmax(seed):
     s = random_scores(seed)
     assert (apply_policy("prediction_as_published", s).answer == apply_policy("argmax", s).answer).all()
 
-# %% ../nbs/05_policies.ipynb #b7f7040a
-def test_published_rows_follow_from_the_released_singles():
-    "MMLU's released rows: Prediction is gemma-7b alone, Sorted prediction reads llama2-7b there and shows gemma-7b's 3.0 seconds."
-    right = np.zeros((1530, 7))
-    for j, n in enumerate((754, 977, 773, 740, 647, 790, 950)): right[:n, j] = 1  # from the released single rows
-    p = np.tile([.1, .9, .2, .3, .1, .2, .3], (1530, 1))
-    s = scores_of(p, peek=right, calibration=p, earned=right)
-    truth = outcomes_of(right, [1, 3, 4.8, 2.3, 2.4, 1.1, 1.8])
-    found = {n: settle(apply_policy(n + "_as_published", s), truth) for n in ("prediction", "sorted_prediction")}
-    assert found["prediction"].score.mean() * 100 == pytest.approx(63.85620915032679)
-    assert found["sorted_prediction"].score.mean() * 100 == pytest.approx(48.36601307189542)
-    assert (found["sorted_prediction"].latency_s == 3).all()
+def test_random_draws_up_to_its_threshold_and_not_above():
+    s = scores_of([[.6, .5, .4, .3], [.6000001, .5, .4, .3], [.2, .2, .2, .2]])
+    assert apply_policy("random_top3", s).answer.round(3).tolist() == [[.333, .333, .333, 0], [1, 0, 0, 0], [.333, .333, .333, 0]]
+    assert apply_policy("random_top3", s, threshold=.7, k=2).answer[1].tolist() == [.5, .5, 0, 0]
+    assert apply_policy("random_top3", scores_of([.1, .2])).answer.tolist() == [[.5, .5]]
+    same = scores_of([.3, .3, .2, .1], predicted=np.ones((1, 4), bool), peek=np.zeros((1, 4)))
+    assert apply_policy("random_top3_as_published", same).answer.round(3).tolist() == [[.667, 0, .333, 0]]  # a tie means its first, twice
 
-# %% ../nbs/05_policies.ipynb #1e42dd3c
+def test_argmax_and_the_best_llm_take_the_first_of_equals():
+    s = scores_of([[.5, .7, .7], [.2, .1, .2]], earned=[[0, 1, 1], [0, 0, 0]])
+    assert called("argmax", s) == [1, 0] and s.best == 1
+    assert apply_policy("argmax_as_published", s).answer.tolist() == [[0, 1, 0], [0, 0, 0]]
+    assert apply_policy("argmax_as_published", s).called.tolist() == [[0, 1, 0], [1, 0, 0]]
+
+def test_draws_that_cannot_be_right_stay_as_they_are():
+    choice = when_right(draw(np.array([[1., 1], [1, 3]])), np.array([[0., 0], [1, 1]]))
+    assert choice.called.tolist() == [[.5, .5], [.25, .75]] and choice.answer.tolist() == [[.5, .5], [.25, .75]]
+
+def test_prices_are_means_of_what_is_known():
+    truth = outcomes_of([[1, 0]], [1., 5])
+    seen = outcomes_of([[1, 0], [1, 1]], [[1., np.nan], [3, 4]])
+    rows = pd.DataFrame({"query_id": np.repeat(["q0", "q1"], 2), "llm": ["a", "b"] * 2, "probability": [.1, .2, .3, .4], "predicted": [0, 0, 0, 1]})
+    s = read_scores(rows, truth, seen, seed=3)
+    assert s.price.tolist() == [2, 4] and s.probability.tolist() == [[.1, .2]] and s.calibration.tolist() == [[.1, .2], [.3, .4]] and s.seed == 3
+    assert s.predicted.tolist() == [[False, False]] and np.isnan(read_scores(rows, truth, seen, "cost").price).all()
+    assert missing_need("penalised", read_scores(rows, truth, seen, "cost")) == "seconds or costs of calls" and missing_need("penalised", s) == ""
+
+def test_top_takes_the_first_of_equals():
+    assert top(np.array([[.5, .7, .7, .1]]), 1).tolist() == [[False, True, False, False]]
+    assert top(np.array([[.5, .7, .7, .5]]), 3).tolist() == [[True, True, True, False]] and top(np.array([[.1, .2]]), 5).all()
+
+# %% ../nbs/05_policies.ipynb #314283ab
+def test_prediction_aims_at_the_target_and_sorted_prediction_at_the_weakest_right_llm():
+    p = np.array([[.9, .5, .1]] * 4 + [[.8, .4, .3]] * 4)
+    earned = np.array([[1, 0, 1]] * 4 + [[1, 1, 0]] * 4, float)  # a is always right, so the target in pool order is a's probability
+    s = scores_of(p, calibration=p, earned=earned)
+    assert called("prediction", s) == [0] * 8
+    assert called("sorted_prediction", s) == [2] * 4 + [1] * 4  # in order of ascending accuracy (b, c, a): c, then b
+    assert target_confidence(p, earned > 0, np.array([1, 2, 0])).tolist() == [.1] * 4 + [.4] * 4
+    none = scores_of(p, calibration=p, earned=np.zeros((8, 3)))  # nothing right: the target is 0.5
+    assert np.allclose(predict_confidence(none, np.arange(3)), .5) and called("prediction_forest", none) == [1] * 8
+
+def test_a_forest_learns_what_a_line_cannot():
+    x = np.tile(np.linspace(0, 1, 200)[:, None], (1, 2))
+    earned = np.c_[(abs(x[:, 0] - .5) < .25), np.zeros(200)] * 1.
+    s = scores_of(x, calibration=x, earned=earned)
+    goal = np.where(earned[:, 0] > 0, x[:, 0], .5)
+    error = {m: abs(predict_confidence(s, np.arange(2), m) - goal).mean() for m in ("linear", "forest")}
+    assert error["forest"] < .02 < .04 < error["linear"]
+
+# %% ../nbs/05_policies.ipynb #394fa7c7
+def test_penalised_weighs_by_the_dearest_price():
+    s = scores_of([[.8, .7, .1]], price=[10., 5, 1])
+    assert called("penalised", s) == [0] and called("penalised", s, weight=.19) == [0] and called("penalised", s, weight=.21) == [1]
+    assert called("penalised", s, weight=1.49) == [1] and called("penalised", s, weight=1.51) == [2]  # .7 - .5 w against .1 - .1 w
+
+def brute_force(p, price, budget):
+    "The best sum of probabilities within a budget, over all choices."
+    every = np.array(list(itertools.product(range(p.shape[1]), repeat=len(p))))
+    affordable = every[price[every].sum(1) <= budget + 1e-9]
+    return p[np.arange(len(p)), affordable].sum(1).max()
+
+@pytest.mark.parametrize("seed", range(60))
+def test_budgets_are_spent_as_brute_force_spends_them(seed):
+    rng = np.random.default_rng(seed)
+    n, m = rng.integers(1, 7), rng.integers(1, 5)
+    p, price = rng.random((n, m)).round(rng.integers(1, 5)), (rng.random(m) + .1).round(2) * 10. ** rng.integers(-6, 3)
+    budget = n * price.min() * (1 + 1e-9) + rng.random() * n * (price.max() - price.min())
+    exact, quick = knapsack(p, price, budget), spend(p, price, budget, money_worth(p, price, budget))
+    earned = [p[np.arange(n), c].sum() for c in (exact, quick)]
+    assert earned[0] == pytest.approx(brute_force(p, price, budget)) and earned[1] <= earned[0] + 1e-9
+    assert max(price[exact].sum(), price[quick].sum()) <= budget * (1 + 1e-6)
+
 @pytest.mark.parametrize("budget", [60, 90, 120])
-def test_budgets_are_kept_and_the_exact_one_is_best(budget):
+def test_quick_budgets_are_near_the_exact_ones(budget):
     s = random_scores(n=40)
-    exact, quick = knapsack(s.probability, s.price, budget), lagrange(s.probability, s.price, budget)
+    exact, quick = knapsack(s.probability, s.price, budget), spend(s.probability, s.price, budget, money_worth(s.probability, s.price, budget))
     gain = [s.probability[np.arange(40), c].sum() for c in (exact, quick)]
-    assert max(s.price[exact].sum(), s.price[quick].sum()) <= budget and gain[0] >= gain[1] - 1e-9 and gain[0] - gain[1] < 1
+    assert gain[0] - .2 < gain[1] <= gain[0] and max(s.price[exact].sum(), s.price[quick].sum()) <= budget
     with pytest.raises(StudyError, match="cheapest"): knapsack(s.probability, s.price, 39.)
 
-# %% ../nbs/05_policies.ipynb #fba4791e
-def test_conformal_sets_cover():
-    held = []
-    for seed in range(40):
-        s = random_scores(seed, 400)
-        inside = apply_policy("conformal", s).called > 0
-        solvable = s.peek.any(1)
-        held.append((inside & (s.peek > 0)).any(1)[solvable].mean())
-    assert .89 < np.mean(held) < .95
+def test_alike_queries_are_called_in_counts():
+    p = np.tile([.2, .5, .9], (300, 1))  # 300 alike queries and 450 to spend at 1, 2 and 3: 75 dear calls, since .7 / 2 > .3 / 1
+    chosen = knapsack(p, np.array([1., 2, 3]), 450.)
+    assert np.bincount(chosen, minlength=3).tolist() == [225, 0, 75]
+    assert called("budget", scores_of([[.2, .9]] * 4, price=[1., 3]), share=.5).count(1) == 2
+    assert called("budget", scores_of([[.2, .9]] * 4, price=[1., 3]), share=0.) == [0] * 4 and called("budget", scores_of([[.2, .9]], price=[1., 3]), share=1.) == [1]
+    assert called("budget", scores_of([[.2, .9]] * 4, price=[1., 3]), exact=0).count(1) == 2
 
-# %% ../nbs/05_policies.ipynb #7b642884
+# %% ../nbs/05_policies.ipynb #fa1342f0
+def test_cheapest_accurate_goes_as_low_as_validation_lets_it():
+    price, p = [1., 2, 9], np.array([[.62, .1, .9], [.3, .62, .9], [.1, .2, .9]])
+    s = scores_of(p, price=price, earned=[[1, 0, 1], [0, 1, 1], [0, 0, 1]])
+    assert called("cheapest_accurate", s) == [0, 1, 2]
+    wrong = scores_of(p, price=price, earned=[[0, 0, 1]] * 3)  # the cheap are never right: only ArgMax keeps the accuracy
+    assert called("cheapest_accurate", wrong) == [2, 2, 2] and called("cheapest_accurate", wrong, slack=1.) == [0, 0, 0]
+    assert cheapest_above(p, np.array(price), .62).tolist() == [0, 1, 2] and cheapest_above(p, np.array(price), .95).tolist() == [2, 2, 2]
+    assert least(np.array([3., 1, 1]), np.array([[True, True, True], [True, False, False]])).tolist() == [1, 0]
+    assert least(np.array([np.nan] * 3), np.array([[False, True, True]])).tolist() == [1]
+
+def test_votes_are_weighted_by_probability_or_equal():
+    s = scores_of([[.9, .5, .49, .1], [.1, .2, .3, .4]])
+    assert apply_policy("top3_vote", s).answer.tolist() == [[.9, .5, .49, 0], [0, .2, .3, .4]]
+    assert apply_policy("top3_vote", s, k=1).called.tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
+    assert apply_policy("threshold_vote", s).answer.tolist() == [[1, 1, 0, 0], [0, 0, 0, 1]]
+    assert apply_policy("threshold_vote", s, threshold=.49).called[0].tolist() == [1, 1, 1, 0]
+    assert apply_policy("top3_vote", scores_of([[0, 0, 0.]])).answer.min() > 0  # even hopeless LLMs have a vote
+
+# %% ../nbs/05_policies.ipynb #70ec9323
+@pytest.mark.parametrize("n, coverage", [(19, .9), (99, .9), (60, .7)])
+def test_conformal_sets_keep_their_guarantee(n, coverage):
+    rng, held = np.random.default_rng(n), []
+    for _ in range(1500):
+        p = rng.random((n + 20, 3)) ** 2
+        right = rng.random(p.shape) < p
+        right[np.arange(len(p)), rng.integers(0, 3, len(p))] = True  # solvable, and often where the router does not expect it
+        s = scores_of(p[n:], calibration=p[:n], earned=right[:n] * 1.)
+        inside = s.probability >= conformal_bar(s, coverage) - 1e-12
+        held.append((inside & right[n:]).any(1).mean())
+        assert (inside <= (apply_policy("conformal", s, coverage=coverage).called > 0)).all()  # the policy calls the set, and never nobody
+    assert np.mean(held) == pytest.approx(np.ceil((n + 1) * coverage) / (n + 1), abs=.01)
+
+def test_conformal_bars_by_hand():
+    p = np.c_[np.linspace(.1, .9, 9), np.zeros(9)]
+    s = scores_of(p, earned=np.c_[np.ones(9), np.zeros(9)])
+    assert conformal_bar(s, .9) == pytest.approx(.1) and conformal_bar(s, .5) == pytest.approx(.5)  # the 9th and 5th of 9 surest
+    assert conformal_bar(s, .91) == 0  # ten would be needed
+    unsolved = scores_of(np.r_[p, [[.01, .01]]], earned=np.r_[np.c_[np.ones(9), np.zeros(9)], [[0, 0]]])
+    assert conformal_bar(unsolved, .9) == pytest.approx(.1)  # a query that nobody solves says nothing
+
+# %% ../nbs/05_policies.ipynb #8b29efda
+def test_cascades_stop_where_they_should():
+    s = scores_of([[.3, .7, .9], [.7, .1, .1], [.2, .6, .1]], price=[3., 1, 2], agreement=[[.1, .7, 1], [1, .2, .6], [.3, .5, .4]],
+                  answer=[[5, 5, 6], [5, 6, 5], [4, 5, 6]])
+    choice = apply_policy("cascade", s)  # b, then c, then a
+    assert choice.called.tolist() == [[0, 1, 0], [1, 1, 1], [1, 1, 1]] and choice.answer.argmax(1).tolist() == [1, 0, 1]
+    choice = apply_policy("cascade_consistency", s)
+    assert choice.called.tolist() == [[0, 1, 0], [1, 1, 1], [1, 1, 1]] and choice.answer.argmax(1).tolist() == [1, 0, 1]
+    assert apply_policy("cascade_consistency", s, threshold=.6).called.tolist()[1] == [0, 1, 1]
+    choice = apply_policy("cascade_agreement", s)
+    assert choice.called.tolist() == [[1, 1, 1], [1, 1, 1], [1, 1, 1]] and choice.answer.argmax(1).tolist() == [0, 0, 1]
+    early = scores_of([[.3, .7, .9]], price=[3., 1, 2], answer=[[4, 5, 5]])
+    assert apply_policy("cascade_agreement", early).called.tolist() == [[0, 1, 1]] and called("cascade_agreement", early) == [2]
+
+def test_cascades_without_prices_go_by_probability_and_unreadable_answers_never_agree():
+    s = scores_of([[.3, .9, .5]], answer=[[-1, -1, -1]], agreement=[[.9, .9, .9]])
+    assert rising(s).tolist() == [[1, 2, 0]] and called("cascade_agreement", s) == [1]
+    assert apply_policy("cascade_agreement", s).called.tolist() == [[1, 1, 1]]
+    assert apply_policy("cascade_consistency", s).called.tolist() == [[0, 1, 0]]
+
+# %% ../nbs/05_policies.ipynb #e1859e3d
+def test_two_llms_are_the_best_and_the_cheapest_or_the_second_best():
+    earned, unknown = np.array([.9, .5, .2]), np.full(3, np.nan)
+    assert strong_and_weak(earned, unknown) == (0, 1) and strong_and_weak(earned[::-1], unknown) == (2, 1)
+    assert strong_and_weak(earned, np.array([3., 2, 1])) == (0, 2)
+    assert strong_and_weak(earned, np.array([1., 2, 3])) == (0, 1)  # the cheapest is the best itself
+
+def test_two_llm_threshold_keeps_to_its_share_of_calls():
+    rng = np.random.default_rng(0)
+    p = rng.random((2000, 2))
+    s = scores_of(p[:1000], calibration=p[1000:], earned=np.tile([1., 0], (1000, 1)))
+    for share in (.2, .5, .8): assert np.mean(np.array(called("two_llm_threshold", s, share=share)) == 0) == pytest.approx(share, abs=.05)
+    lead = scores_of([[.9, .1], [.6, .5], [.1, .9]], calibration=np.array([[.9, .1], [.6, .5], [.1, .9]]), earned=[[1, 0]] * 3)
+    assert called("two_llm_threshold", lead) == [0, 1, 1]  # above the median lead of 0.1, not at it
+
 def test_fallback_never_routes_where_validation_sees_no_gain():
     s = random_scores()
     earned = np.zeros_like(s.earned)
     earned[:, 2] = 1
     assert (apply_policy("fallback", Scores(**{**vars(s), "earned": earned})).answer[:, 2] == 1).all()
 
-# %% ../nbs/05_policies.ipynb #70ef9425
-PAPER = os.environ.get("LLM_ROUTING_DATA", "") + "/paper/routing_results_{}.csv"
+def test_fallback_learns_its_margin():
+    calibration = np.array([[.5, .75], [.5, .75], [.5, .6], [.5, .6], [.5, .4]])
+    earned = [[0, 1], [0, 1], [1, 0], [1, 0], [1, 0]]  # b is right where it leads by 0.25, wrong where by 0.1
+    s = scores_of([[.5, .76], [.5, .74], [.5, .61], [.9, .1]], calibration=calibration, earned=earned)
+    assert called("fallback", s) == [1, 0, 0, 0]  # of equally good margins the widest: just under 0.25
 
-@pytest.mark.skipif(not os.path.exists(PAPER.format("gsm8k")), reason="needs the authors' result files: set LLM_ROUTING_DATA")
-@pytest.mark.parametrize("dataset", ["gsm8k", "mmlu"])
-def test_released_pairs_follow_from_the_singles(dataset):
-    "A published pair's seconds: the first LLM's where it is right, else the second's; over solved queries only."
-    table = pd.read_csv(PAPER.format(dataset)).set_index("Model")
-    n = {"gsm8k": 1319, "mmlu": 1530}[dataset]
-    found = {tuple(ast.literal_eval(k)): v for k, v in table.iterrows() if str(k).startswith("[")}
-    for a, b in [k for k in found if len(k) == 2]:
-        solved = [round(float(found[k].iloc[0]) * n / 100) for k in ((a,), (a, b))]
-        right = np.zeros((n, 2))
-        right[:solved[0], 0] = right[solved[0]:solved[1], 1] = 1
-        truth = outcomes_of(right, [float(found[k,].iloc[1]) for k in (a, b)])
-        rows = settle(BOUNDS["oracle", "as_published"](truth, Known()), truth)
-        assert 100 * rows.score.mean() == pytest.approx(float(found[a, b].iloc[0]))
-        assert (rows.score * rows.latency_s).sum() / rows.score.sum() == pytest.approx(float(found[a, b].iloc[1]))
+# %% ../nbs/05_policies.ipynb #4ee220ee
+def test_votes_by_hand():
+    truth = outcomes_of([[1, 0, 0], [0, 1, 0], [0, 0, 1]], answer=np.array([[7, 8, 8], [-1, 5, -1], [1, 2, 3]]))
+    assert voted_score(np.ones((3, 3)), truth).round(3).tolist() == [0, 1, .333]  # outvoted; the unreadable have no vote; a tie of three
+    assert voted_score(np.array([[3, 1, 1], [9, 1, 9], [0, 0, 2.]]), truth).tolist() == [1, 1, 1]
+    silent = outcomes_of([[1, 0]], answer=np.array([[-1, -1]]))
+    assert voted_score(np.ones((1, 2)), silent).tolist() == [0]
+    unknown = outcomes_of([[1, 1, 0, 0], [1, 1, 1, 0]])
+    assert voted_score(np.ones((2, 4)), unknown).tolist() == [0, 1]  # half is no majority
+    assert voted_score(np.array([[.4, 0, 0, 0]]), outcomes_of([[.3, 1, 1, 1]])).tolist() == [.3]  # one voter earns its own score
+
+def test_calls_add_up_and_unmade_calls_cost_nothing():
+    truth = outcomes_of([[1, 0, 1]], [1., 2, np.nan], cost=np.array([[10., 20, 40]]))
+    rows = settle(Choice(np.array([[1., 0, 0]]), np.array([[1., 1, 0]])), truth)
+    assert rows.iloc[0][["score", "latency_s", "cost"]].tolist() == [1, 3, 30] and rows.llms[0] == ["a", "b"]
+    assert settle(draw(np.array([[1, 1, 0]])), truth).iloc[0][["score", "latency_s", "cost"]].tolist() == [.5, 1.5, 15]
+    assert settle(draw(np.array([[1, 1, 0]])), truth).llms[0] == []
+    assert np.isnan(settle(pick(np.array([2]), 3), truth).latency_s[0])
+
+def test_oracle_is_the_mean_of_the_maximum():
+    truth = outcomes_of(np.random.default_rng(0).integers(0, 11, (40, 4)) / 10, [3, 1, 2, 4])
+    for name in ("", "as_published"):
+        assert np.isclose(settle(BOUNDS["oracle", name](truth, Known()), truth).score.mean(), truth.score.max(1).mean())
+    assert np.isclose(settle(any_llm(truth, Known()), truth).score.mean(), truth.score.mean())
+
+def test_bounds_by_hand():
+    truth = outcomes_of([[0, 1, 1], [0, 0, 0], [1, 0, 1]], [9, 2, 3], cost=np.tile([1., 5, 3], (3, 1)))
+    known = Known(np.array([[1, 0, 0]]), np.array(["x", "x", "y"]), np.array([0, 1, 1]))
+    taken = {k: f(truth, known).answer.argmax(1).tolist() for k, f in BOUNDS.items() if k[0] not in ("random", ALL)}
+    assert taken == {("oracle", ""): [1, 1, 2], ("oracle", "cheapest"): [2, 0, 0], ("oracle", "as_published"): [1, 0, 0],
+                     ("best_single", ""): [2, 2, 2], ("best_single", "train"): [0, 0, 0],
+                     ("best_per_subject", ""): [1, 1, 0], ("best_per_cluster", ""): [1, 0, 0]}
+    blank = {k for k, f in BOUNDS.items() if f(outcomes_of([[1, 0]]), Known()) is None}
+    assert blank == {("oracle", "cheapest"), ("best_single", "train"), ("best_per_subject", ""), ("best_per_cluster", "")}
+    assert BOUNDS["best_per_subject", ""](truth, Known(subject=np.array(["x"] * 3))) is None
+    everyone = BOUNDS[ALL, ""](truth, known)
+    assert everyone.vote and (everyone.called == 1).all() and (everyone.answer == 1).all()
+
+# %% ../nbs/05_policies.ipynb #7e8b62ee
+def small_tables(n=60):
+    rng = np.random.default_rng(0)
+    split = np.repeat(["train", "validation", "test"], n // 3)
+    queries = pd.DataFrame({"query_id": [f"q{i}" for i in range(n)], "dataset": "d", "split": split, "subject": "", "text": "t", "gold": "1"})
+    long = {"query_id": np.repeat(queries.query_id, 2).to_numpy(), "llm": np.tile(["a", "b"], n)}
+    outcomes = pd.DataFrame({**long, "majority_answer": None, "success_rate": np.nan, "score": rng.integers(0, 2, 2 * n) * 1.,
+                             "latency_s": np.tile([1., 3], n), "cost": np.tile([1000., 10], n)})
+    scores = [pd.DataFrame({**long, "router": r, "seed": k, "probability": rng.random(2 * n), "predicted": 1}) for r in ("r", "s") for k in (0, 1)]
+    return queries, outcomes, pd.concat(scores)
+
+def test_the_routers_named_are_tried_under_every_policy():
+    selections, left_out = select(*small_tables(), Policies(names=["argmax", "penalised", "argmax_as_published", "cascade_agreement",
+                                                                   "cascade_consistency"], routers=["s"]))
+    found = selections.groupby(["group", "system"], sort=False).policy.unique().map(list).to_dict()
+    assert found["router", "r"] == ["argmax"] and found["router", "s"] == ["argmax", "penalised", "argmax_as_published"]
+    assert found["bound", "r"] == ["upper_bound"] and found["bound", "s"] == ["upper_bound", "upper_bound_as_published"]
+    assert left_out == ["d: cascade_agreement needs the LLMs' answers", "d: cascade_consistency needs several samples of each LLM"]
+    assert set(selections.seed) == {0, 1} and selections.groupby(["group", "system", "policy", "seed"]).size().eq(20).all()
+    with pytest.raises(StudyError, match="'t' has no scores; the routers are r, s"): select(*small_tables(), Policies(routers=["t"]))
+
+def test_prices_are_seconds_costs_or_money():
+    queries, outcomes, scores = small_tables()
+    def chosen(**settings):
+        s = select(queries, outcomes, scores, Policies(names=["penalised"], params={"penalised": {"weight": 9.}}, **settings))[0]
+        return s[s.group == "router"]
+    assert set(chosen().llms.str[0]) == {"a"} and set(chosen(price="cost").llms.str[0]) == {"b"}
+    assert set(chosen(price="cost", token_prices={"a": 1, "b": 1000}).llms.str[0]) == {"a"}
+    assert chosen(token_prices={"a": 1, "b": 1000}).cost.unique().round(6).tolist() == [.001]
+    with pytest.raises(StudyError, match="no price for 'b'"): chosen(token_prices={"a": 1})
+
+def test_missing_scores_and_splits_are_named():
+    queries, outcomes, scores = small_tables()
+    with pytest.raises(TableError, match="q59"): select(queries, outcomes, scores[scores.query_id != "q59"], Policies())
+    with pytest.raises(StudyError, match="no test queries"): select(queries[queries.split != "test"], outcomes, scores, Policies())
+    few = queries[queries.split == "test"]
+    assert set(select(few, outcomes, scores, Policies())[1]) == {"d: argmax needs validation queries", "d: random_top3 needs validation queries"}
+
+def test_the_pooled_vote_is_taken_from_the_source():
+    queries, outcomes, scores = small_tables()
+    pooled = outcomes.drop_duplicates("query_id").assign(llm=ALL, score=.25, latency_s=4., cost=7.)
+    rows = select(queries, pd.concat([outcomes, pooled]), scores, Policies())[0].set_index("system").loc[ALL]
+    assert (rows.score == .25).all() and (rows.latency_s == 4).all() and rows.llms.map(len).eq(2).all()
+
+def test_topic_clusters_need_train_texts_and_come_from_them():
+    words = ["red green blue"] * 30 + ["one two three"] * 30
+    found = topic_clusters(words, ["red blue", "two three", "green red"], k=2)
+    assert found[0] == found[2] != found[1] and topic_clusters(words, words, k=7) is None
