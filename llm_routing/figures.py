@@ -617,7 +617,8 @@ def made_up_study(
     queries = pd.DataFrame({"query_id": ids, "dataset": "made-up", "split": "test"})
     chosen = right[np.arange(n), chance.argmax(1)]
     systems = {("llm", m, ""): right[:, j] for j, m in enumerate(llms)} | {("bound", "oracle", ""): right.max(1)}
-    systems |= {("router", r, "argmax"): s for r, s in (("mlc", chosen), ("knn", right[:, 0]), ("clustering_tfidf", rng.permutation(chosen)))}
+    systems |= {("router", r, "argmax"): s for r, s in (("mlc", chosen), ("knn", right[:, 0]),
+                                                        ("clustering_tfidf", rng.permutation(chosen)))}
     selections = pd.concat([pd.DataFrame({"query_id": ids, "group": g, "system": s, "policy": p, "seed": 0, "score": v})
                             for (g, s, p), v in systems.items()], ignore_index=True)
     return {"queries": queries, "outcomes": outcomes, "scores": scores.assign(predicted=(scores.probability > .5).astype(int)),
@@ -634,10 +635,12 @@ def calibration_data(
     test = queries[queries.split == "test"][["query_id", "dataset"]]
     rows = scores.merge(test).merge(outcomes[["query_id", "llm", "score"]])
     rows["bin"] = rows.groupby(["dataset", "router"]).probability.rank(method="first", pct=True).mul(bins).sub(1e-9).astype(int)
-    out = rows.groupby(["dataset", "router", "bin"], sort=False).agg(probability=("probability", "mean"), right=("score", "mean"), n=("score", "size"))
+    out = rows.groupby(["dataset", "router", "bin"], sort=False).agg(probability=("probability", "mean"), right=("score", "mean"),
+                                                                     n=("score", "size"))
     half = 1.96 * np.sqrt(out.right * (1 - out.right) / out.n)
     out = out.assign(ci_low=(out.right - half).clip(0), ci_high=(out.right + half).clip(upper=1)).reset_index()
-    ece = (out.right - out.probability).abs().mul(out.n).groupby([out.dataset, out.router]).sum() / out.n.groupby([out.dataset, out.router]).sum()
+    ece = (out.right - out.probability).abs().mul(out.n).groupby([out.dataset,
+                                                                  out.router]).sum() / out.n.groupby([out.dataset, out.router]).sum()
     return out.merge(ece.rename("ece").reset_index()).sort_values(["dataset", "router", "bin"]).reset_index(drop=True)
 
 # %% ../nbs/E_figures.ipynb #9c0e8c07
@@ -689,8 +692,10 @@ def plateau_data(
         ends = interval(bootstrap_means(100 * mine.to_numpy(), resamples=resamples, seed=0), len(mine))
         own, oracle = 100 * score["llm"][best].mean(), 100 * (score["bound"]["oracle"].mean() - score["llm"][best].mean())
         gains = 100 * mine.drop(columns="best").mean()
-        rows += [(dataset, name, gain, *end, *(ends[-1] - own), 100 * gain / max(oracle, 1e-9), oracle) for (name, gain), end in zip(gains.items(), ends)]
-    frame = pd.DataFrame(rows, columns=["dataset", "label", "gain", "ci_low", "ci_high", "band_low", "band_high", "gap_closed", "oracle_gain"])
+        rows += [(dataset, name, gain, *end, *(ends[-1] - own), 100 * gain / max(oracle, 1e-9), oracle) for (name, gain),
+                 end in zip(gains.items(), ends)]
+    frame = pd.DataFrame(rows, columns=["dataset", "label", "gain", "ci_low", "ci_high", "band_low", "band_high", "gap_closed",
+                                        "oracle_gain"])
     order = list(frame.groupby("label").gain.mean().sort_values(ascending=False).index)
     return frame.assign(o=frame.label.map(order.index)).sort_values(["dataset", "o"], key=lambda c: c if c.name == "o" else
                                                                     c.map(list(dict.fromkeys(frame.dataset)).index)).drop(columns="o").reset_index(drop=True)
@@ -756,7 +761,8 @@ def gap_data(
         best, oracle = part[part.group == "llm"].accuracy.max(), part[part.system == "oracle"].accuracy.max()
         for r in part[(part.group == "router") & (part.policy == "argmax")].itertuples():
             bound = part[(part.group == "bound") & (part.system == r.system) & (part.policy == "upper_bound")].accuracy
-            if len(bound): rows.append((dataset, label(r.system), r.accuracy - best, bound.iloc[0] - r.accuracy, oracle - bound.iloc[0], r.ci_low - best,
+            if len(bound): rows.append((dataset, label(r.system), r.accuracy - best, bound.iloc[0] - r.accuracy, oracle - bound.iloc[0],
+                                        r.ci_low - best,
                                         r.ci_high - best))
     return pd.DataFrame(rows, columns=["dataset", "label", "gained", "lost_in_choice", "lost_in_labels", "ci_low", "ci_high"])
 
@@ -956,7 +962,8 @@ def draw_curves(data: pd.DataFrame):
     datasets = list(dict.fromkeys(data.dataset))
     fig, axes = panels(len(datasets), 2.1 + .12 * data.router.nunique())
     for ax, dataset in zip(axes, datasets):
-        for (router, rows), colour, dash, mark in zip(data[data.dataset == dataset].groupby("router", sort=False), SERIES, DASHES, "osD^vP*X"):
+        for (router, rows), colour, dash, mark in zip(data[data.dataset == dataset].groupby("router", sort=False), SERIES, DASHES,
+                                                      "osD^vP*X"):
             ax.fill_between(rows.n_train, rows.ci_low, rows.ci_high, color=colour, alpha=.12, linewidth=0)
             ax.plot(rows.n_train, rows.accuracy, color=colour, linestyle=dash, marker=mark, markersize=2.2, label=name_of(router))
         _few_prices(ax, data.n_train)
@@ -1145,6 +1152,7 @@ def first_difference(old: pd.DataFrame, new: pd.DataFrame, tolerance: float) -> 
     if list(old) != list(new) or len(old) != len(new): return f"{old.shape[0]} rows of {', '.join(old)}, now {new.shape[0]} of {', '.join(new)}"
     for c in old:
         numbers = pd.api.types.is_numeric_dtype(old[c]) and pd.api.types.is_numeric_dtype(new[c])
-        same = np.isclose(old[c], new[c], atol=tolerance, rtol=0, equal_nan=True) if numbers else (old[c].fillna("") == new[c].fillna("")).to_numpy()
+        same = np.isclose(old[c], new[c], atol=tolerance, rtol=0,
+                          equal_nan=True) if numbers else (old[c].fillna("") == new[c].fillna("")).to_numpy()
         if not same.all(): return f"row {int(np.argmin(same))}, {c}: {old[c].iloc[int(np.argmin(same))]}, now {new[c].iloc[int(np.argmin(same))]}"
     return ""

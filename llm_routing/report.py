@@ -101,7 +101,8 @@ def in_short(run: Run, results: pd.DataFrame) -> Html:
               el("p", "A router reads a query and sends it to the one LLM of a pool that it believes most likely to answer well. It is worth its keep if "
                       "that gives more right answers than always asking the best LLM of the pool. It cannot do better than an oracle that knows "
                       "which LLMs are right. Everything here is measured on test queries that no router has seen; brackets hold 95% intervals."),
-              el("p", el("strong", answer), cls="note"), el("ul", *datasets), el("p", "Lessons, figures and tables below say where the gain comes from, "
+              el("p", el("strong", answer), cls="note"), el("ul", *datasets),
+              el("p", "Lessons, figures and tables below say where the gain comes from, "
               "and how sure each number is; ", el("a", "words", href="#words"), " are explained at the end."))
 
 # %% ../nbs/G_report.ipynb #b4877f4d
@@ -120,7 +121,8 @@ def sortable(
 ) -> Html:
     "A table whose columns sort by a click."
     kinds = ["num" if numeric and pd.api.types.is_numeric_dtype(frame[c]) else "txt" for c in frame]
-    head = el("tr", *(el("th", el("button", HEADS.get(c, name_of(c)), type="button"), scope="col", cls=k, aria_sort="none") for c, k in zip(frame, kinds)))
+    head = el("tr", *(el("th", el("button", HEADS.get(c, name_of(c)), type="button"), scope="col", cls=k, aria_sort="none") for c,
+                      k in zip(frame, kinds)))
     def td(v, k):
         exact = {"data_v": repr(float(v))} if k == "num" and not pd.isna(v) else {}
         return el("td", cell(v), cls=k, **exact)
@@ -137,7 +139,8 @@ def read_written(run: Run, name: str) -> pd.DataFrame:
 def files_of(run: Run, name: str) -> Html:
     "Links to a table's files."
     kinds = [k for k in ("csv", "md", "tex") if (run.figures / "tables" / f"{name}.{k}").is_file()]
-    return el("p", "Files: ", *(el("a", k.upper(), href=f"tables/{name}.{k}", aria_label=f"{name} as {k.upper()}") + Html(" ") for k in kinds), cls="files")
+    return el("p", "Files: ", *(el("a", k.upper(), href=f"tables/{name}.{k}", aria_label=f"{name} as {k.upper()}") + Html(" ")
+                                for k in kinds), cls="files")
 
 # %% ../nbs/G_report.ipynb #14d131ef
 ASKS = {  # figure -> the question that it answers
@@ -161,8 +164,10 @@ def figure_block(run: Run, name: str, title: str) -> Html:
     source = f"data:image/svg+xml;base64,{base64.b64encode(svg.read_bytes()).decode()}"
     width = re.search(r'width="([\d.]+)pt"', svg.read_text(encoding="utf-8")[:2000])
     style = f"max-width:{float(width[1]) * 2:.0f}px" if width else ""
-    links = [el("a", k.upper(), href=f"{name}.{k}", aria_label=f"{title} as {k.upper()}") + Html(" ") for k in ("pdf", "svg", "png", "csv", "json")]
-    return el("figure", el("h3", title, id=f"figure-{name}"), el("p", ASKS.get(name, "")), el("img", src=source, alt=record["alt"], style=style),
+    links = [el("a", k.upper(), href=f"{name}.{k}", aria_label=f"{title} as {k.upper()}") + Html(" ")
+             for k in ("pdf", "svg", "png", "csv", "json")]
+    return el("figure", el("h3", title, id=f"figure-{name}"), el("p", ASKS.get(name, "")),
+              el("img", src=source, alt=record["alt"], style=style),
               el("figcaption", record["caption"]), el("p", *links, el("code", f"{record['id']}@{record['version']}"), cls="files"))
 
 # %% ../nbs/G_report.ipynb #4c01829f
@@ -194,7 +199,8 @@ def lessons_block(run: Run) -> Html:
         parts.append(el("details", el("summary", el("strong", f"{v.lesson}. "), v.claim, " ", el("span", v.verdict, cls="verdict")),
                         el("p", v.where), sortable(mine, f"Evidence for lesson {v.lesson}")))
     return el("section", el("h2", "The paper's five lessons, tested", id="lessons"),
-              el("p", "Each claim has a test that it could fail; the verdicts follow from the intervals by rule."), *parts, files_of(run, "lessons"))
+              el("p", "Each claim has a test that it could fail; the verdicts follow from the intervals by rule."), *parts,
+              files_of(run, "lessons"))
 
 # %% ../nbs/G_report.ipynb #977ee116
 NOTES = {"ledger": "Every number that the paper and its files state, what this profile found, and the verdict that follows by rule. A number is compared only "
@@ -208,7 +214,8 @@ def tables_block(run: Run, results: pd.DataFrame) -> Html:
     parts = [el("h3", "Main results", id="table-main_results"),
              el("p", "Test accuracy in percent; routers under ArgMax where they have it. Best and second best systems that one could run are marked 1 and 2."),
              *(sortable(_main(rows), head) for head, rows in readable_rows(main)),
-             el("details", el("summary", f"All policies and bounds: {len(main)} rows"), sortable(main, "Main results, all rows")), files_of(run, "main_results")]
+             el("details", el("summary", f"All policies and bounds: {len(main)} rows"), sortable(main, "Main results, all rows")),
+             files_of(run, "main_results")]
     for name, title in (("ledger", "Ledger"), ("disagreements", "Where published numbers disagree"), ("errata", "Errata, one by one")):
         frame = read_written(run, name)
         if frame.empty: continue
@@ -244,7 +251,8 @@ def render_chapters(run: Run) -> list[Path]:
     made = []
     for nb in sorted(run.folder.glob("0[0-9]_*.ipynb")):
         out = run.figures / "chapters" / f"{nb.stem}.html"
-        made.append(write_text(out, page(f"{nb.stem}: profile {run.profile.name}", rendered(nb), el("p", el("a", "Back to the report", href="../index.html")))))
+        made.append(write_text(out, page(f"{nb.stem}: profile {run.profile.name}", rendered(nb),
+                                         el("p", el("a", "Back to the report", href="../index.html")))))
     return made
 
 def rendered(nb: Path) -> Html:
@@ -253,11 +261,12 @@ def rendered(nb: Path) -> Html:
     from nbconvert import HTMLExporter
     notebook = nbformat.read(nb, as_version=4)
     notebook.cells = [c for c in notebook.cells if not c.source.startswith("#| test")]
-    body, _ = HTMLExporter(template_name="basic", embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(notebook)
+    body, _ = HTMLExporter(template_name="basic", embed_images=True, exclude_input_prompt=True,
+                           exclude_output_prompt=True).from_notebook_node(notebook)
     body = re.sub(r'href="([0-9A-Z][^"/:]*)\.ipynb"', r'href="\1.html"', re.sub(r'<a class="anchor-link".*?</a>', "", body))
     return el("div", Html(re.sub(r"<pre>", '<pre tabindex="0">', body)), cls="notebook")
 
-# %% ../nbs/G_report.ipynb #c8044078
+# %% ../nbs/G_report.ipynb #0ba1a52c
 def chapters(run: Run) -> Html:
     "Links to the notebooks: as this run executed them where they are rendered, else their sources."
     def link(nb):
@@ -266,7 +275,8 @@ def chapters(run: Run) -> Html:
     return el("section", el("h2", "How these numbers were made", id="chapters"),
               el("p", "Each step is a notebook that can be read here as this run executed it, and run again:"),
               el("ul", *(link(nb) for nb in sorted((project_root() / "nbs").glob("[0-9]*.ipynb")))),
-              el("p", "To cite a figure: ", el("code", "llm-routing cite PROFILE/FIGURE"), ". To check that every figure still follows from its run: ",
+              el("p", "To cite a figure: ", el("code", "llm-routing cite PROFILE/FIGURE"),
+                 ". To check that every figure still follows from its run: ",
                  el("code", "llm-routing verify"), "."))
 
 # %% ../nbs/G_report.ipynb #a045d157
@@ -303,7 +313,8 @@ addEventListener('beforeprint',()=>document.querySelectorAll('details').forEach(
 """
 
 # %% ../nbs/G_report.ipynb #d6495c37
-SECTIONS = {"short": "In short", "lessons": "Lessons", "mistakes": "Mistakes", "figures": "Figures", "tables": "Tables", "chapters": "How it was made",
+SECTIONS = {"short": "In short", "lessons": "Lessons", "mistakes": "Mistakes", "figures": "Figures", "tables": "Tables",
+            "chapters": "How it was made",
             "words": "Words"}
 
 def page(
@@ -317,11 +328,13 @@ def page(
               el("meta", name="viewport", content="width=device-width, initial-scale=1"), el("title", title), el("style", Html(CSS)))
     header = el("header", el("a", "Skip to content", href="#main", cls="skip"), el("h1", title), top)
     footer = el("footer", el("p", "Reproduces and extends Srivatsa, Maurya and Kochmar, arXiv:2405.00467. Figures and tables: CC BY 4.0."))
-    return "<!doctype html>\n" + el("html", head, el("body", header, el("main", body, id="main"), footer, el("script", Html(SCRIPT))), lang="en") + "\n"
+    return "<!doctype html>\n" + el("html", head, el("body", header, el("main", body, id="main"), footer, el("script", Html(SCRIPT))),
+                                    lang="en") + "\n"
 
 def contents(run: Run, body: Html) -> Html:
     "What the study is, and links to the sections that are there."
-    nav = el("nav", el("ul", *(el("li", el("a", v, href=f"#{k}")) for k, v in SECTIONS.items() if f'id="{k}"' in body)), aria_label="Sections")
+    nav = el("nav", el("ul", *(el("li", el("a", v, href=f"#{k}")) for k, v in SECTIONS.items() if f'id="{k}"' in body)),
+             aria_label="Sections")
     return el("p", run.profile.description, ".") + nav
 
 # %% ../nbs/G_report.ipynb #4575e6fa
@@ -334,7 +347,8 @@ def write_report(
     known = FIGURES | LATER
     render_chapters(run)
     pictures = [block for name in [*ASKS, *(n for n in known if n not in ASKS)] if (block := figure_block(run, name, known[name].title))]
-    body = Html("".join([in_short(run, results), lessons_block(run), mistakes_block(run), el("section", el("h2", "Figures", id="figures"), *pictures),
+    body = Html("".join([in_short(run, results), lessons_block(run), mistakes_block(run),
+                         el("section", el("h2", "Figures", id="figures"), *pictures),
                          tables_block(run, results), chapters(run), glossary()]))
     return write_text(run.figures / "index.html", page(f"LLM routing: profile {run.profile.name}", body, contents(run, body)))
 
@@ -352,7 +366,8 @@ def write_pdf(
     page, out = Path(page).resolve(), Path(page).resolve().with_name("report.pdf")
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "report.pdf"
-        done = subprocess.run([browser, *FLAGS, f"--user-data-dir={folder}", "--no-pdf-header-footer", f"--print-to-pdf={made}", page.as_uri()],
+        done = subprocess.run([browser, *FLAGS, f"--user-data-dir={folder}", "--no-pdf-header-footer", f"--print-to-pdf={made}",
+                               page.as_uri()],
                               capture_output=True, text=True, timeout=120)
         if not made.is_file(): raise StudyError(f"{Path(browser).name} printed no PDF: {done.stderr.strip()[-300:]}")
         data = re.sub(rb"(D:)\d{14}[+\-Z][0-9']*", lambda m: (m[1] + b"20240101000000Z").ljust(len(m[0])), made.read_bytes())

@@ -150,13 +150,14 @@ def seconds_ends(part: pd.DataFrame, right_only: bool) -> tuple[float, float]:
     seconds = part.groupby("query_id").latency_s.mean()
     return mean_interval(seconds)[1:] if len(seconds) and seconds.notna().all() else (np.nan, np.nan)
 
-# %% ../nbs/07_reproduction.ipynb #df2eaa40
+# %% ../nbs/07_reproduction.ipynb #983b39bf
 def found_splits(run: Run, reference: dict, queries: pd.DataFrame, **_) -> Found:
     "Sizes of the splits, of the same benchmarks."
     if run.profile.source.kind not in ("generate", "released"): return {}
     sizes = queries.groupby(["dataset", "split"]).size()
     found = {f"splits.{d}.{s}": (float(n), np.nan, np.nan) for (d, s), n in sizes.items() if d in reference["splits"]}
-    shots = {d: run.profile.generation.few_shot for d in set(queries.dataset) & set(reference["splits"]) if run.profile.source.kind == "generate"}
+    shots = {d: run.profile.generation.few_shot for d in set(queries.dataset) & set(reference["splits"])
+             if run.profile.source.kind == "generate"}
     return found | {f"splits.{d}.few_shot_examples": (n, np.nan, np.nan) for d, n in shots.items()}
 
 # %% ../nbs/07_reproduction.ipynb #12c9c410
@@ -174,7 +175,7 @@ def found_settings(run: Run, reference: dict, queries: pd.DataFrame, outcomes: p
     return {k: (v, np.nan, np.nan) for k, v in settings.items()} | {
         f"inference_latency_s_a100.{reference['pool'][m]['prompt']}.{m}.{d}": mean_interval(s) for (d, m), s in seconds if s.notna().all()}
 
-# %% ../nbs/07_reproduction.ipynb #ae8ed35e
+# %% ../nbs/07_reproduction.ipynb #398bcc31
 def found_clustering(run: Run, reference: dict, queries, outcomes, results, **_) -> Found:
     "The released clustering notebook, where the run holds all seven LLMs on GSM8K."
     pool = own_llms(outcomes, queries, "gsm8k")
@@ -185,7 +186,8 @@ def found_clustering(run: Run, reference: dict, queries, outcomes, results, **_)
              "best_threshold_sweep_point.accuracy": ("router", "clustering_tfidf", "threshold_vote")}
     found = {k: tuple(rows.loc[key, c] / 100 for c in ("accuracy", "ci_low", "ci_high")) for k, key in where.items() if key in rows.index}
     if where["best_threshold_sweep_point.accuracy"] in rows.index:
-        found["best_threshold_sweep_point.usage"] = rows.loc[where["best_threshold_sweep_point.accuracy"], "usage"] / len(pool), np.nan, np.nan
+        usage = rows.loc[where["best_threshold_sweep_point.accuracy"], "usage"]
+        found["best_threshold_sweep_point.usage"] = usage / len(pool), np.nan, np.nan
         found["best_threshold_sweep_point.threshold"] = run.profile.policies.params["threshold_vote"]["threshold"], np.nan, np.nan
     ks = run.profile.routers.params.get("clustering_tfidf", {}).get("ks", [])
     if len(ks) == 1: found |= {"clusters": (ks[0], np.nan, np.nan), "upper_bound_cluster_wise": cluster_bound(queries, outcomes, ks[0])}
@@ -230,7 +232,8 @@ def released_rows(
     "Keys of the released results, of the main table and of the classification report."
     from llm_routing.released import as_published, label_report, published_draws, weighted_f1
     rows = {k: np.array([v, v, v]).T for k, v in as_published(rel).items()} | published_draws(rel)
-    main = {"argmax": "mlc_argmax", "random_policy": "mlc_random", "prediction": "mlc_prediction", "sorted_prediction": "mlc_sorted_prediction"}
+    main = {"argmax": "mlc_argmax", "random_policy": "mlc_random", "prediction": "mlc_prediction",
+            "sorted_prediction": "mlc_sorted_prediction"}
     found = {f"{table}.{dataset}.{name}.{q}": tuple(map(float, rows[k][i])) for k in rows for i, q in enumerate(PAIR)
              for table, name in (("released_results", k), ("main_results", main.get(k, k)))}
     report = label_report(rel)
@@ -274,7 +277,8 @@ def make_ledger(
         mine, low, high = found.get(key, (np.nan,) * 3)
         said = verdict(value, mine, low, high)
         rows.append((key, value, mine, mine - value, low, high, said, *(how_to(key) if said == "not in this profile" else ("", ""))))
-    return pd.DataFrame(rows, columns=["number", "published", "reproduced", "difference", "ci_low", "ci_high", "verdict", "command", "hardware"])
+    return pd.DataFrame(rows, columns=["number", "published", "reproduced", "difference", "ci_low", "ci_high", "verdict", "command",
+                                       "hardware"])
 
 # %% ../nbs/07_reproduction.ipynb #3c5bf913
 def say_counts(ledger: pd.DataFrame) -> str:
@@ -284,7 +288,8 @@ def say_counts(ledger: pd.DataFrame) -> str:
     return f"Of {len(ledger)} published numbers: {', '.join(said)}."
 
 # %% ../nbs/07_reproduction.ipynb #833fac7c
-TWICE = {"mlc_argmax": "argmax", "mlc_random": "random_policy", "mlc_prediction": "prediction", "mlc_sorted_prediction": "sorted_prediction"}
+TWICE = {"mlc_argmax": "argmax", "mlc_random": "random_policy", "mlc_prediction": "prediction",
+         "mlc_sorted_prediction": "sorted_prediction"}
 
 def stated_twice(
     reference: dict,
@@ -513,7 +518,7 @@ def filter_errata(answers: dict[str, pd.DataFrame]) -> list[tuple]:
         rows.append(erratum(8, evidence, d, f"{len(t)} LLMs", "LLMs dropped", (~t.published_viable).sum(), (~t.viable).sum()))
     return rows
 
-# %% ../nbs/07_reproduction.ipynb #263efb0d
+# %% ../nbs/07_reproduction.ipynb #b91bb61e
 def sampling_errata(run: Run, queries: pd.DataFrame) -> list[tuple]:
     "The effect of mistake 9 on the tokens that this run's samples would have cost (by arithmetic: twice as many)."
     if run.profile.source.kind != "generate": return []
@@ -521,7 +526,8 @@ def sampling_errata(run: Run, queries: pd.DataFrame) -> list[tuple]:
     for dataset, q in queries[queries.split == "test"].groupby("dataset", sort=False):
         mine = responses[responses.query_id.isin(set(q.query_id))]
         spent, low, high = mean_interval(mine.groupby("query_id").completion_tokens.sum().to_numpy())
-        rows.append(erratum(9, "this run, by arithmetic", dataset, "all LLMs", "completion tokens per query", 2 * spent, spent, (-high, -low)))
+        rows.append(erratum(9, "this run, by arithmetic", dataset, "all LLMs", "completion tokens per query", 2 * spent, spent,
+                            (-high, -low)))
     return rows
 
 # %% ../nbs/07_reproduction.ipynb #63849ddc
@@ -589,8 +595,8 @@ def resampled(rel, rows: np.ndarray):
     "A released file with other rows, some of them more than once."
     return replace(rel, texts=[rel.texts[i] for i in rows], **{c: getattr(rel, c)[rows] for c in ("split", "right", "labelled", "logit")})
 
-# %% ../nbs/07_reproduction.ipynb #90c4dbbc
-ELSEWHERE = {1: "mini", 2: "mini", 3: "mini", 4: "public", 5: "public", 6: "public", 7: "public", 9: "mini"}  # mistake -> profile that measures it
+# %% ../nbs/07_reproduction.ipynb #53c8d65e
+ELSEWHERE = {1: "mini", 2: "mini", 3: "mini", 4: "public", 5: "public", 6: "public", 7: "public", 9: "mini"}  # a profile that measures it
 
 def mistakes_table(
     errata: pd.DataFrame,
@@ -601,7 +607,8 @@ def mistakes_table(
         part = errata[errata.mistake == k]
         tops = [g.loc[g.effect.abs().idxmax()] for _, g in part.groupby("quantity")]
         said = "; ".join(f"{t.system} on {name_of(t.dataset)} ({t.evidence}): {t.quantity} {_short(t.as_published)} as published, {_short(t.mended)} "
-                         f"mended: {_short(t.effect)}" + ("" if pd.isna(t.ci_low) else f" [{_short(t.ci_low)}, {_short(t.ci_high)}]") for t in tops)
+                         f"mended: {_short(t.effect)}" + ("" if pd.isna(t.ci_low) else f" [{_short(t.ci_low)}, {_short(t.ci_high)}]")
+                         for t in tops)
         rows.append((k, what, len(part), said or f"not in this profile: llm-routing run --profile {ELSEWHERE[k]}"))
     return pd.DataFrame(rows, columns=["mistake", "what", "numbers", "largest_effect"])
 
@@ -768,7 +775,8 @@ def write_tables(
     "Write tables/NAME.csv, .md and .tex, the same rows giving the same bytes."
     out, names = Path(folder) / "tables", []
     for name, frame in tables.items():
-        cells = [["" if pd.isna(v) else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in frame.itertuples(index=False)]
+        cells = [["" if pd.isna(v) else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
+                 for row in frame.itertuples(index=False)]
         texts = {"csv": csv_text(frame, 6), "md": markdown_table(cells, list(frame)),
                  "tex": latex_table([[tex(c) for c in row] for row in cells], list(frame), "l" * frame.shape[1])}
         names += [write_text(out / f"{name}.{kind}", text).name for kind, text in texts.items()]

@@ -18,7 +18,7 @@ from llm_routing import reproduction as R
 from llm_routing.analysis import results_table
 from llm_routing.study import Run, StudyError, load_profile
 
-# %% ../nbs/07_reproduction.ipynb #69de9114
+# %% ../nbs/07_reproduction.ipynb #e1e1a2d6
 def selections_of(scores, seconds, n):  # {(group, system, policy): (n,)}
     return pd.concat([pd.DataFrame({"query_id": [f"q{i}" for i in range(n)], "group": g, "system": s, "policy": p, "seed": 0,
                                     "llms": [[]] * n, "score": v, "latency_s": seconds[g, s, p], "cost": np.nan})
@@ -35,7 +35,7 @@ def study():
     queries = pd.DataFrame({"query_id": [f"q{i}" for i in range(n)], "dataset": "gsm8k"})
     return selections_of(scores, seconds, n), queries
 
-# %% ../nbs/07_reproduction.ipynb #d3f050fd
+# %% ../nbs/07_reproduction.ipynb #43aab4ed
 def leaves(x):
     if isinstance(x, dict): return sum(map(leaves, x.values()))
     if isinstance(x, list): return sum(map(leaves, x))
@@ -57,7 +57,7 @@ def test_the_reference_is_the_study_s_whole_list():
     def numbers(x): return {k: v for k, v in R.flatten(x).items()}
     assert numbers(json.loads(path.read_text())) == numbers(R.read_reference())
 
-# %% ../nbs/07_reproduction.ipynb #82d7de23
+# %% ../nbs/07_reproduction.ipynb #5b1610fe
 def test_every_command_of_the_ledger_is_one_that_the_runner_takes():
     for key in R.flatten(R.read_reference()):
         if key in R.NOWHERE: continue
@@ -67,21 +67,25 @@ def test_every_command_of_the_ledger_is_one_that_the_runner_takes():
         profile = load_profile(words[3], words[5::2])
         assert set(profile.routers.names) <= set(routers.ROUTERS) and set(profile.policies.names) <= set(policies.POLICIES)
 
-# %% ../nbs/07_reproduction.ipynb #4fe5212f
+# %% ../nbs/07_reproduction.ipynb #6b2deb03
 def paper_run(more, datasets=("gsm8k", "mmlu"), n=30):
     "A run of the paper's pool with invented outcomes, under a command's settings."
-    profile, rng = load_profile("paper", [w for w in shlex.split(more) if w != "--set"] + ["analysis.resamples=100"]), np.random.default_rng(0)
+    changes = [w for w in shlex.split(more) if w != "--set"] + ["analysis.resamples=100"]
+    profile, rng = load_profile("paper", changes), np.random.default_rng(0)
     llms = [m.name for m in profile.generation.pool]
     queries = pd.DataFrame([(f"{d}-{s}-{i}", d, s, "", f"{i} apples and {i % 7} pears", [], "") for d in datasets for s in
-                            ("train", "validation", "test") for i in range(n)], columns="query_id dataset split subject text choices gold".split())
+                            ("train", "validation", "test") for i in range(n)],
+                           columns="query_id dataset split subject text choices gold".split())
     long = pd.DataFrame({"query_id": np.repeat(queries.query_id, len(llms)), "llm": np.tile(llms, len(queries))}).reset_index(drop=True)
     outcomes = long.assign(majority_answer=rng.choice(list("abc"), len(long)), score=rng.integers(0, 2, len(long)).astype(float),
                            latency_s=rng.random(len(long)) + .1, cost=1., success_rate=.5)
     scores = pd.concat([long.assign(router=r, seed=0, probability=rng.random(len(long)), predicted=1) for r in profile.routers.names])
     selections, _ = policies.select(queries, outcomes, scores, profile.policies.names, profile.policies.params)
-    return profile, dict(queries=queries, outcomes=outcomes, scores=scores, selections=selections, results=results_table(queries, selections, 100))
+    return profile, dict(queries=queries, outcomes=outcomes, scores=scores, selections=selections,
+                         results=results_table(queries, selections, 100))
 
-@pytest.mark.parametrize("more,datasets", [(R.FINE_TUNED, ("gsm8k", "mmlu")), (R.CLUSTERS + " --set routers.params.clustering_tfidf.ks=[5]", ("gsm8k",))])
+@pytest.mark.parametrize("more,datasets", [(R.FINE_TUNED, ("gsm8k", "mmlu")),
+                                           (R.CLUSTERS + " --set routers.params.clustering_tfidf.ks=[5]", ("gsm8k",))])
 def test_the_paper_s_command_gives_every_number_that_it_is_named_for(tmp_path, more, datasets):
     profile, tables = paper_run(more, datasets)
     ledger = R.make_ledger(Run(profile, tmp_path, tmp_path), R.read_reference(), **tables)
@@ -92,7 +96,7 @@ def test_the_paper_s_command_gives_every_number_that_it_is_named_for(tmp_path, m
     assert base.startswith("llm-routing run --profile paper") and len(named) > 5
     assert set(named.number[named.verdict == "not in this profile"]) <= set(R.NOWHERE)
 
-# %% ../nbs/07_reproduction.ipynb #08eb7105
+# %% ../nbs/07_reproduction.ipynb #68afc38b
 @pytest.mark.parametrize("published,value,low,high,expected", [
     (71.11, 71.1144, 68, 74, "exact"), (36.84, 36.846, 34, 39, "exact"), (71.11, 71.5, 68, 74, "within interval"),
     (71.11, 60., 57, 63, "differs"), (71.11, np.nan, np.nan, np.nan, "not in this profile"), (1319, 1319., np.nan, np.nan, "exact"),
@@ -164,11 +168,13 @@ def test_released_files_fill_the_ledger(tmp_path, monkeypatch):
     assert (errata.ci_low <= errata.ci_high).all() and set(errata.mistake) == {3, 4, 5, 6}
     single = errata[errata.system.isin(released.SECONDS["mmlu"])]
     assert np.allclose(single.effect, 0)  # one LLM has one constant second count, so mending changes nothing
-    assert set(found) - set(R.flatten(reference)) <= {k for k in found if "mmlu" in k or ".random." in k or k.startswith("released_results")}
+    assert set(found) - set(R.flatten(reference)) <= {k for k in found if "mmlu" in k or ".random." in k
+                                                      or k.startswith("released_results")}
 
-# %% ../nbs/07_reproduction.ipynb #8ee12ad9
+# %% ../nbs/07_reproduction.ipynb #73f3f4fb
 def test_two_mistakes_of_reading_are_put_back_alone(tmp_path, monkeypatch):
-    queries = pd.DataFrame({"query_id": ["a", "b"], "dataset": "gsm8k", "split": "test", "text": "", "choices": [[], []], "gold": ["1234", "7"]})
+    queries = pd.DataFrame({"query_id": ["a", "b"], "dataset": "gsm8k", "split": "test", "text": "", "choices": [[], []],
+                            "gold": ["1234", "7"]})
     texts = {"a": ["The answer is 1,234."] * 3, "b": ["No idea at all.", "The answer is 7.", "I cannot tell."]}
     responses = pd.DataFrame([(q, m, i, t) for m in ("x", "y") for q, ts in texts.items() for i, t in enumerate(ts)],
                              columns=["query_id", "llm", "sample", "text"])
@@ -190,7 +196,7 @@ def test_the_original_s_filter_drops_nobody():
     dropped = rows[rows.quantity == "LLMs dropped"].iloc[0]
     assert (dropped.as_published, dropped.mended) == (0, 3)
 
-# %% ../nbs/07_reproduction.ipynb #4220e0f6
+# %% ../nbs/07_reproduction.ipynb #2d8943c7
 def test_every_mistake_has_its_line_and_says_where_it_is_measured():
     errata = pd.DataFrame(R.filter_errata({}) + R.labelled_errata() + R.ranking_errata(R.read_reference()), columns=R.ERRATUM)
     table = R.mistakes_table(errata).set_index("mistake")

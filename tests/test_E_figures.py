@@ -115,7 +115,8 @@ def crowd(datasets=("gsm8k", "mmlu"), routers=15, n=120):
         selections = pd.concat([pd.DataFrame({"query_id": ids, "group": g, "system": s, "policy": p, "seed": 0, "score": v})
                                 for (g, s, p), v in systems.items()])
         outcomes = wide({"score": right.ravel(), "latency_s": rng.gamma(2, 1, 7 * n), "cost": 1.})
-        parts.append({"queries": study["queries"].assign(query_id=ids, dataset=d), "outcomes": outcomes, "scores": scores, "selections": selections})
+        parts.append({"queries": study["queries"].assign(query_id=ids, dataset=d), "outcomes": outcomes, "scores": scores,
+                      "selections": selections})
     tables = {t: pd.concat([x[t] for x in parts], ignore_index=True) for t in parts[0]}
     one = F.made_up_results(datasets)
     base = one[(one.group == "router") & (one.system == "mlc")]
@@ -123,7 +124,7 @@ def crowd(datasets=("gsm8k", "mmlu"), routers=15, n=120):
     bounds = [one[(one.group == "bound") & (one.system == "mlc")].assign(system=r) for r in names]
     return tables | {"results": pd.concat([one[one.group != "router"], *more, *bounds], ignore_index=True)}
 
-# %% ../nbs/E_figures.ipynb #bfcbfe36
+# %% ../nbs/E_figures.ipynb #e8fbd1bd
 @pytest.fixture(scope="module")
 def crowded(): return crowd()
 
@@ -138,13 +139,16 @@ def test_every_figure_keeps_its_text_apart(name, many, crowded):
     assert "nan" not in figure.caption(data) and len(figure.alt(data)) > 40
 
 def test_five_datasets_fit_one_page():
-    with F.style(): check_texts(F.draw_accuracy(F.accuracy_data(F.made_up_results(("gsm8k", "mmlu", "cmmlu", "arc_challenge", "humaneval")))))
+    with F.style(): check_texts(F.draw_accuracy(F.accuracy_data(F.made_up_results(("gsm8k", "mmlu", "cmmlu", "arc_challenge",
+                                                                                   "humaneval")))))
 
 def test_later_figures_keep_their_text_apart():
-    rows = [(m, "", "this run", d, s, q, 50., 52., 2. * m, 1., 3. * m) for m in range(1, 8) for d in ("gsm8k", "arc_challenge") for s in "abc"
+    rows = [(m, "", "this run", d, s, q, 50., 52., 2. * m, 1., 3. * m) for m in range(1, 8) for d in ("gsm8k", "arc_challenge")
+            for s in "abc"
             for q in ("accuracy (%)", "latency (s)")]
     errata = pd.DataFrame(rows, columns="mistake what evidence dataset system quantity as_published mended effect ci_low ci_high".split())
-    curves = pd.DataFrame([(d, r, n, 50 + np.log(n), 49 + np.log(n), 51 + np.log(n)) for d in ("gsm8k", "mmlu") for r in ("mlc", "knn", "default")
+    curves = pd.DataFrame([(d, r, n, 50 + np.log(n), 49 + np.log(n), 51 + np.log(n)) for d in ("gsm8k", "mmlu")
+                           for r in ("mlc", "knn", "default")
                            for n in (50, 200, 1000, 6000)], columns=F.CURVES)
     with F.style():
         for name, table in (("errata", errata), ("learning_curves", curves)):

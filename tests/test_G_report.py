@@ -45,7 +45,8 @@ def test_hostile_text_shows_as_text(run, text):
     assert report.escape(text) in html
 
 # %% ../nbs/G_report.ipynb #748aa0bf
-@pytest.mark.parametrize("p,gain,says", [(.001, 3, "more than chance"), (.5, 3, "not told apart"), (.001, -3, "less, beyond chance"), (np.nan, 1, "no test")])
+@pytest.mark.parametrize("p,gain,says", [(.001, 3, "more than chance"), (.5, 3, "not told apart"), (.001, -3, "less, beyond chance"),
+                                         (np.nan, 1, "no test")])
 def test_the_answer_follows_from_the_test(p, gain, says):
     part = figures.made_up_results(("gsm8k",)).assign(p_holm=p, gap_closed=gain / 20, gap_low=gain / 20, gap_high=gain / 20)
     best = part[part.group == "llm"].accuracy.max()
