@@ -71,9 +71,16 @@ def grey(
 # %% ../nbs/E_figures.ipynb #31b40b18
 NAMES = {"oracle": "Oracle", "best_single": "Best single LLM", "random": "Random LLM", "all_llms": "All LLMs, one vote",
          "router_upper_bound": "Router upper bound", "upper_bound": "Router upper bound", "mlc": "MLC", "sc": "SC", "knn": "kNN",
-         "argmax": "ArgMax", "prediction": "Prediction", "sorted_prediction": "Sorted prediction", "random_top3": "Random of top 3",
-         "clustering_tfidf": "Clustering (TF-IDF)", "clustering_roberta": "Clustering (RoBERTa)", "gsm8k": "GSM8K", "mmlu": "MMLU",
-         "cmmlu": "CMMLU", "arc_challenge": "ARC-Challenge", "humaneval": "HumanEval"}
+         "mlc_finetuned": "MLC (fine-tuned)", "sc_finetuned": "SC (fine-tuned)", "mlc_finetuned_weighted": "MLC (fine-tuned, weighted)",
+         "clustering_tfidf": "Clustering (TF-IDF)", "clustering_minilm": "Clustering (MiniLM)", "clustering_roberta": "Clustering (RoBERTa)",
+         "default": "Recommended", "prior": "Best LLM on train", "logistic": "Logistic", "ridge": "Ridge", "random_forest": "Random forest",
+         "gbt": "Boosted trees", "elo": "Elo", "sw_ranking": "Similar queries' ranking", "uniroute": "UniRoute", "win_rate": "Win rate", "mlp": "MLP",
+         "matrix_factorisation": "Matrix factors", "mirt": "MIRT", "routerdc": "RouterDC", "graph": "Graph",
+         "argmax": "ArgMax", "prediction": "Prediction", "prediction_forest": "Prediction (forest)", "sorted_prediction": "Sorted prediction",
+         "random_top3": "Random of top 3", "penalised": "Penalised", "budget": "Budget", "cheapest_accurate": "Cheapest accurate",
+         "top3_vote": "Vote of top 3", "threshold_vote": "Vote above threshold", "conformal": "Conformal set", "cascade": "Cascade",
+         "cascade_agreement": "Cascade until two agree", "two_llm_threshold": "Two LLMs", "fallback": "Fallback",
+         "gsm8k": "GSM8K", "mmlu": "MMLU", "cmmlu": "CMMLU", "arc_challenge": "ARC-Challenge", "humaneval": "HumanEval"}
 
 def name_of(
     key: str,  # a system, policy or dataset

@@ -52,10 +52,13 @@ def test_the_answer_follows_from_the_test(p, gain, says):
     best = part[part.group == "llm"].accuracy.max()
     part.loc[part.group == "router", "accuracy"] = best + gain
     published = part[part.group == "router"].assign(policy="argmax_as_published", accuracy=99.)
-    said = report.say_dataset(pd.concat([part, published]))
-    assert says in said and f"{gain:+.1f} points" in said and "99.0" not in said
     several = part[part.group == "router"].assign(policy="top3_vote", usage=3., accuracy=98.)
-    assert "Calling 3.0 LLMs per query" in report.say_dataset(pd.concat([part, several]))
+    table = report.answer_table(pd.concat([part, published, several])).set_index("what")
+    row = table.loc["best router, one LLM per query"]
+    assert says in row.verdict and row["against the best LLM"] == f"{gain:+.1f} points" and "99.0" not in " ".join(table["accuracy (%)"])
+    assert "3.0 calls" in table.loc["best router, several LLMs per query"].system
+    said = report.say_dataset(part, 2.9)
+    assert ("routing gains" in said) == (p == .001 and gain > 0) and "2.9 points would show" in said
 
 def test_every_picture_has_a_text_and_every_column_a_head(run):
     html = report.write_report(run).read_text()
@@ -68,7 +71,7 @@ def test_pdf_is_the_same_bytes_twice(run):
     first = path.read_bytes()
     assert first[:5] == b"%PDF-" and report.write_pdf(Path(run.figures) / "index.html").read_bytes() == first
 
-# %% ../nbs/G_report.ipynb #a0fd2811
+# %% ../nbs/G_report.ipynb #6f8b4616
 def test_executed_notebooks_are_rendered_without_tests_and_without_a_network(run):
     import nbformat
     cells = [nbformat.v4.new_markdown_cell("# A chapter\n\nSee [another](05_policies.ipynb)."), nbformat.v4.new_code_cell("1 + 1"),
