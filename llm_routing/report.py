@@ -109,9 +109,16 @@ def in_short(run: Run, results: pd.DataFrame) -> Html:
               el("p", "A router reads a query and sends it to the one LLM of a pool that it believes most likely to answer well. It is worth its keep if "
                       "that gives more right answers than always asking the best LLM of the pool. It cannot do better than an oracle that knows "
                       "which LLMs are right. Everything here is measured on test queries that no router has seen; brackets hold 95% intervals."),
-              el("p", el("strong", answer), cls="note"), el("ul", *datasets), sortable(answer_table(results), "The answer in numbers"),
+              el("p", _asked(parts)), el("p", el("strong", answer), cls="note"), el("ul", *datasets), sortable(answer_table(results), "The answer in numbers"),
               el("p", "Lessons, figures and tables below say where the gain comes from, "
               "and how sure each number is; ", el("a", "words", href="#words"), " are explained at the end."))
+
+# %% ../nbs/G_report.ipynb #c6bcc0d3
+def _asked(parts: dict[str, pd.DataFrame]) -> str:
+    "The pool and the datasets, in two sentences."
+    llms = list(dict.fromkeys(m for part in parts.values() for m in part.system[part.group == "llm"]))
+    sizes = ", ".join(f"{name_of(d)} ({part.n.max():,} test queries)" for d, part in parts.items())
+    return f"The pool here: {', '.join(llms)}. The datasets: {sizes}."
 
 # %% ../nbs/G_report.ipynb #b4877f4d
 HEADS = {"latency_s": "seconds", "ci_low": "95% low", "ci_high": "95% high", "as_published": "as published", "other_source": "other source",
@@ -150,7 +157,7 @@ def files_of(run: Run, name: str) -> Html:
     return el("p", "Files: ", *(el("a", k.upper(), href=f"tables/{name}.{k}", aria_label=f"{name} as {k.upper()}") + Html(" ")
                                 for k in kinds), cls="files")
 
-# %% ../nbs/G_report.ipynb #1b6583a2
+# %% ../nbs/G_report.ipynb #811817e9
 ASKS = {  # figure -> the question that it answers
     "accuracy": "Does any router stand to the right of the band of the best single LLM, and how far away is the oracle?",
     "plateau": "Do routers differ from the best single LLM, and from each other?",
@@ -244,7 +251,7 @@ def summary(frame: pd.DataFrame) -> str:
     "How often each verdict occurs."
     return "Verdicts: " + ", ".join(f"{n} {v}" for v, n in frame.verdict.value_counts().items()) + "."
 
-# %% ../nbs/G_report.ipynb #7de4f680
+# %% ../nbs/G_report.ipynb #7f0d0124
 def mistakes_block(run: Run) -> Html:
     "The original's mistakes, one line each."
     mistakes = read_written(run, "mistakes")
@@ -275,7 +282,7 @@ def rendered(nb: Path) -> Html:
     body = re.sub(r'href="([0-9A-Z][^"/:]*)\.ipynb"', r'href="\1.html"', re.sub(r'<a class="anchor-link".*?</a>', "", body))
     return el("div", Html(re.sub(r"<(pre|table)\b", r'<\1 tabindex="0"', body)), cls="notebook")
 
-# %% ../nbs/G_report.ipynb #85a93472
+# %% ../nbs/G_report.ipynb #b4611600
 def chapters(run: Run) -> Html:
     "Links to the notebooks: as this run executed them where they are rendered, else their sources."
     def link(nb):
@@ -299,7 +306,7 @@ h2{margin-top:2.5rem;border-bottom:1px solid var(--line)}nav ul{display:flex;fle
 .skip{position:absolute;left:-99rem}.skip:focus{position:static}.note{border-left:4px solid #c77700;background:var(--card);padding:.6rem 1rem}
 figure{margin:1.5rem 0 2.5rem}figure img{width:100%;height:auto;background:#fff;padding:.5rem;border:1px solid var(--line);display:block}
 figcaption{margin:.5rem 0;max-width:46rem}.files{color:var(--soft);font-size:.85rem;overflow-wrap:anywhere}.files a{margin-right:.5rem}
-.scroll{overflow-x:auto;max-height:34rem;border:1px solid var(--line);margin:.5rem 0}.scroll:focus-visible{outline:2px solid var(--link)}
+.scroll{overflow-x:auto;border:1px solid var(--line);margin:.5rem 0}details .scroll{max-height:34rem}.scroll:focus-visible{outline:2px solid var(--link)}
 table{border-collapse:collapse;font-size:.85rem;width:100%}caption{text-align:left;padding:.4rem;color:var(--soft)}
 th,td{padding:.25rem .6rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}.num{text-align:right;font-variant-numeric:tabular-nums}
 thead th{position:sticky;top:0;background:var(--card)}th button{all:unset;cursor:pointer;font-weight:600}th button:focus-visible{outline:2px solid var(--link)}
@@ -308,7 +315,7 @@ details{margin:.5rem 0}summary{cursor:pointer;padding:.2rem 0}.verdict{backgroun
 .notebook{overflow-wrap:anywhere}pre{overflow-x:auto;background:var(--card);padding:.6rem;font-size:.82rem;line-height:1.4;margin:.4rem 0}
 .notebook img{max-width:100%;background:#fff}.notebook table{width:auto;margin:.5rem 0;display:block;overflow-x:auto}.notebook blockquote{margin:0;color:var(--soft)}
 dt{font-weight:600}dd{margin:0 0 .5rem 1rem}@media(max-width:40rem){body{font-size:15px}.verdict{white-space:normal}}
-@media print{:root{--bg:#fff;--ink:#000;--soft:#333;--card:#fff}nav,.skip{display:none}.scroll{overflow:visible;max-height:none;border:0}
+@media print{:root{--bg:#fff;--ink:#000;--soft:#333;--card:#fff}nav,.skip{display:none}.scroll,details .scroll{overflow:visible;max-height:none;border:0}
 figure{break-inside:avoid}table{font-size:7pt}th,td{padding:.1rem .25rem;overflow-wrap:anywhere}thead th{position:static}figure img{max-width:14cm!important}}
 """
 SCRIPT = """

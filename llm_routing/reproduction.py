@@ -595,7 +595,7 @@ def resampled(rel, rows: np.ndarray):
     "A released file with other rows, some of them more than once."
     return replace(rel, texts=[rel.texts[i] for i in rows], **{c: getattr(rel, c)[rows] for c in ("split", "right", "labelled", "logit")})
 
-# %% ../nbs/07_reproduction.ipynb #53c8d65e
+# %% ../nbs/07_reproduction.ipynb #cd959059
 ELSEWHERE = {1: "mini", 2: "mini", 3: "mini", 4: "public", 5: "public", 6: "public", 7: "public", 9: "mini"}  # a profile that measures it
 
 def mistakes_table(
@@ -606,11 +606,14 @@ def mistakes_table(
     for k, what in MISTAKES.items():
         part = errata[errata.mistake == k]
         tops = [g.loc[g.effect.abs().idxmax()] for _, g in part.groupby("quantity")]
-        said = "; ".join(f"{t.system} on {name_of(t.dataset)} ({t.evidence}): {t.quantity} {_short(t.as_published)} as published, {_short(t.mended)} "
-                         f"mended: {_short(t.effect)}" + ("" if pd.isna(t.ci_low) else f" [{_short(t.ci_low)}, {_short(t.ci_high)}]")
-                         for t in tops)
+        said = "; ".join(f"{t.system} on {name_of(t.dataset)} ({t.evidence}), {t.quantity}: as published {_short(t.as_published)}, mended "
+                         f"{_short(t.mended)}, effect {_short(t.effect)}" + _ends(t) for t in tops)
         rows.append((k, what, len(part), said or f"not in this profile: llm-routing run --profile {ELSEWHERE[k]}"))
     return pd.DataFrame(rows, columns=["mistake", "what", "numbers", "largest_effect"])
+
+def _ends(row) -> str:
+    "An effect's interval, where there is one."
+    return "" if pd.isna(row.ci_low) else f" [{_short(row.ci_low)}, {_short(row.ci_high)}]"
 
 def _short(value: float) -> str:
     "A number with three significant digits, or two decimals."

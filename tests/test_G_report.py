@@ -71,7 +71,7 @@ def test_pdf_is_the_same_bytes_twice(run):
     first = path.read_bytes()
     assert first[:5] == b"%PDF-" and report.write_pdf(Path(run.figures) / "index.html").read_bytes() == first
 
-# %% ../nbs/G_report.ipynb #6f8b4616
+# %% ../nbs/G_report.ipynb #3c611fd6
 def test_executed_notebooks_are_rendered_without_tests_and_without_a_network(run):
     import nbformat
     cells = [nbformat.v4.new_markdown_cell("# A chapter\n\nSee [another](05_policies.ipynb)."), nbformat.v4.new_code_cell("1 + 1"),
