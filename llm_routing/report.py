@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['ROLES', 'HEADS', 'ASKS', 'GLOSSARY', 'NOTES', 'CSS', 'SCRIPT', 'SECTIONS', 'BROWSERS', 'FLAGS', 'Html', 'el',
            'best_rows', 'judged', 'gains', 'answer_table', 'say_dataset', 'in_short', 'cell', 'sortable',
-           'read_written', 'files_of', 'figure_block', 'glossary', 'lessons_block', 'tables_block', 'summary',
-           'mistakes_block', 'render_chapters', 'rendered', 'chapters', 'page', 'contents', 'write_report', 'write_pdf']
+           'read_written', 'files_of', 'figure_block', 'glossary', 'lessons_block', 'tables_block', 'first_found',
+           'elsewhere', 'summary', 'mistakes_block', 'render_chapters', 'rendered', 'chapters', 'page', 'contents',
+           'write_report', 'write_pdf']
 
 # %% ../nbs/G_report.ipynb #c96481b7
 import base64
@@ -230,16 +231,31 @@ def tables_block(run: Run, results: pd.DataFrame) -> Html:
     parts = [el("h3", "Main results", id="table-main_results"),
              el("p", "Test accuracy in percent; routers under ArgMax where they have it. Best and second best systems that one could run are marked 1 and 2."),
              *(sortable(_main(rows), head) for head, rows in readable_rows(main)),
-             el("details", el("summary", f"All policies and bounds: {len(main)} rows"), sortable(main, "Main results, all rows")),
+             el("details", el("summary", f"All policies and bounds: {len(main)} rows"), sortable(main, "Main results, all rows"), cls="long"),
              files_of(run, "main_results")]
     for name, title in (("ledger", "Ledger"), ("disagreements", "Where published numbers disagree"), ("errata", "Errata, one by one")):
         frame = read_written(run, name)
         if frame.empty: continue
-        if name == "ledger": frame = frame.assign(late=frame.verdict == "not in this profile").sort_values("late", kind="stable").drop(columns="late")
         count = f" {summary(frame)}" if "verdict" in frame else ""
-        parts += [el("h3", title, id=f"table-{name}"), el("p", NOTES[name] + count),
-                  el("details", el("summary", f"{title}: {len(frame)} rows"), sortable(frame, title)), files_of(run, name)]
+        more = elsewhere(frame) if name == "ledger" else Html("")
+        if name == "ledger": frame = first_found(frame)
+        parts += [el("h3", title, id=f"table-{name}"), el("p", NOTES[name] + count), more,
+                  el("details", el("summary", f"{title}: {len(frame)} rows"), sortable(frame, title), cls="long" if name == "errata" else "short"),
+                  files_of(run, name)]
     return el("section", el("h2", "Tables", id="tables"), *parts)
+
+def first_found(ledger: pd.DataFrame) -> pd.DataFrame:
+    "The ledger's rows with what this profile found first, without the commands."
+    late = ledger.verdict == "not in this profile"
+    return pd.concat([ledger[~late], ledger[late]]).drop(columns=["command", "hardware"])
+
+def elsewhere(ledger: pd.DataFrame) -> Html:
+    "What would give the numbers that this profile cannot: each command once."
+    rest = ledger[ledger.verdict == "not in this profile"]
+    if rest.empty: return Html("")
+    table = rest.assign(tables=rest.number.str.split(".").str[0]).groupby(["command", "hardware"], sort=False, dropna=False).agg(
+        numbers=("number", "size"), tables=("tables", lambda s: ", ".join(dict.fromkeys(s)))).reset_index()
+    return el("details", el("summary", f"Where the other {len(rest)} numbers can be had"), sortable(table, "Commands and hardware for the other numbers"))
 
 def _main(rows: pd.DataFrame) -> pd.DataFrame:
     "The readable columns of the main table; seconds only where there are some."
@@ -316,7 +332,8 @@ details{margin:.5rem 0}summary{cursor:pointer;padding:.2rem 0}.verdict{backgroun
 .notebook img{max-width:100%;background:#fff}.notebook table{width:auto;margin:.5rem 0;display:block;overflow-x:auto}.notebook blockquote{margin:0;color:var(--soft)}
 dt{font-weight:600}dd{margin:0 0 .5rem 1rem}@media(max-width:40rem){body{font-size:15px}.verdict{white-space:normal}}
 @media print{:root{--bg:#fff;--ink:#000;--soft:#333;--card:#fff}nav,.skip{display:none}.scroll,details .scroll{overflow:visible;max-height:none;border:0}
-figure{break-inside:avoid}table{font-size:7pt}th,td{padding:.1rem .25rem;overflow-wrap:anywhere}thead th{position:static}figure img{max-width:14cm!important}}
+body{font-size:10.5pt}h2,h3,summary{break-after:avoid}figure,tr{break-inside:avoid}table{font-size:7pt}td{overflow-wrap:anywhere}
+th,td{padding:.1rem .25rem}thead th{position:static}figure img{max-width:12cm!important}}
 """
 SCRIPT = """
 document.querySelectorAll('table.sortable').forEach(t=>{const heads=[...t.tHead.rows[0].cells];heads.forEach((th,i)=>{
@@ -325,7 +342,7 @@ heads.forEach(h=>h.setAttribute('aria-sort','none'));th.setAttribute('aria-sort'
 const num=th.className==='num',key=r=>{const c=r.cells[i];return num?(c.dataset.v===undefined?NaN:+c.dataset.v):c.textContent};
 const rows=[...t.tBodies[0].rows].sort((a,b)=>{const x=key(a),y=key(b);if(num){if(isNaN(x))return isNaN(y)?0:1;if(isNaN(y))return -1;
 return up?x-y:y-x}return up?x.localeCompare(y):y.localeCompare(x)});t.tBodies[0].append(...rows)})})});
-addEventListener('beforeprint',()=>document.querySelectorAll('details').forEach(d=>d.open=true));
+addEventListener('beforeprint',()=>document.querySelectorAll('details:not(.long)').forEach(d=>d.open=true));
 """
 
 # %% ../nbs/G_report.ipynb #d6495c37

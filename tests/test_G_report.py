@@ -62,6 +62,8 @@ def test_the_answer_follows_from_the_test(p, gain, says):
 
 def test_every_picture_has_a_text_and_every_column_a_head(run):
     html = report.write_report(run).read_text()
+    ids, levels = re.findall(r' id="([^"]+)"', html), [int(x) for x in re.findall(r"<h([1-6])", html)]
+    assert len(ids) == len(set(ids)) and levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:]))
     assert all(re.search(r'alt="[^"]{40,}"', img) for img in re.findall(r"<img [^>]*>", html))
     assert html.count("<th ") == html.count('scope="col"') and html.count("<table") == html.count("<caption>")
 
@@ -71,7 +73,7 @@ def test_pdf_is_the_same_bytes_twice(run):
     first = path.read_bytes()
     assert first[:5] == b"%PDF-" and report.write_pdf(Path(run.figures) / "index.html").read_bytes() == first
 
-# %% ../nbs/G_report.ipynb #3c611fd6
+# %% ../nbs/G_report.ipynb #84ae9634
 def test_executed_notebooks_are_rendered_without_tests_and_without_a_network(run):
     import nbformat
     cells = [nbformat.v4.new_markdown_cell("# A chapter\n\nSee [another](05_policies.ipynb)."), nbformat.v4.new_code_cell("1 + 1"),
