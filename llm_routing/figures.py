@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'INK', 'MUTED', 'RULE', 'COLOURS', 'MARKERS', 'SERIES', 'DASHES', 'STYLE', 'NAMES', 'FIGURES',
-           'LATER', 'BOUNDS_SHOWN', 'KINDS', 'PARTS', 'MAIN_COLUMNS', 'style', 'grey', 'name_of', 'label', 'csv_text',
-           'write_text', 'figure_record', 'save_figure', 'read_record', 'Figure', 'add_figure', 'find_figure',
-           'round_drawn', 'figure_data', 'make_figure', 'accuracy_data', 'draw_accuracy', 'caption_accuracy',
-           'alt_accuracy', 'made_up_results', 'show', 'front', 'tradeoff_data', 'panels', 'draw_tradeoff',
-           'caption_tradeoff', 'alt_tradeoff', 'right_matrix', 'agreement_data', 'draw_agreement', 'say_agreement',
-           'made_up_study', 'calibration_data', 'draw_calibration', 'say_calibration', 'plateau_data', 'draw_plateau',
-           'say_plateau', 'gap_data', 'draw_gap', 'say_gap', 'dominance_data', 'draw_dominance', 'say_dominance',
-           'seconds_data', 'draw_seconds', 'say_seconds', 'errata_data', 'draw_errata', 'say_errata', 'draw_curves',
-           'say_curves', 'main_results', 'ranks', 'tex', 'latex_table', 'markdown_table', 'write_main_results',
-           'committed', 'cite', 'bibtex', 'verify', 'first_difference']
+           'LATER', 'BOUNDS_SHOWN', 'HEADS', 'PRICES', 'KINDS', 'PARTS', 'MISTAKES_SHORT', 'UNITS', 'CURVES',
+           'MAIN_COLUMNS', 'READABLE', 'style', 'grey', 'name_of', 'label', 'csv_text', 'write_text', 'figure_record',
+           'save_figure', 'read_record', 'Figure', 'add_figure', 'find_figure', 'round_drawn', 'figure_data',
+           'make_figure', 'accuracy_data', 'draw_accuracy', 'caption_accuracy', 'alt_accuracy', 'made_up_results',
+           'show', 'front', 'tradeoff_data', 'panels', 'draw_tradeoff', 'caption_tradeoff', 'alt_tradeoff',
+           'right_matrix', 'wilson', 'agreement_data', 'draw_agreement', 'say_agreement', 'made_up_study',
+           'calibration_data', 'draw_calibration', 'say_calibration', 'plateau_data', 'draw_plateau', 'say_plateau',
+           'gap_data', 'draw_gap', 'say_gap', 'dominance_data', 'draw_dominance', 'say_dominance', 'seconds_data',
+           'draw_seconds', 'say_seconds', 'errata_data', 'draw_errata', 'say_errata', 'curves_data', 'draw_curves',
+           'say_curves', 'main_results', 'ranks', 'tex', 'latex_table', 'markdown_table', 'readable_rows',
+           'write_main_results', 'committed', 'cite', 'bibtex', 'verify', 'first_difference']
 
 # %% ../nbs/E_figures.ipynb #eb6e5a7e
 import io
@@ -28,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .statistics import bootstrap_means, interval
 from .study import TABLES, Run, StudyError, atomic_write, digest, project_root
 
 # %% ../nbs/E_figures.ipynb #c563b2bf
@@ -69,9 +71,16 @@ def grey(
 # %% ../nbs/E_figures.ipynb #31b40b18
 NAMES = {"oracle": "Oracle", "best_single": "Best single LLM", "random": "Random LLM", "all_llms": "All LLMs, one vote",
          "router_upper_bound": "Router upper bound", "upper_bound": "Router upper bound", "mlc": "MLC", "sc": "SC", "knn": "kNN",
-         "argmax": "ArgMax", "prediction": "Prediction", "sorted_prediction": "Sorted prediction", "random_top3": "Random of top 3",
-         "clustering_tfidf": "Clustering (TF-IDF)", "clustering_roberta": "Clustering (RoBERTa)", "gsm8k": "GSM8K", "mmlu": "MMLU",
-         "cmmlu": "CMMLU", "arc_challenge": "ARC-Challenge", "humaneval": "HumanEval"}
+         "mlc_finetuned": "MLC (fine-tuned)", "sc_finetuned": "SC (fine-tuned)", "mlc_finetuned_weighted": "MLC (fine-tuned, weighted)",
+         "clustering_tfidf": "Clustering (TF-IDF)", "clustering_minilm": "Clustering (MiniLM)", "clustering_roberta": "Clustering (RoBERTa)",
+         "default": "Recommended", "prior": "Best LLM on train", "logistic": "Logistic", "ridge": "Ridge", "random_forest": "Random forest",
+         "gbt": "Boosted trees", "elo": "Elo", "sw_ranking": "Similar queries' ranking", "uniroute": "UniRoute", "win_rate": "Win rate", "mlp": "MLP",
+         "matrix_factorisation": "Matrix factors", "mirt": "MIRT", "routerdc": "RouterDC", "graph": "Graph",
+         "argmax": "ArgMax", "prediction": "Prediction", "prediction_forest": "Prediction (forest)", "sorted_prediction": "Sorted prediction",
+         "random_top3": "Random of top 3", "penalised": "Penalised", "budget": "Budget", "cheapest_accurate": "Cheapest accurate",
+         "top3_vote": "Vote of top 3", "threshold_vote": "Vote above threshold", "conformal": "Conformal set", "cascade": "Cascade",
+         "cascade_agreement": "Cascade until two agree", "two_llm_threshold": "Two LLMs", "fallback": "Fallback",
+         "gsm8k": "GSM8K", "mmlu": "MMLU", "cmmlu": "CMMLU", "arc_challenge": "ARC-Challenge", "humaneval": "HumanEval"}
 
 def name_of(
     key: str,  # a system, policy or dataset
@@ -288,29 +297,40 @@ def accuracy_data(
     return rows[["dataset", "group", "label", "n", "accuracy", "ci_low", "ci_high"]].reset_index(drop=True)
 
 # %% ../nbs/E_figures.ipynb #4d08d2ef
-def _rows_with_gaps(data: pd.DataFrame) -> dict[tuple[str, str], float]:
-    "The height of each (group, label) on the axis, from the top, with a gap between groups."
+def _rows_with_gaps(data: pd.DataFrame) -> tuple[dict[tuple[str, str], float], dict[str, float]]:
+    "The height of each (group, label) on the axis, from the top, and of each group's head in the gap above its rows."
     keys = list(dict.fromkeys(zip(data.group, data.label)))
-    groups = [g for g, _ in keys]
-    return {k: -(i + .7 * (list(dict.fromkeys(groups)).index(k[0]))) for i, k in enumerate(keys)}
+    groups = list(dict.fromkeys(g for g, _ in keys))
+    at = {k: -(i + 1.25 * groups.index(k[0])) for i, k in enumerate(keys)}
+    return at, {g: max(y for (group, _), y in at.items() if group == g) + 1 for g in groups}
 
 # %% ../nbs/E_figures.ipynb #b60e2bc4
 def draw_accuracy(data: pd.DataFrame):
     "Rows of points with intervals, a panel per dataset."
     import matplotlib.pyplot as plt
-    datasets, at = list(dict.fromkeys(data.dataset)), _rows_with_gaps(data)
+    datasets, (at, heads) = list(dict.fromkeys(data.dataset)), _rows_with_gaps(data)
     width = COLUMN if len(datasets) <= 2 else PAGE
-    fig, axes = plt.subplots(1, len(datasets), figsize=(width, .45 + .135 * (1 - min(at.values()))), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(datasets), figsize=(width, .62 + .135 * (2 - min(at.values()))), sharey=True, squeeze=False)
     for ax, dataset in zip(axes[0], datasets):
         part = data[data.dataset == dataset]
         _best_band(ax, part)
         for group, rows in part.groupby("group"): _points(ax, rows, [at[group, x] for x in rows.label], group)
-        ax.set(title=f"{name_of(dataset)} (n = {part.n.max():,})", xlabel="accuracy (%)")
-        ax.grid(axis="x")
-        ax.tick_params(axis="y", length=0)
-        ax.spines["left"].set_visible(False)
-    axes[0][0].set_yticks(list(at.values()), [x for _, x in at])
+        ax.set(title=f"{name_of(dataset)}\n(n = {part.n.max():,})", xlabel="accuracy (%)", ylim=(min(at.values()) - .7, 1.5))
+        _rows_only(ax)
+    axes[0][0].set_yticks([*at.values(), *heads.values()], [*(x for _, x in at), *(HEADS[g] for g in heads)])
+    for text in axes[0][0].get_yticklabels()[len(at):]: text.set(color=MUTED, fontstyle="italic")
     return fig
+
+# %% ../nbs/E_figures.ipynb #0224a6b7
+HEADS = {"bound": "bounds", "llm": "single LLMs", "router": "routers"}
+
+def _rows_only(ax, bins: int = 5) -> None:
+    "The look of a panel whose rows have names: lines to read along, no axis at the left, few round numbers below."
+    from matplotlib.ticker import MaxNLocator
+    ax.grid(axis="x")
+    ax.xaxis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]))
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
 
 # %% ../nbs/E_figures.ipynb #c3eea636
 def _points(ax, rows: pd.DataFrame, y: list[float], group: str) -> None:
@@ -409,9 +429,9 @@ def tradeoff_data(
     results: pd.DataFrame,
     price: str = "latency_s",  # or "cost"
 ) -> pd.DataFrame:
-    "Accuracy and price of every LLM and router, and which of them are on the front; empty where the source has no prices."
+    "Accuracy and price of every LLM, router and policy, and which are on the front; empty where the source has no prices."
     rows = results[((results.group != "bound") | (results.system == "oracle") & (results.policy == "")) & results[price].notna()]
-    rows = rows[rows.groupby("dataset")[price].transform("max") > 0]
+    rows = rows[~rows.policy.str.endswith("as_published") & (rows.groupby("dataset")[price].transform("max") > 0)]
     if rows.empty: return pd.DataFrame()
     rows = rows.assign(label=[label(s, p if g == "router" else "") for g, s, p in zip(rows.group, rows.system, rows.policy)], front=False)
     for _, part in rows[rows.group != "bound"].groupby("dataset"):
@@ -426,43 +446,65 @@ def panels(n: int, height: float, sharey: bool = False):
     return fig, axes[0]
 
 def draw_tradeoff(data: pd.DataFrame):
-    "A panel per dataset: points with vertical intervals, and the front."
+    "A panel per dataset: systems as points, the LLMs and those on the front with intervals, and the front as a line."
     price = data.columns[3]
     datasets = list(dict.fromkeys(data.dataset))
-    fig, axes = panels(len(datasets), 2.3)
+    fig, axes = panels(len(datasets), 2.4)
     for ax, dataset in zip(axes, datasets):
         part = data[data.dataset == dataset]
         on = part[part.front.astype(bool)].sort_values(price)
-        ax.step(on[price], on.accuracy, where="post", color=INK, linewidth=.7)
-        for group, rows in part.groupby("group"):
-            ax.vlines(rows[price], rows.ci_low, rows.ci_high, color=COLOURS[group], linewidth=.7, alpha=.6)
-            ax.plot(rows[price], rows.accuracy, MARKERS[group], color=COLOURS[group], markersize=3,
-                    markerfacecolor="white" if group == "bound" else COLOURS[group])
-        ax.set(title=name_of(dataset), xlabel="seconds per query" if price == "latency_s" else "cost per query", ylabel="")
-        ax.grid()
+        ax.step(on[price], on.accuracy, where="post", color=INK, linewidth=.8, zorder=2.5)
+        rest = part[(part.group == "router") & ~part.front.astype(bool)]
+        ax.plot(rest[price], rest.accuracy, MARKERS["router"], color=COLOURS["router"], markersize=1.6, alpha=.5, markeredgewidth=0)
+        for group, rows in part.drop(rest.index).groupby("group"): _priced(ax, rows, price, group)
+        _few_prices(ax, part[price])
+        ax.set(title=name_of(dataset), xlabel=PRICES[price], ylabel="")
+        ax.grid(linewidth=.4)
     axes[0].set_ylabel("accuracy (%)")
     _legend(fig, data.group)
     return fig
 
+# %% ../nbs/E_figures.ipynb #21d523f4
+PRICES = {"latency_s": "seconds per query (log)", "cost": "cost per query (log)"}
+
+def _priced(ax, rows: pd.DataFrame, price: str, group: str) -> None:
+    "Points with vertical intervals in a group's colour and marker."
+    ax.vlines(rows[price], rows.ci_low, rows.ci_high, color=COLOURS[group], linewidth=.8)
+    ax.plot(rows[price], rows.accuracy, MARKERS[group], color=COLOURS[group], markersize=2.6, markeredgewidth=.7, zorder=3,
+            markerfacecolor="white" if group == "bound" else COLOURS[group])
+
+def _few_prices(ax, values: pd.Series) -> None:
+    "A logarithmic axis with a few round numbers, written out."
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() / max(values.min(), 1e-12) < 60 else (1,)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+# %% ../nbs/E_figures.ipynb #e1956c0d
 def _legend(fig, groups) -> None:
     "One line under the title that says which marker is which."
     from matplotlib.lines import Line2D
-    words = {"bound": "oracle", "llm": "single LLM", "router": "router"}
+    words = {"bound": "oracle", "llm": "single LLM", "router": "router with a policy"}
     marks = [Line2D([], [], linestyle="", marker=MARKERS[g], color=COLOURS[g], markerfacecolor="white" if g == "bound" else COLOURS[g],
                     label=words[g]) for g in COLOURS if g in set(groups)]
     fig.legend(handles=marks, loc="outside upper left", ncols=3, borderaxespad=0, handletextpad=.1, columnspacing=1)
 
 # %% ../nbs/E_figures.ipynb #3dc25478
 def _fronts(data: pd.DataFrame) -> str:
-    "Who is on the front, per dataset."
-    price = data.columns[3]
-    return " ".join(f"{name_of(d)}: " + ", ".join(f"{r.label} ({r.accuracy:.1f}% at {getattr(r, price):.3g})" for r in
-                    part[part.front.astype(bool)].sort_values(price).itertuples()) + "." for d, part in data.groupby("dataset", sort=False))
+    "The ends of the front and how many lie between, per dataset."
+    price, unit, lines = data.columns[3], " s" if data.columns[3] == "latency_s" else "", []
+    for d, part in data.groupby("dataset", sort=False):
+        on = part[part.front.astype(bool)].sort_values(price)
+        ends = [f"{r.label} ({r.accuracy:.1f}% at {getattr(r, price):.3g}{unit})" for r in on.iloc[[0, -1]].itertuples()]
+        lines.append(f"{name_of(d)}: from {ends[0]} to {ends[1]}, {len(on)} systems." if len(on) > 1 else f"{name_of(d)}: {ends[0]} alone.")
+    return " ".join(lines)
 
 def caption_tradeoff(data: pd.DataFrame) -> str:
     "What the figure shows, and who is on the front."
-    what = "seconds per query, over all queries" if "latency_s" in data else "cost per query"
-    return f"Accuracy on test (95% intervals) against {what}; the line joins the systems that none beats in both. On it, {_fronts(data)}"
+    what = "seconds per query, over all queries" if "latency_s" in data else "cost per query (tokens read and written, where responses were sampled)"
+    return (f"Accuracy on test against {what}: every router under every policy (small), and with 95% intervals the oracle, the LLMs and all on "
+            f"the line, which joins the systems that none beats in both. On it, {_fronts(data)}")
 
 def alt_tradeoff(data: pd.DataFrame) -> str:
     "The figure in words."
@@ -484,6 +526,13 @@ def right_matrix(
     part = outcomes[outcomes.query_id.isin(set(ids)) & (outcomes.llm != "all_llms")]
     return part.pivot(index="query_id", columns="llm", values="score")[list(dict.fromkeys(part.llm))] > .5
 
+# %% ../nbs/E_figures.ipynb #7fd478b7
+def wilson(share, n) -> tuple[np.ndarray, np.ndarray]:
+    "The 95% interval of a share of n (Wilson's: right for shares near 0 and 1 too)."
+    z = 1.959964
+    middle, half = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+
 # %% ../nbs/E_figures.ipynb #f600899d
 def agreement_data(
     queries: pd.DataFrame,
@@ -500,22 +549,25 @@ def agreement_data(
         sets.loc[sets.llms == "+".join(right.columns), "kind"] = "all"
         keep = (np.arange(len(sets)) < top) | (sets.kind != "several")
         rows.append(sets[keep].assign(dataset=dataset, n=len(right), pool="+".join(right.columns), share=100 * sets.share))
-    return pd.concat(rows)[["dataset", "n", "pool", "llms", "kind", "share"]].reset_index(drop=True)
+    out = pd.concat(rows).reset_index(drop=True)
+    out["ci_low"], out["ci_high"] = 100 * np.array(wilson(out.share / 100, out.n))
+    return out[["dataset", "n", "pool", "llms", "kind", "share", "ci_low", "ci_high"]]
 
 # %% ../nbs/E_figures.ipynb #0e035e2d
-KINDS = {"none": "#000000", "one": "#D55E00", "several": "#9aa5ad", "all": "#0072B2"}
+KINDS = {"none": "#000000", "one": "#E69F00", "several": "#d3d9dd", "all": "#0072B2"}  # their greys differ, too
 
 def draw_agreement(data: pd.DataFrame):
     "Bars over a dot matrix, one block per dataset."
     import matplotlib.pyplot as plt
     datasets = list(dict.fromkeys(data.dataset))
     pool = data.pool.iloc[0].split("+")
-    fig, axes = plt.subplots(2 * len(datasets), 1, figsize=(COLUMN, len(datasets) * (1.15 + .105 * len(pool))), squeeze=False,
-                             height_ratios=[1.1, .12 * len(pool)] * len(datasets))
+    fig, axes = plt.subplots(2 * len(datasets), 1, figsize=(COLUMN, len(datasets) * (1.25 + .12 * len(pool))), squeeze=False,
+                             height_ratios=[1.1, .14 * len(pool) + .1] * len(datasets))
     for bars, dots, dataset in zip(axes[::2, 0], axes[1::2, 0], datasets):
         part = data[data.dataset == dataset].reset_index(drop=True)
         x = np.arange(len(part))
         bars.bar(x, part.share, color=[KINDS[k] for k in part.kind], width=.72)
+        bars.vlines(x, part.ci_low, part.ci_high, color=MUTED, linewidth=.6)
         bars.set(title=f"{name_of(dataset)} (n = {part.n[0]:,})", ylabel="queries (%)", xticks=[], xlim=(-.6, len(part) - .4))
         bars.grid(axis="y")
         _dots(dots, part, part.pool[0].split("+"), x)
@@ -529,7 +581,7 @@ def _dots(ax, part: pd.DataFrame, pool: list[str], x: np.ndarray) -> None:
         ax.plot(x[~on], np.full((~on).sum(), -y), "o", color=RULE, markersize=2.6)
         ax.plot(x[on], np.full(on.sum(), -y), "o", color=INK, markersize=2.6)
     ax.set(yticks=-np.arange(len(pool)), yticklabels=pool, xticks=[], xlim=(-.6, len(part) - .4), ylim=(.6 - len(pool), .6))
-    ax.tick_params(length=0, labelsize=5.5 if len(pool) > 5 else 6)
+    ax.tick_params(length=0)
     for side in ax.spines.values(): side.set_visible(False)
 
 def _kind_legend(fig) -> None:
@@ -551,7 +603,8 @@ def say_agreement(data: pd.DataFrame) -> str:
     return " ".join(lines)
 
 add_figure("agreement", "Which LLMs are right on the same queries", ("queries", "outcomes"), agreement_data, draw_agreement,
-           lambda d: "Share of test queries on which exactly the LLMs with a filled dot are right (score above one half). " + say_agreement(d),
+           lambda d: "Share of test queries on which exactly the LLMs with a filled dot are right (score above one half), with 95% intervals; the "
+                     "most frequent sets, no LLM, and each LLM alone. " + say_agreement(d),
            lambda d: "UpSet plots: bars of the most frequent sets of right LLMs over a matrix of dots. " + say_agreement(d))
 
 # %% ../nbs/E_figures.ipynb #8f9e5ab7
@@ -569,7 +622,14 @@ def made_up_study(
                              "cost": np.nan})
     scores = pd.DataFrame({**long, "router": "mlc", "seed": 0, "probability": chance.ravel() ** .8})
     queries = pd.DataFrame({"query_id": ids, "dataset": "made-up", "split": "test"})
-    return {"queries": queries, "outcomes": outcomes, "scores": scores.assign(predicted=(scores.probability > .5).astype(int))}
+    chosen = right[np.arange(n), chance.argmax(1)]
+    systems = {("llm", m, ""): right[:, j] for j, m in enumerate(llms)} | {("bound", "oracle", ""): right.max(1)}
+    systems |= {("router", r, "argmax"): s for r, s in (("mlc", chosen), ("knn", right[:, 0]),
+                                                        ("clustering_tfidf", rng.permutation(chosen)))}
+    selections = pd.concat([pd.DataFrame({"query_id": ids, "group": g, "system": s, "policy": p, "seed": 0, "score": v})
+                            for (g, s, p), v in systems.items()], ignore_index=True)
+    return {"queries": queries, "outcomes": outcomes, "scores": scores.assign(predicted=(scores.probability > .5).astype(int)),
+            "selections": selections}
 
 # %% ../nbs/E_figures.ipynb #496e34b9
 def calibration_data(
@@ -582,17 +642,19 @@ def calibration_data(
     test = queries[queries.split == "test"][["query_id", "dataset"]]
     rows = scores.merge(test).merge(outcomes[["query_id", "llm", "score"]])
     rows["bin"] = rows.groupby(["dataset", "router"]).probability.rank(method="first", pct=True).mul(bins).sub(1e-9).astype(int)
-    out = rows.groupby(["dataset", "router", "bin"], sort=False).agg(probability=("probability", "mean"), right=("score", "mean"), n=("score", "size"))
+    out = rows.groupby(["dataset", "router", "bin"], sort=False).agg(probability=("probability", "mean"), right=("score", "mean"),
+                                                                     n=("score", "size"))
     half = 1.96 * np.sqrt(out.right * (1 - out.right) / out.n)
     out = out.assign(ci_low=(out.right - half).clip(0), ci_high=(out.right + half).clip(upper=1)).reset_index()
-    ece = (out.right - out.probability).abs().mul(out.n).groupby([out.dataset, out.router]).sum() / out.n.groupby([out.dataset, out.router]).sum()
+    ece = (out.right - out.probability).abs().mul(out.n).groupby([out.dataset,
+                                                                  out.router]).sum() / out.n.groupby([out.dataset, out.router]).sum()
     return out.merge(ece.rename("ece").reset_index()).sort_values(["dataset", "router", "bin"]).reset_index(drop=True)
 
 # %% ../nbs/E_figures.ipynb #9c0e8c07
 def draw_calibration(data: pd.DataFrame):
     "A panel per dataset: the four best-calibrated and the worst router, against the diagonal."
     datasets = list(dict.fromkeys(data.dataset))
-    fig, axes = panels(len(datasets), 2.35, sharey=True)
+    fig, axes = panels(len(datasets), 2.75, sharey=True)
     for ax, dataset in zip(axes, datasets):
         part = data[data.dataset == dataset]
         order = part.groupby("router").ece.first().sort_values()
@@ -604,7 +666,7 @@ def draw_calibration(data: pd.DataFrame):
             ax.plot(rows.probability, rows.right, color=colour, linestyle=dash, marker=mark, markersize=2, linewidth=.8,
                     label=f"{name_of(router)} ({100 * order[router]:.1f})")
         ax.set(title=name_of(dataset), xlabel="predicted probability", xlim=(0, 1), ylim=(0, 1))
-        ax.legend(title="router (ECE, points)", title_fontsize=5, fontsize=5, loc="lower right", handlelength=1.8, borderaxespad=.1)
+        ax.legend(title="router (ECE, points)", title_fontsize=6, loc="upper center", bbox_to_anchor=(.5, -.26), handlelength=2)
     axes[0].set_ylabel("share right")
     return fig
 
@@ -624,29 +686,43 @@ add_figure("calibration", "Calibration of the routers' scores", ("queries", "out
 
 # %% ../nbs/E_figures.ipynb #e5eb5e7d
 def plateau_data(
-    results: pd.DataFrame,
+    queries: pd.DataFrame,
+    selections: pd.DataFrame,
+    resamples: int = 4000,
 ) -> pd.DataFrame:
     "Every router's accuracy less the best single LLM's, in points, under ArgMax where it has it; best first."
     rows = []
-    for dataset, part in results.groupby("dataset", sort=False):
-        llm = part[part.group == "llm"].sort_values("accuracy").iloc[-1]
-        oracle = part[(part.group == "bound") & (part.system == "oracle")].accuracy.max()
-        mine = part[part.group == "router"]
-        mine = mine.assign(late=mine.policy != "argmax").sort_values("late", kind="stable").drop_duplicates("system")
-        gap = max(oracle - llm.accuracy, 1e-9)
-        rows += [(dataset, label(r.system, r.policy), r.accuracy - llm.accuracy, r.ci_low - llm.accuracy, r.ci_high - llm.accuracy,
-                  llm.ci_low - llm.accuracy, llm.ci_high - llm.accuracy, 100 * (r.accuracy - llm.accuracy) / gap, oracle - llm.accuracy)
-                 for r in mine.itertuples()]
-    frame = pd.DataFrame(rows, columns=["dataset", "label", "gain", "ci_low", "ci_high", "band_low", "band_high", "gap_closed", "oracle_gain"])
-    order = frame.groupby("label").gain.mean().sort_values(ascending=False)
-    return frame.sort_values(["dataset", "label"], key=lambda c: c.map(list(order.index).index) if c.name == "label" else
-                             c.map(list(dict.fromkeys(frame.dataset)).index), kind="stable").reset_index(drop=True)
+    for dataset, q in queries.groupby("dataset", sort=False):
+        score = _scores_by_system(selections[selections.query_id.isin(set(q.query_id))])
+        best = score["llm"].mean().idxmax()
+        mine = score["router"].sub(score["llm"][best], axis=0).assign(best=score["llm"][best])
+        ends = interval(bootstrap_means(100 * mine.to_numpy(), resamples=resamples, seed=0), len(mine))
+        own, oracle = 100 * score["llm"][best].mean(), 100 * (score["bound"]["oracle"].mean() - score["llm"][best].mean())
+        gains = 100 * mine.drop(columns="best").mean()
+        rows += [(dataset, name, gain, *end, *(ends[-1] - own), 100 * gain / max(oracle, 1e-9), oracle) for (name, gain),
+                 end in zip(gains.items(), ends)]
+    frame = pd.DataFrame(rows, columns=["dataset", "label", "gain", "ci_low", "ci_high", "band_low", "band_high", "gap_closed",
+                                        "oracle_gain"])
+    order = list(frame.groupby("label").gain.mean().sort_values(ascending=False).index)
+    return frame.assign(o=frame.label.map(order.index)).sort_values(["dataset", "o"], key=lambda c: c if c.name == "o" else
+                                                                    c.map(list(dict.fromkeys(frame.dataset)).index)).drop(columns="o").reset_index(drop=True)
+
+# %% ../nbs/E_figures.ipynb #756250b8
+def _scores_by_system(selections: pd.DataFrame) -> dict[str, pd.DataFrame]:  # group -> (n_queries, systems)
+    "What each LLM, each router (under ArgMax where it has it) and the oracle earn on each query, seeds averaged."
+    rows = selections[(selections.group != "bound") | (selections.system == "oracle") & (selections.policy == "")]
+    first = rows.assign(late=rows.policy != "argmax").sort_values("late", kind="stable").drop_duplicates(["group", "system"])
+    rows = rows.merge(first[["group", "system", "policy"]])
+    names = {(g, s, p): label(s, p) if g == "router" else s for g, s, p in zip(first.group, first.system, first.policy)}
+    rows = rows.assign(name=[names[k] for k in zip(rows.group, rows.system, rows.policy)])
+    return {g: part.pivot_table(index="query_id", columns="name", values="score", aggfunc="mean", sort=False).sort_index()
+            for g, part in rows.groupby("group")}
 
 # %% ../nbs/E_figures.ipynb #b953d981
 def draw_plateau(data: pd.DataFrame):
     "A row per router, a panel per dataset."
     datasets, labels = list(dict.fromkeys(data.dataset)), list(dict.fromkeys(data.label))
-    fig, axes = panels(len(datasets), .7 + .135 * len(labels), sharey=True)
+    fig, axes = panels(len(datasets), .8 + .135 * len(labels), sharey=True)
     for ax, dataset in zip(axes, datasets):
         part = data[data.dataset == dataset]
         y = [-labels.index(x) for x in part.label]
@@ -654,14 +730,14 @@ def draw_plateau(data: pd.DataFrame):
         ax.axvline(0, color=COLOURS["llm"], linewidth=.7, linestyle="--")
         ax.hlines(y, part.ci_low, part.ci_high, color=COLOURS["router"], linewidth=1)
         ax.plot(part.gain, y, "s", color=COLOURS["router"], markersize=2.9, clip_on=False)
-        for yy, share in zip(y, part.gap_closed):
-            ax.annotate(f"{share:+.0f}%", (1, yy), xycoords=("axes fraction", "data"), va="center", ha="left", fontsize=5, xytext=(2, 0),
+        for yy, share in zip([1, *y], ["gap\nclosed", *part.gap_closed]):
+            text = share if isinstance(share, str) else f"{share:+.0f}%".replace("-", "\u2212")
+            ax.annotate(text, (1, yy), xycoords=("axes fraction", "data"), va="center", ha="left", fontsize=6, xytext=(3, 0), color=MUTED,
                         textcoords="offset points", annotation_clip=False)
-        ax.set(title=name_of(dataset), xlabel=f"points over the best LLM\n(oracle: {part.oracle_gain.iloc[0]:+.1f})", ylim=(.6 - len(labels), .6))
-        ax.grid(axis="x")
-        ax.spines["left"].set_visible(False)
-        ax.tick_params(axis="y", length=0)
+        ax.set(title=f"{name_of(dataset)}\n(oracle {part.oracle_gain.iloc[0]:+.1f})", ylim=(.4 - len(labels), .6))
+        _rows_only(ax, 4)
     axes[0].set_yticks([-i for i in range(len(labels))], labels)
+    fig.supxlabel("points over the best single LLM", fontsize=6.5)
     return fig
 
 def say_plateau(data: pd.DataFrame) -> str:
@@ -669,14 +745,17 @@ def say_plateau(data: pd.DataFrame) -> str:
     lines = []
     for dataset, part in data.groupby("dataset", sort=False):
         top, low = part.loc[part.gain.idxmax()], part.loc[part.gain.idxmin()]
-        lines.append(f"{name_of(dataset)}: {len(part)} routers lie between {low.gain:+.1f} ({low.label}) and {top.gain:+.1f} points ({top.label}), "
-                     f"the oracle at {top.oracle_gain:+.1f}; {(part.gain > part.band_high).sum()} above the best LLM's band.")
+        spread = f"{len(part)} routers lie between {low.gain:+.1f} ({low.label}) and {top.gain:+.1f} points ({top.label})" if len(part) > 1 else \
+            f"one router, {top.label}, lies at {top.gain:+.1f} points"
+        lines.append(f"{name_of(dataset)}: {spread}, the oracle at {top.oracle_gain:+.1f}; intervals wholly above the best LLM: "
+                     f"{(part.ci_low > 0).sum()}, wholly below: {(part.ci_high < 0).sum()}.")
     return " ".join(lines)
 
 # %% ../nbs/E_figures.ipynb #ccbae083
-add_figure("plateau", "All routers against the best single LLM", ("results",), plateau_data, draw_plateau,
-           lambda d: "Accuracy of every router less that of the best single LLM, on test, with 95% intervals; band: the best LLM's own "
-                     "interval; at the right, the share of the gap to the oracle that is closed. " + say_plateau(d),
+add_figure("plateau", "All routers against the best single LLM", ("queries", "selections"), plateau_data, draw_plateau,
+           lambda d: "Accuracy of every router less that of the best single LLM, on test, with 95% intervals of the paired difference (not "
+                     "corrected for the number of routers); band: the best LLM's own interval; at the right, the share of the gap to the oracle "
+                     "that is closed. " + say_plateau(d),
            lambda d: "Dot plot of routers by their gain over the best single LLM, a panel per dataset. " + say_plateau(d))
 
 # %% ../nbs/E_figures.ipynb #513f058e
@@ -689,13 +768,14 @@ def gap_data(
         best, oracle = part[part.group == "llm"].accuracy.max(), part[part.system == "oracle"].accuracy.max()
         for r in part[(part.group == "router") & (part.policy == "argmax")].itertuples():
             bound = part[(part.group == "bound") & (part.system == r.system) & (part.policy == "upper_bound")].accuracy
-            if len(bound): rows.append((dataset, label(r.system), r.accuracy - best, bound.iloc[0] - r.accuracy, oracle - bound.iloc[0], r.ci_low - best,
+            if len(bound): rows.append((dataset, label(r.system), r.accuracy - best, bound.iloc[0] - r.accuracy, oracle - bound.iloc[0],
+                                        r.ci_low - best,
                                         r.ci_high - best))
     return pd.DataFrame(rows, columns=["dataset", "label", "gained", "lost_in_choice", "lost_in_labels", "ci_low", "ci_high"])
 
 # %% ../nbs/E_figures.ipynb #2f005da8
-PARTS = {"gained": ("gained over the best LLM", "#E69F00", ""), "lost_in_choice": ("lost in the choice", "#9aa5ad", "///"),
-         "lost_in_labels": ("out of the labels' reach", "#e3e6e8", "...")}
+PARTS = {"gained": ("gained", "#E69F00", ""), "lost_in_choice": ("lost in the choice", "#9aa5ad", "/////"),
+         "lost_in_labels": ("out of the labels' reach", "#e3e6e8", ".....")}
 
 def draw_gap(data: pd.DataFrame):
     "Stacked bars from the best LLM to the oracle."
@@ -712,12 +792,12 @@ def draw_gap(data: pd.DataFrame):
                 left = left + part[key].to_numpy()
             ax.hlines(y, part.ci_low, part.ci_high, color=INK, linewidth=.8)
             ax.axvline(0, color=INK, linewidth=.6)
-            ax.set(title=name_of(dataset), xlabel="points over the best LLM")
-            ax.spines["left"].set_visible(False)
-            ax.tick_params(axis="y", length=0)
+            ax.set(title=name_of(dataset))
+            _rows_only(ax)
         axes[0].set_yticks([-i for i in range(len(labels))], labels)
+        fig.supxlabel("points over the best single LLM", fontsize=6.5)
         fig.legend(handles=[Patch(facecolor=c, hatch=h, label=w, edgecolor="white", linewidth=.3) for w, c, h in PARTS.values()],
-                   loc="outside upper left", ncols=3, borderaxespad=0, handlelength=1.2, handletextpad=.4, columnspacing=1, fontsize=5.5)
+                   loc="outside upper left", ncols=3, borderaxespad=0, handlelength=1.2, handletextpad=.4, columnspacing=1)
     return fig
 
 def say_gap(data: pd.DataFrame) -> str:
@@ -804,10 +884,8 @@ def draw_seconds(data: pd.DataFrame):
         ax.hlines(y, part.q25, part.q75, color=COLOURS["llm"], linewidth=3, alpha=.55)
         ax.plot(part["median"], y, "|", color=INK, markersize=6, markeredgewidth=1, label="median")
         ax.plot(part["mean"], y, "o", color="white", markeredgecolor=INK, markersize=3, markeredgewidth=.7, label="mean")
-        ax.set(title=f"{name_of(dataset)} (n = {part.n.iloc[0]:,})", xlabel="seconds per answer", xlim=(0, None))
-        ax.grid(axis="x")
-        ax.spines["left"].set_visible(False)
-        ax.tick_params(axis="y", length=0)
+        ax.set(title=f"{name_of(dataset)}\n(n = {part.n.iloc[0]:,})", xlabel="seconds per answer", xlim=(0, None))
+        _rows_only(ax)
     axes[0].set_yticks([-i for i in range(len(llms))], llms)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, borderaxespad=0, handletextpad=.2, columnspacing=1)
     return fig
@@ -825,60 +903,80 @@ add_figure("seconds", "Seconds per answer", ("queries", "outcomes"), seconds_dat
            lambda d: "Rows of LLMs with the spread of their seconds, a panel per dataset. " + say_seconds(d))
 
 # %% ../nbs/E_figures.ipynb #d3bbd409
+MISTAKES_SHORT = {1: "last digits read", 2: "unreadable votes", 3: "right answers' seconds", 4: "first right LLM", 5: "Prediction, ArgMax",
+                  6: "Sorted prediction", 7: "clusters see test"}
+UNITS = {"accuracy (%)": "change of accuracy (points)", "latency (s)": "change of seconds (%)"}
+
 def errata_data(
     errata: pd.DataFrame,  # tables/errata.csv
-    top: int = 24,  # rows to show, the largest relative effects
 ) -> pd.DataFrame:
-    "The mistakes' largest effects, of at least half a percent of the number."
+    "The effects on accuracy (points) and seconds (percent), the largest of each mistake and dataset marked."
     if errata.empty: return pd.DataFrame()
-    size = (errata.effect.abs() / errata.as_published.abs().clip(lower=1e-9)).rename("size")
-    rows = errata.assign(size=size)[size > .005].sort_values("size", ascending=False, kind="stable").head(top)
-    rows = rows.assign(label=[f"{name_of(d)}: {s} ({m})" for d, s, m in zip(rows.dataset, rows.system, rows.mistake)])
-    rows = rows.sort_values(["quantity", "mistake", "size"], ascending=[True, True, False], kind="stable")
-    return rows[["quantity", "mistake", "label", "as_published", "mended", "effect", "ci_low", "ci_high"]].reset_index(drop=True)
+    rows = errata[errata.quantity.isin(list(UNITS)) & errata.mistake.isin(list(MISTAKES_SHORT))]
+    scale = np.where(rows.quantity == "latency (s)", 100 / rows.as_published.abs().clip(lower=1e-9), 1)
+    rows = rows.assign(**{c: rows[c] * scale for c in ("effect", "ci_low", "ci_high")}, size=(rows.effect * scale).abs())
+    rows = rows.sort_values(["quantity", "mistake", "dataset", "size"], ascending=[True, True, True, False], kind="stable")
+    rows = rows.assign(largest=~rows.duplicated(["quantity", "mistake", "dataset"]))
+    columns = ["quantity", "mistake", "dataset", "evidence", "system", "as_published", "mended", "effect", "ci_low", "ci_high", "largest"]
+    return rows[columns].reset_index(drop=True)
 
 # %% ../nbs/E_figures.ipynb #7ed76bdd
 def draw_errata(data: pd.DataFrame):
-    "A block per quantity: rows with a ring, a dot, and the interval of the difference at the dot."
+    "A block per quantity: a row per mistake and dataset."
     import matplotlib.pyplot as plt
-    parts = [(q, p.reset_index(drop=True)) for q, p in data.groupby("quantity", sort=False)]
-    fig, axes = plt.subplots(len(parts), 1, figsize=(COLUMN, .35 + sum(.45 + .13 * len(p) for _, p in parts)), squeeze=False,
-                             height_ratios=[.45 + .13 * len(p) for _, p in parts])
+    parts = [(q, p) for q, p in data.groupby("quantity", sort=False)]
+    heights = [.55 + .135 * int(p.largest.sum()) for _, p in parts]
+    fig, axes = plt.subplots(len(parts), 1, figsize=(COLUMN, sum(heights)), squeeze=False, height_ratios=heights)
     for ax, (quantity, part) in zip(axes[:, 0], parts):
-        y = -np.arange(len(part))
-        ax.hlines(y, part.as_published, part.mended, color=MUTED, linewidth=.7)
-        ax.hlines(y, part.as_published + part.ci_low, part.as_published + part.ci_high, color=COLOURS["llm"], linewidth=1.4)
-        ax.plot(part.as_published, y, "o", color=INK, markerfacecolor="white", markersize=3.4, markeredgewidth=.8, label="as published")
-        ax.plot(part.mended, y, "o", color=COLOURS["llm"], markersize=2.8, label="mended")
-        ax.set(yticks=y, yticklabels=part.label, xlabel=quantity, ylim=(.7 - len(part), .7))
-        ax.grid(axis="x")
-        ax.tick_params(axis="y", length=0, labelsize=5.5)
-        ax.spines["left"].set_visible(False)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2, borderaxespad=0, handletextpad=.2, columnspacing=1)
+        keys = list(dict.fromkeys(zip(part.mistake, part.dataset)))
+        y = np.array([-keys.index(k) for k in zip(part.mistake, part.dataset)])
+        top = part.largest.to_numpy(bool)
+        ax.axvline(0, color=INK, linewidth=.6)
+        ax.plot(part.effect[~top], y[~top], "o", color=MUTED, markersize=2, markeredgewidth=0, alpha=.6)
+        ax.hlines(y[top], part.ci_low[top], part.ci_high[top], color=COLOURS["llm"], linewidth=1.1)
+        ax.plot(part.effect[top], y[top], "o", color=COLOURS["llm"], markersize=3.2)
+        ax.set(yticks=[-i for i in range(len(keys))], yticklabels=[f"{m} {MISTAKES_SHORT[m]}: {name_of(d)}" for m, d in keys],
+               xlabel=UNITS[quantity], ylim=(.4 - len(keys), .6))
+        _rows_only(ax)
     return fig
 
 def say_errata(data: pd.DataFrame) -> str:
     "The largest effect of each quantity."
     tops = [p.loc[p.effect.abs().idxmax()] for _, p in data.groupby("quantity", sort=False)]
-    return "Largest effects: " + " ".join(f"{t.label}, {t.quantity}: {t.as_published:.2f} as published, {t.mended:.2f} mended." for t in tops)
+    return "Largest: " + " ".join(f"mistake {t.mistake}, {t.system} on {name_of(t.dataset)}, {t.quantity}: {t.as_published:.3g} as published, "
+                                  f"{t.mended:.3g} mended." for t in tops)
 
 add_figure("errata", "What the original's mistakes did", ("errata",), errata_data, draw_errata,
-           lambda d: "Numbers of this profile as the original would have computed them (rings) and mended (dots, with the 95% interval of the "
-                     "difference); in brackets, the mistake's number in the errata. " + say_errata(d),
-           lambda d: "Rows of numbers with a ring and a dot each. " + say_errata(d))
+           lambda d: "What mending each mistake of the original evaluation, alone, changes in the numbers that it touches (small dots); the largest "
+                     "effect of a mistake on a dataset is the large dot, with its 95% interval where there is one. Numbers are those of the list "
+                     "of mistakes. " + say_errata(d),
+           lambda d: "Rows of mistakes by dataset with dots to the left and right of zero. " + say_errata(d))
+
+# %% ../nbs/E_figures.ipynb #d90e8957
+CURVES = ["dataset", "router", "n_train", "accuracy", "ci_low", "ci_high"]
+
+def curves_data(
+    curves: pd.DataFrame,  # tables/learning_curves.csv
+) -> pd.DataFrame:
+    "Accuracy by router and number of training queries. Raises `StudyError` for a table of another shape."
+    if curves.empty: return pd.DataFrame()
+    if missing := [c for c in CURVES if c not in curves]: raise StudyError(f"learning_curves.csv: column {missing[0]!r} is missing; it has {', '.join(CURVES)}")
+    return curves[CURVES].sort_values(["dataset", "router", "n_train"], kind="stable").reset_index(drop=True)
 
 # %% ../nbs/E_figures.ipynb #7d48e83d
 def draw_curves(data: pd.DataFrame):
     "A panel per dataset: accuracy over training size, a line per router."
     datasets = list(dict.fromkeys(data.dataset))
-    fig, axes = panels(len(datasets), 2.1)
+    fig, axes = panels(len(datasets), 2.1 + .12 * data.router.nunique())
     for ax, dataset in zip(axes, datasets):
-        for (router, rows), colour, dash, mark in zip(data[data.dataset == dataset].groupby("router", sort=False), SERIES, DASHES, "osD^vP*X"):
+        for (router, rows), colour, dash, mark in zip(data[data.dataset == dataset].groupby("router", sort=False), SERIES, DASHES,
+                                                      "osD^vP*X"):
             ax.fill_between(rows.n_train, rows.ci_low, rows.ci_high, color=colour, alpha=.12, linewidth=0)
             ax.plot(rows.n_train, rows.accuracy, color=colour, linestyle=dash, marker=mark, markersize=2.2, label=name_of(router))
-        ax.set(title=name_of(dataset), xlabel="training queries", xscale="log")
-        ax.grid()
-        ax.legend(fontsize=5, loc="best", handlelength=2)
+        _few_prices(ax, data.n_train)
+        ax.set(title=name_of(dataset), xlabel="training queries (log)")
+        ax.grid(linewidth=.4)
+        ax.legend(loc="upper center", bbox_to_anchor=(.5, -.28), handlelength=2.4)
     axes[0].set_ylabel("accuracy (%)")
     return fig
 
@@ -892,7 +990,7 @@ def say_curves(data: pd.DataFrame) -> str:
         lines.append(f"{name_of(dataset)}, {name_of(top)}: {a.accuracy:.1f}% at {a.n_train:,.0f} queries, {b.accuracy:.1f}% at {b.n_train:,.0f}.")
     return " ".join(lines)
 
-add_figure("learning_curves", "Accuracy over training size", ("learning_curves",), lambda curves: curves, draw_curves,
+add_figure("learning_curves", "Accuracy over training size", ("learning_curves",), curves_data, draw_curves,
            lambda d: "Accuracy on test under ArgMax over the number of training queries, with 95% intervals. " + say_curves(d),
            lambda d: "Line plots of accuracy over training size, a panel per dataset. " + say_curves(d))
 
@@ -932,7 +1030,7 @@ def latex_table(
     align: str,  # booktabs column letters
     breaks: tuple[int, ...] = (),  # rows before which a thin rule stands
 ) -> str:
-    "A booktabs tabular, ready for `\\input`."
+    "A booktabs tabular, to be read with LaTeX's input command."
     body = [("\\midrule\n" if i in breaks else "") + " & ".join(row) + r" \\" for i, row in enumerate(cells)]
     return "\n".join([rf"\begin{{tabular}}{{{align}}}", r"\toprule", " & ".join(map(tex, header)) + r" \\", r"\midrule", *body,
                       r"\bottomrule", r"\end{tabular}", ""])
@@ -947,28 +1045,51 @@ def markdown_table(
     return "\n".join([row(header), "|" + "---|" * len(header), *map(row, cells), ""])
 
 # %% ../nbs/E_figures.ipynb #c7f397a5
-def _number(value: float, decimals: int) -> str:
+READABLE = ["system", "accuracy (%)", "95% interval", "seconds", "LLMs called"]
+
+def _number(value: float, decimals: int = 2) -> str:
     return "" if pd.isna(value) else f"{value:.{decimals}f}"
 
-def _main_cells(table: pd.DataFrame, escape_text: Callable, marks: dict[int, str]) -> list[list[str]]:
-    "The main table's cells as text, accuracy marked by rank."
-    return [[escape_text(r.dataset), r.group, escape_text(r.system), escape_text(r.policy), str(r.n),
-             marks.get(rank, "{}").format(_number(r.accuracy, 2)), _number(r.ci_low, 2), _number(r.ci_high, 2),
-             _number(r.latency_s, 2), _number(r.usage, 2)] for r, rank in zip(table.itertuples(), ranks(table))]
+def readable_rows(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:  # (head, rows) of each dataset and group
+    "The rows for people: main bounds, LLMs, and each router under ArgMax where it has it, with their ranks."
+    keep = [(g != "bound" or (s, p) in BOUNDS_SHOWN) for g, s, p in zip(table.group, table.system, table.policy)]
+    rows = table[keep].assign(late=table.policy[keep] != "argmax").sort_values("late", kind="stable")
+    rows = rows.drop_duplicates(["dataset", "group", "system"]).sort_index()
+    rows = rows.assign(rank=ranks(rows), name=[label(s, p if g == "router" else "") if (g, s) != ("bound", "mlc") else "MLC's upper bound"
+                                               for g, s, p in zip(rows.group, rows.system, rows.policy)])
+    return [(f"{name_of(d)} (n = {g.n.max():,}), {HEADS[k]}", g) for (d, k), g in rows.groupby(["dataset", "group"], sort=False)]
+
+# %% ../nbs/E_figures.ipynb #913df76f
+def _main_cells(rows: pd.DataFrame, escape_text: Callable, marks: dict[int, str]) -> list[list[str]]:
+    "Rows of the readable table, accuracy marked by rank."
+    return [[escape_text(r.name), marks.get(r.rank, "{}").format(_number(r.accuracy)), f"{_number(r.ci_low)} to {_number(r.ci_high)}",
+             _number(r.latency_s, 3), _number(r.usage)] for r in rows.itertuples(index=False)]
+
+def _main_markdown(parts: list) -> str:
+    "The readable table in Markdown."
+    marks = {1: "**{}**", 2: "<u>{}</u>"}
+    return markdown_table([c for head, rows in parts for c in [[f"*{head}*", "", "", "", ""], *_main_cells(rows, str, marks)]], READABLE)
+
+def _main_latex(parts: list) -> str:
+    "The readable table in LaTeX."
+    marks = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
+    cells, breaks = [], []
+    for head, rows in parts:
+        breaks.append(len(cells))
+        cells += [[rf"\multicolumn{{5}}{{l}}{{\textit{{{tex(head)}}}}}"], *_main_cells(rows, tex, marks)]
+    return latex_table(cells, READABLE, "lrrrr", tuple(breaks[1:]))
 
 # %% ../nbs/E_figures.ipynb #e2378a00
 def write_main_results(
     results: pd.DataFrame,  # the results table
     folder: str | Path,  # `run.figures`
 ) -> pd.DataFrame:  # what was written
-    "Write tables/main_results.csv, .md and .tex below the folder."
+    "Write tables/main_results.csv (all rows), and .md and .tex (the readable ones) below the folder."
     table, out = main_results(results), Path(folder) / "tables"
-    groups = list(zip(table.dataset, table.group))
-    breaks = tuple(i for i in range(1, len(groups)) if groups[i] != groups[i - 1])
+    parts = readable_rows(table)
     write_text(out / "main_results.csv", csv_text(table))
-    write_text(out / "main_results.md", markdown_table(_main_cells(table, str, {1: "**{}**", 2: "<u>{}</u>"}), MAIN_COLUMNS))
-    write_text(out / "main_results.tex", latex_table(
-        _main_cells(table, tex, {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}), MAIN_COLUMNS, "llll" + "r" * 6, breaks))
+    write_text(out / "main_results.md", _main_markdown(parts))
+    write_text(out / "main_results.tex", _main_latex(parts))
     return table
 
 # %% ../nbs/E_figures.ipynb #ab676b32
@@ -1038,6 +1159,7 @@ def first_difference(old: pd.DataFrame, new: pd.DataFrame, tolerance: float) -> 
     if list(old) != list(new) or len(old) != len(new): return f"{old.shape[0]} rows of {', '.join(old)}, now {new.shape[0]} of {', '.join(new)}"
     for c in old:
         numbers = pd.api.types.is_numeric_dtype(old[c]) and pd.api.types.is_numeric_dtype(new[c])
-        same = np.isclose(old[c], new[c], atol=tolerance, rtol=0, equal_nan=True) if numbers else (old[c].fillna("") == new[c].fillna("")).to_numpy()
+        same = np.isclose(old[c], new[c], atol=tolerance, rtol=0,
+                          equal_nan=True) if numbers else (old[c].fillna("") == new[c].fillna("")).to_numpy()
         if not same.all(): return f"row {int(np.argmin(same))}, {c}: {old[c].iloc[int(np.argmin(same))]}, now {new[c].iloc[int(np.argmin(same))]}"
     return ""

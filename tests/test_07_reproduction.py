@@ -5,18 +5,20 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/07_reproduction.ipynb #fac5a022
+# %% ../nbs/07_reproduction.ipynb #96e4ea22
 import json
+import shlex
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from llm_routing import released
+from llm_routing import policies, released, routers
 from llm_routing import reproduction as R
+from llm_routing.analysis import results_table
 from llm_routing.study import Run, StudyError, load_profile
 
-# %% ../nbs/07_reproduction.ipynb #b6b1a730
+# %% ../nbs/07_reproduction.ipynb #e1e1a2d6
 def selections_of(scores, seconds, n):  # {(group, system, policy): (n,)}
     return pd.concat([pd.DataFrame({"query_id": [f"q{i}" for i in range(n)], "group": g, "system": s, "policy": p, "seed": 0,
                                     "llms": [[]] * n, "score": v, "latency_s": seconds[g, s, p], "cost": np.nan})
@@ -26,29 +28,75 @@ def selections_of(scores, seconds, n):  # {(group, system, policy): (n,)}
 def study():
     n, rng = 400, np.random.default_rng(0)
     a, b = (rng.random(n) < .6).astype(float), (rng.random(n) < .4).astype(float)
-    scores = {("llm", "a", "single"): a, ("llm", "b", "single"): b, ("bound", "oracle", "fastest"): np.maximum(a, b),
+    scores = {("llm", "a", ""): a, ("llm", "b", ""): b, ("bound", "oracle", ""): np.maximum(a, b),
               ("bound", "oracle", "as_published"): np.maximum(a, b), ("bound", "mlc", "upper_bound"): np.maximum(a, b * (np.arange(n) % 2)),
               ("router", "mlc", "argmax"): a, ("router", "mlc", "prediction"): a}
-    seconds = dict.fromkeys(scores, 2.) | {("llm", "b", "single"): 1., ("bound", "oracle", "fastest"): 1.5}
+    seconds = dict.fromkeys(scores, 2.) | {("llm", "b", ""): 1., ("bound", "oracle", ""): 1.5}
     queries = pd.DataFrame({"query_id": [f"q{i}" for i in range(n)], "dataset": "gsm8k"})
     return selections_of(scores, seconds, n), queries
 
-# %% ../nbs/07_reproduction.ipynb #65d054c4
+# %% ../nbs/07_reproduction.ipynb #43aab4ed
+def leaves(x):
+    if isinstance(x, dict): return sum(map(leaves, x.values()))
+    if isinstance(x, list): return sum(map(leaves, x))
+    return int(isinstance(x, (int, float)) and not isinstance(x, bool))
+
 def test_every_published_number_has_a_row_and_a_verdict():
     reference = R.read_reference()
-    empty = pd.DataFrame(columns=["dataset", "group", "system", "policy", "accuracy", "ci_low", "ci_high", "latency_s"])
-    queries = pd.DataFrame({"dataset": [], "split": []})
-    ledger = R.make_ledger(Run.open("mini"), reference, queries=queries, outcomes=pd.DataFrame(), results=empty)
-    text, count = json.dumps(reference), 0
-    def walk(x):
-        nonlocal count
-        if isinstance(x, dict): [walk(v) for v in x.values()]
-        elif isinstance(x, list): [walk(v) for v in x]
-        elif isinstance(x, (int, float)) and not isinstance(x, bool): count += 1
-    walk(reference)
-    assert len(ledger) == count == ledger.number.nunique() and "NaN" not in text
-    assert set(ledger.verdict) == {"not in this profile"} and ledger.command.str.contains("llm-routing run --profile").all()
+    queries = pd.DataFrame({"query_id": [], "dataset": [], "split": []})
+    ledger = R.make_ledger(Run.open("mini"), reference, queries=queries, outcomes=pd.DataFrame({"query_id": [], "llm": []}),
+                           scores=pd.DataFrame(), selections=pd.DataFrame(), results=pd.DataFrame())
+    assert len(ledger) == leaves(reference) == ledger.number.nunique()
+    assert set(ledger.verdict) == {"not in this profile"} and (ledger.command != "").all()
 
+def test_the_reference_is_the_study_s_whole_list():
+    import os
+    from pathlib import Path
+    path = Path(os.environ.get("LLM_ROUTING_DATA", "")) / "paper" / "reference_values.json"
+    if not path.is_file(): pytest.skip("needs LLM_ROUTING_DATA")
+    def numbers(x): return {k: v for k, v in R.flatten(x).items()}
+    assert numbers(json.loads(path.read_text())) == numbers(R.read_reference())
+
+# %% ../nbs/07_reproduction.ipynb #5b1610fe
+def test_every_command_of_the_ledger_is_one_that_the_runner_takes():
+    for key in R.flatten(R.read_reference()):
+        if key in R.NOWHERE: continue
+        command, hardware = R.how_to(key)
+        words = shlex.split(command)
+        assert words[:3] == ["llm-routing", "run", "--profile"] and hardware and set(words[4::2]) <= {"--set"}
+        profile = load_profile(words[3], words[5::2])
+        assert set(profile.routers.names) <= set(routers.ROUTERS) and set(profile.policies.names) <= set(policies.POLICIES)
+
+# %% ../nbs/07_reproduction.ipynb #6b2deb03
+def paper_run(more, datasets=("gsm8k", "mmlu"), n=30):
+    "A run of the paper's pool with invented outcomes, under a command's settings."
+    changes = [w for w in shlex.split(more) if w != "--set"] + ["analysis.resamples=100"]
+    profile, rng = load_profile("paper", changes), np.random.default_rng(0)
+    llms = [m.name for m in profile.generation.pool]
+    queries = pd.DataFrame([(f"{d}-{s}-{i}", d, s, "", f"{i} apples and {i % 7} pears", [], "") for d in datasets for s in
+                            ("train", "validation", "test") for i in range(n)],
+                           columns="query_id dataset split subject text choices gold".split())
+    long = pd.DataFrame({"query_id": np.repeat(queries.query_id, len(llms)), "llm": np.tile(llms, len(queries))}).reset_index(drop=True)
+    outcomes = long.assign(majority_answer=rng.choice(list("abc"), len(long)), score=rng.integers(0, 2, len(long)).astype(float),
+                           latency_s=rng.random(len(long)) + .1, cost=1., success_rate=.5)
+    scores = pd.concat([long.assign(router=r, seed=0, probability=rng.random(len(long)), predicted=1) for r in profile.routers.names])
+    selections, _ = policies.select(queries, outcomes, scores, profile.policies.names, profile.policies.params)
+    return profile, dict(queries=queries, outcomes=outcomes, scores=scores, selections=selections,
+                         results=results_table(queries, selections, 100))
+
+@pytest.mark.parametrize("more,datasets", [(R.FINE_TUNED, ("gsm8k", "mmlu")),
+                                           (R.CLUSTERS + " --set routers.params.clustering_tfidf.ks=[5]", ("gsm8k",))])
+def test_the_paper_s_command_gives_every_number_that_it_is_named_for(tmp_path, more, datasets):
+    profile, tables = paper_run(more, datasets)
+    ledger = R.make_ledger(Run(profile, tmp_path, tmp_path), R.read_reference(), **tables)
+    base = R.how_to("released_clustering_gsm8k.clusters" if len(datasets) == 1 else "main_results.gsm8k.oracle.latency_s")[0]
+    table = ledger.number.str.split(".").str[0]
+    named = ledger[table.map({k: v[0] == "paper" and (v[1] in ("", R.FINE_TUNED) if len(datasets) == 2 else v[1] == R.CLUSTERS)
+                              for k, v in R.WHERE.items()})]
+    assert base.startswith("llm-routing run --profile paper") and len(named) > 5
+    assert set(named.number[named.verdict == "not in this profile"]) <= set(R.NOWHERE)
+
+# %% ../nbs/07_reproduction.ipynb #68afc38b
 @pytest.mark.parametrize("published,value,low,high,expected", [
     (71.11, 71.1144, 68, 74, "exact"), (36.84, 36.846, 34, 39, "exact"), (71.11, 71.5, 68, 74, "within interval"),
     (71.11, 60., 57, 63, "differs"), (71.11, np.nan, np.nan, np.nan, "not in this profile"), (1319, 1319., np.nan, np.nan, "exact"),
@@ -75,13 +123,15 @@ def test_lessons_follow_from_the_numbers(study):
     assert mine.verdict["V"] == R.HOLDS and len(lessons) == 5 * 3
     selections, queries = study
     better = selections.copy()
-    better.loc[better.group == "router", "score"] = better[better.policy == "fastest"].score.to_numpy().tolist() * 2
+    better.loc[better.group == "router", "score"] = better[(better.system == "oracle") & (better.policy == "")].score.to_numpy().tolist() * 2
     mine = R.make_lessons(R.read_reference(), better, queries, "mini").query("pool == 'mini'").set_index("lesson")
     assert mine.verdict["III"] == R.FAILS
     assert R.overall(lessons).lesson.tolist() == ["I", "II", "III", "IV", "V"]
 
 def test_errata_effects_are_differences(study):
-    errata = R.make_errata(*study)
+    selections, queries = study
+    table = R.per_query(selections, queries)
+    errata = pd.DataFrame(R.twin_errata(table, selections) + R.seconds_errata(table), columns=R.ERRATUM)
     row = errata[(errata.mistake == 4) & (errata.quantity == "latency (s)")].iloc[0]
     assert (row.as_published, row.mended, row.effect) == (2., 1.5, -.5) and row.ci_low == row.ci_high == -.5
     assert (errata[errata.mistake == 3].effect == 0).all()  # constant seconds: over right answers or all is the same
@@ -113,13 +163,51 @@ def test_released_files_fill_the_ledger(tmp_path, monkeypatch):
                 assert R.agrees(reference["main_results"][d][m][1], found[f"main_results.{d}.{m}.latency_s"][0])
     for m in released.SECONDS["gsm8k"]:
         assert found[f"released_classification_report_gsm8k.{m}.support"][0] == reference["released_classification_report_gsm8k"][m][3]
-    assert len(R.released_errata(run)) == 2 * (7 + 6) + 2 * (7 + 7)
-    assert set(found) - set(R.flatten(reference)) <= {k for k in found if "mmlu" in k or ".random." in k or k.startswith("released_results")}
+    errata = pd.DataFrame(R.released_errata(run, resamples=30), columns=R.ERRATUM)
+    assert len(errata) == 2 * (7 + 6) + 2 * (7 + 7) and errata.notna().all().all()
+    assert (errata.ci_low <= errata.ci_high).all() and set(errata.mistake) == {3, 4, 5, 6}
+    single = errata[errata.system.isin(released.SECONDS["mmlu"])]
+    assert np.allclose(single.effect, 0)  # one LLM has one constant second count, so mending changes nothing
+    assert set(found) - set(R.flatten(reference)) <= {k for k in found if "mmlu" in k or ".random." in k
+                                                      or k.startswith("released_results")}
+
+# %% ../nbs/07_reproduction.ipynb #73f3f4fb
+def test_two_mistakes_of_reading_are_put_back_alone(tmp_path, monkeypatch):
+    queries = pd.DataFrame({"query_id": ["a", "b"], "dataset": "gsm8k", "split": "test", "text": "", "choices": [[], []],
+                            "gold": ["1234", "7"]})
+    texts = {"a": ["The answer is 1,234."] * 3, "b": ["No idea at all.", "The answer is 7.", "I cannot tell."]}
+    responses = pd.DataFrame([(q, m, i, t) for m in ("x", "y") for q, ts in texts.items() for i, t in enumerate(ts)],
+                             columns=["query_id", "llm", "sample", "text"])
+    run = Run(load_profile("mini"), tmp_path, tmp_path)
+    monkeypatch.setattr(Run, "read", lambda self, table: {"responses": responses}[table])
+    rows = pd.DataFrame(R.reading_errata(run, queries, R.answers_on_test(run, queries)), columns=R.ERRATUM).set_index(["mistake", "system"])
+    assert (rows.mended == 100).all() and (rows.as_published == 50).all() and len(rows) == 2 * 5
+
+def test_clusters_that_see_test_queries_are_another_fit():
+    rng = np.random.default_rng(0)
+    def part(n): return [f"{w} {rng.integers(99)}" for w in rng.choice(["sum", "poem"], n)], rng.integers(0, 2, (n, 3)).astype(float)
+    train, validation, test = part(60), part(30), part(40)
+    once, twice = (R.cluster_earnings(train, validation, test, ks=(2, 5)) for _ in range(2))
+    assert (once == twice).all() and once.shape == (40,) and set(once) <= {0., 1.}
+    assert R.cluster_earnings(train, validation, test, leak=True, ks=(2, 5)).shape == (40,)
+
+def test_the_original_s_filter_drops_nobody():
+    rows = pd.DataFrame(R.filter_errata({}), columns=R.ERRATUM)
+    dropped = rows[rows.quantity == "LLMs dropped"].iloc[0]
+    assert (dropped.as_published, dropped.mended) == (0, 3)
+
+# %% ../nbs/07_reproduction.ipynb #2d8943c7
+def test_every_mistake_has_its_line_and_says_where_it_is_measured():
+    errata = pd.DataFrame(R.filter_errata({}) + R.labelled_errata() + R.ranking_errata(R.read_reference()), columns=R.ERRATUM)
+    table = R.mistakes_table(errata).set_index("mistake")
+    assert list(table.index) == list(range(1, 11)) and (table.numbers[[1, 8, 10]] > 0).all()
+    assert table.largest_effect[3] == "not in this profile: llm-routing run --profile mini" and set(R.ELSEWHERE) == set(range(1, 11)) - {8, 10}
+    assert "11.2" in table.largest_effect[1] and "nan" not in " ".join(table.largest_effect)
 
 # %% ../nbs/07_reproduction.ipynb #81720902
 def test_tables_are_the_same_bytes_twice(tmp_path, study):
-    errata = R.make_errata(*study)
-    names = R.write_tables(tmp_path, errata=errata)
+    def made(): return pd.DataFrame(R.twin_errata(R.per_query(*study), study[0]), columns=R.ERRATUM)
+    names = R.write_tables(tmp_path, errata=made())
     first = [(tmp_path / "tables" / n).read_bytes() for n in names]
-    R.write_tables(tmp_path, errata=R.make_errata(*study))
+    R.write_tables(tmp_path, errata=made())
     assert names == ["errata.csv", "errata.md", "errata.tex"] and first == [(tmp_path / "tables" / n).read_bytes() for n in names]

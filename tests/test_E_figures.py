@@ -37,24 +37,16 @@ def test_a_version_changes_with_the_numbers_alone(run):
     other = F.figure_record("accuracy", "mini", F.figure_data("accuracy", run), "", "")
     assert first["version"] == again["version"] != other["version"] and first["id"] == other["id"]
 
-def test_drawn_text_does_not_overlap_or_leave_the_page(run):
-    for datasets in (("gsm8k",), ("gsm8k", "mmlu"), ("gsm8k", "mmlu", "cmmlu", "arc_challenge", "humaneval")):
-        with F.style():
-            fig = F.draw_accuracy(F.accuracy_data(F.made_up_results(datasets)))
-            fig.canvas.draw()
-            boxes = [t.get_window_extent() for a in fig.axes for t in a.get_yticklabels() + [a.title, a.xaxis.label]
-                     if t.get_visible() and t.get_text()]
-            assert all(b.x0 >= -1 and b.y0 >= -1 and b.x1 <= fig.bbox.x1 + 1 and b.y1 <= fig.bbox.y1 + 1 for b in boxes)
-            assert not any(a.shrunk(.98, .8).overlaps(b.shrunk(.98, .8)) for i, a in enumerate(boxes) for b in boxes[:i])
-
 # %% ../nbs/E_figures.ipynb #552caa21
 def test_main_results_files_and_columns(tmp_path):
     F.write_main_results(F.made_up_results(), tmp_path)
     text = (tmp_path / "tables/main_results.csv").read_text()
     assert text.splitlines()[0] == "dataset,group,system,policy,n,accuracy,ci_low,ci_high,latency_s,usage"
     latex = (tmp_path / "tables/main_results.tex").read_text()
-    assert latex.count(r"\textbf") == 2 and latex.count(r"\underline") == 2 and r"upper\_bound" in latex
-    assert latex.count(r" \\") == len(text.splitlines()) and "\r" not in text
+    assert latex.count(r"\textbf") == 2 and latex.count(r"\underline") == 2 and "MLC's upper bound" in latex
+    assert latex.count(r" \\") == 1 + 6 + 2 * (4 + 7 + 3) and "\r" not in text  # a head, six parts, and their rows
+    markdown = (tmp_path / "tables/main_results.md").read_text()
+    assert {line.count("|") for line in markdown.splitlines() if line} == {6} and markdown.count("**") == 4
 
 def test_latency_is_empty_where_the_source_has_none(tmp_path):
     F.write_main_results(F.made_up_results().assign(latency_s=np.nan), tmp_path)
@@ -71,14 +63,14 @@ def test_verify_tells_a_match_from_a_change_and_from_tampering(tmp_path):
     run = Run.open("mini", tmp_path / "runs" / "mini")
     run = Run(run.profile, run.folder, tmp_path / "figures" / "mini")
     run.write("results", F.made_up_results())
-    for name in ("accuracy", "plateau", "gap"): F.make_figure(name, run)
+    for name in ("accuracy", "latency", "gap"): F.make_figure(name, run)
     def look(): return F.verify(tmp_path / "figures", tmp_path / "runs").set_index("figure").verdict.to_dict()
     assert set(look().values()) == {"matches"} and len(look()) == 3
     csv = run.figures / "gap.csv"
     csv.write_text(csv.read_text().replace("gsm8k", "gsm9k"))
     assert look()["mini/gap"] == "altered"
     run.write("results", F.made_up_results(seed=2))
-    assert look() == {"mini/accuracy": "differs", "mini/gap": "altered", "mini/plateau": "differs"}
+    assert look() == {"mini/accuracy": "differs", "mini/gap": "altered", "mini/latency": "differs"}
     run.path("results").unlink()
     assert look()["mini/accuracy"] == "no run"
 
@@ -89,20 +81,84 @@ def test_cite_names_id_version_and_caption(run, tmp_path):
     with pytest.raises(StudyError, match="no figure 'nope'"): F.cite("nope", tmp_path)
 
 # %% ../nbs/E_figures.ipynb #f00b7828
-@pytest.mark.parametrize("name", ["latency", "plateau", "gap", "agreement", "calibration", "dominance", "seconds"])
-def test_every_figure_keeps_its_text_apart(name):
-    study, figure = F.made_up_study(), F.FIGURES[name]
-    tables = [F.made_up_results() if t == "results" else study[t] for t in figure.reads]
+def boxes_of(fig):
+    "Where every text of a figure stands; an axis label or tick out of sight is none."
+    from matplotlib.text import Text
+    fig.canvas.draw()
+    hidden = {id(x) for a in fig.axes for axis in (a.xaxis, a.yaxis) for tick in axis.get_major_ticks() + axis.get_minor_ticks()
+              for x in (tick.label1, tick.label2) if not (tick.get_visible() and x.get_visible() and axis.get_view_interval().min() - 1e-9
+                                                          <= tick.get_loc() <= axis.get_view_interval().max() + 1e-9)}
+    return [(t, t.get_window_extent()) for t in fig.findobj(Text) if t.get_text() and t.get_visible() and id(t) not in hidden]
+
+def check_texts(fig):
+    import matplotlib.pyplot as plt
+    texts = boxes_of(fig)
+    assert min(t.get_fontsize() for t, _ in texts) >= 6
+    for t, b in texts: assert b.x0 >= -1 and b.y0 >= -1 and b.x1 <= fig.bbox.x1 + 1 and b.y1 <= fig.bbox.y1 + 1, t.get_text()
+    plt.close(fig)
+    for i, (t, a) in enumerate(texts):
+        for u, b in texts[:i]: assert not a.shrunk(.96, .72).overlaps(b.shrunk(.96, .72)), (t.get_text(), u.get_text())
+
+def crowd(datasets=("gsm8k", "mmlu"), routers=15, n=120):
+    "Tables of a study with seven LLMs and many routers, all with long names."
+    rng, llms = np.random.default_rng(0), [f"Chinese-Mistral-{i}B-v0.1" for i in range(7)]
+    names = [f"a router named at length {i}" for i in range(routers)]
+    parts = []
+    for k, d in enumerate(datasets):
+        study = F.made_up_study(n, seed=k)
+        ids = [f"{d}{i}" for i in range(n)]
+        wide = lambda what: pd.DataFrame({"query_id": np.repeat(ids, 7), "llm": np.tile(llms, n)} | what)
+        right = (rng.random((n, 7)) < np.linspace(.3, .7, 7)).astype(float)
+        scores = pd.concat([wide({"router": r, "seed": 0, "probability": rng.random(7 * n), "predicted": 1}) for r in names])
+        systems = {("llm", m, ""): right[:, j] for j, m in enumerate(llms)} | {("bound", "oracle", ""): right.max(1)}
+        systems |= {("router", r, "argmax"): rng.permutation(right[:, 3]) for r in names}
+        selections = pd.concat([pd.DataFrame({"query_id": ids, "group": g, "system": s, "policy": p, "seed": 0, "score": v})
+                                for (g, s, p), v in systems.items()])
+        outcomes = wide({"score": right.ravel(), "latency_s": rng.gamma(2, 1, 7 * n), "cost": 1.})
+        parts.append({"queries": study["queries"].assign(query_id=ids, dataset=d), "outcomes": outcomes, "scores": scores,
+                      "selections": selections})
+    tables = {t: pd.concat([x[t] for x in parts], ignore_index=True) for t in parts[0]}
+    one = F.made_up_results(datasets)
+    base = one[(one.group == "router") & (one.system == "mlc")]
+    more = [base.assign(system=r, accuracy=base.accuracy + rng.normal(0, 3)) for r in names]
+    bounds = [one[(one.group == "bound") & (one.system == "mlc")].assign(system=r) for r in names]
+    return tables | {"results": pd.concat([one[one.group != "router"], *more, *bounds], ignore_index=True)}
+
+# %% ../nbs/E_figures.ipynb #e8fbd1bd
+@pytest.fixture(scope="module")
+def crowded(): return crowd()
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("name", list(F.FIGURES))
+def test_every_figure_keeps_its_text_apart(name, many, crowded):
+    study, figure = crowded if many else F.made_up_study() | {"results": F.made_up_results()}, F.FIGURES[name]
+    if name == "cost": study = study | {"results": study["results"].assign(cost=study["results"].latency_s * 300)}
     with F.style():
-        data = F.round_drawn(figure.data(*tables))
-        fig = figure.draw(data)
-        fig.canvas.draw()
-        texts = [t for a in fig.axes for t in (a.title, a._left_title, a.xaxis.label, a.yaxis.label)] + [t for x in fig.legends for t in x.texts]
-        boxes = [t.get_window_extent() for t in texts if t.get_text()]
-        assert all(b.x0 >= -1 and b.y0 >= -1 and b.x1 <= fig.bbox.x1 + 1 and b.y1 <= fig.bbox.y1 + 1 for b in boxes)
-        assert not any(a.shrunk(.98, .8).overlaps(b.shrunk(.98, .8)) for i, a in enumerate(boxes) for b in boxes[:i])
+        data = F.round_drawn(figure.data(*(study[t] for t in figure.reads)))
+        check_texts(figure.draw(data))
     assert "nan" not in figure.caption(data) and len(figure.alt(data)) > 40
 
+def test_five_datasets_fit_one_page():
+    with F.style(): check_texts(F.draw_accuracy(F.accuracy_data(F.made_up_results(("gsm8k", "mmlu", "cmmlu", "arc_challenge",
+                                                                                   "humaneval")))))
+
+def test_later_figures_keep_their_text_apart():
+    rows = [(m, "", "this run", d, s, q, 50., 52., 2. * m, 1., 3. * m) for m in range(1, 8) for d in ("gsm8k", "arc_challenge")
+            for s in "abc"
+            for q in ("accuracy (%)", "latency (s)")]
+    errata = pd.DataFrame(rows, columns="mistake what evidence dataset system quantity as_published mended effect ci_low ci_high".split())
+    curves = pd.DataFrame([(d, r, n, 50 + np.log(n), 49 + np.log(n), 51 + np.log(n)) for d in ("gsm8k", "mmlu")
+                           for r in ("mlc", "knn", "default")
+                           for n in (50, 200, 1000, 6000)], columns=F.CURVES)
+    with F.style():
+        for name, table in (("errata", errata), ("learning_curves", curves)):
+            figure = F.LATER[name]
+            data = F.round_drawn(figure.data(table))
+            check_texts(figure.draw(data))
+            assert "nan" not in figure.caption(data)
+    with pytest.raises(StudyError, match="'ci_low' is missing"): F.curves_data(curves.drop(columns="ci_low"))
+
+# %% ../nbs/E_figures.ipynb #295e9862
 def test_a_figure_without_data_is_not_drawn_and_an_old_one_goes(run):
     F.make_figure("latency", run)
     assert (run.figures / "latency.svg").is_file()

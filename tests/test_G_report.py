@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from llm_routing import figures, report
@@ -44,15 +45,25 @@ def test_hostile_text_shows_as_text(run, text):
     assert report.escape(text) in html
 
 # %% ../nbs/G_report.ipynb #748aa0bf
-@pytest.mark.parametrize("p,gain,says", [(.001, 3, "more than chance"), (.5, 3, "not told apart"), (.001, -3, "less, beyond chance"), (np.nan, 1, "no test")])
+@pytest.mark.parametrize("p,gain,says", [(.001, 3, "more than chance"), (.5, 3, "not told apart"), (.001, -3, "less, beyond chance"),
+                                         (np.nan, 1, "no test")])
 def test_the_answer_follows_from_the_test(p, gain, says):
-    part = figures.made_up_results(("gsm8k",)).assign(p_holm=p)
+    part = figures.made_up_results(("gsm8k",)).assign(p_holm=p, gap_closed=gain / 20, gap_low=gain / 20, gap_high=gain / 20)
     best = part[part.group == "llm"].accuracy.max()
     part.loc[part.group == "router", "accuracy"] = best + gain
-    assert says in report.say_dataset(part) and f"{gain:+.1f} points" in report.say_dataset(part)
+    published = part[part.group == "router"].assign(policy="argmax_as_published", accuracy=99.)
+    several = part[part.group == "router"].assign(policy="top3_vote", usage=3., accuracy=98.)
+    table = report.answer_table(pd.concat([part, published, several])).set_index("what")
+    row = table.loc["best router, one LLM per query"]
+    assert says in row.verdict and row["against the best LLM"] == f"{gain:+.1f} points" and "99.0" not in " ".join(table["accuracy (%)"])
+    assert "3.0 calls" in table.loc["best router, several LLMs per query"].system
+    said = report.say_dataset(part, 2.9)
+    assert ("routing gains" in said) == (p == .001 and gain > 0) and "2.9 points would show" in said
 
 def test_every_picture_has_a_text_and_every_column_a_head(run):
     html = report.write_report(run).read_text()
+    ids, levels = re.findall(r' id="([^"]+)"', html), [int(x) for x in re.findall(r"<h([1-6])", html)]
+    assert len(ids) == len(set(ids)) and levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:]))
     assert all(re.search(r'alt="[^"]{40,}"', img) for img in re.findall(r"<img [^>]*>", html))
     assert html.count("<th ") == html.count('scope="col"') and html.count("<table") == html.count("<caption>")
 
@@ -61,3 +72,15 @@ def test_pdf_is_the_same_bytes_twice(run):
     if path is None: pytest.skip("no Chromium here")
     first = path.read_bytes()
     assert first[:5] == b"%PDF-" and report.write_pdf(Path(run.figures) / "index.html").read_bytes() == first
+
+# %% ../nbs/G_report.ipynb #84ae9634
+def test_executed_notebooks_are_rendered_without_tests_and_without_a_network(run):
+    import nbformat
+    cells = [nbformat.v4.new_markdown_cell("# A chapter\n\nSee [another](05_policies.ipynb)."), nbformat.v4.new_code_cell("1 + 1"),
+             nbformat.v4.new_code_cell("#| test\ndef test_hidden(): pass")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), run.folder / "04_routers.ipynb")
+    html = report.write_report(run).read_text()
+    assert 'href="chapters/04_routers.html"' in html and 'href="../../nbs/05_policies.ipynb"' in html
+    chapter = (run.figures / "chapters" / "04_routers.html").read_text()
+    assert 'href="05_policies.html"' in chapter and "test_hidden" not in chapter and "A chapter" in chapter and chapter.count("<script") == 1
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', chapter)
