@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'SURFACE_FEATURES', 'register_encoder', 'Encoder', 'surface', 'Surface', 'Tfidf', 'Chars', 'VectorCache',
-           'minilm_folder', 'load_encoder', 'embed', 'Pretrained', 'Joined', 'make_encoder']
+           'minilm_folder', 'load_encoder', 'embed', 'Pretrained', 'hidden_states', 'Static', 'train_tokenizer',
+           'train_encoder', 'Joined', 'make_encoder']
 
 # %% ../nbs/C_encoders.ipynb #28a38f60
 import hashlib
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, normalize
 
 # %% ../nbs/C_encoders.ipynb #75d6d22f
 ENCODERS = {}
@@ -122,20 +123,21 @@ def load_encoder(folder: str, revision: str | None = None):
     from transformers.utils import logging
     logging.disable_progress_bar()
     if (folder, revision) not in _models:
-        _models[folder, revision] = (AutoTokenizer.from_pretrained(folder, revision=revision),
-                                     AutoModel.from_pretrained(folder, revision=revision).eval())
+        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        _models[folder, revision] = tokenizer, AutoModel.from_pretrained(folder, revision=revision).eval()
     return _models[folder, revision]
 
 # %% ../nbs/C_encoders.ipynb #4b833a74
-def embed(texts: list[str], folder: str, revision=None, max_length: int = 256, batch: int = 32) -> np.ndarray:
-    "Mean-pooled, unit-length last hidden states: (n_texts, width). Batches hold texts of similar length."
+def embed(texts: list[str], folder: str, revision=None, max_length: int = 256, batch: int = 32, layer: int = -1) -> np.ndarray:
+    "Mean-pooled, unit-length hidden states of one layer (-1: the last): (n_texts, width). Batches hold texts of similar length."
     import torch
     tokenizer, model = load_encoder(folder, revision)
     order, rows = sorted(range(len(texts)), key=lambda i: len(texts[i])), [None] * len(texts)
     for start in range(0, len(texts), batch):
         ids = order[start:start + batch]
         x = tokenizer([texts[i] for i in ids], padding=True, truncation=True, max_length=max_length, return_tensors="pt")
-        with torch.inference_mode(): hidden = model(**x).last_hidden_state
+        with torch.inference_mode(): hidden = model(**x, output_hidden_states=True).hidden_states[layer]
         mask = x["attention_mask"].unsqueeze(-1)
         pooled = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1).numpy()
         for i, v in zip(ids, pooled): rows[i] = v
@@ -150,18 +152,91 @@ class Pretrained(Encoder):
     revision: str | None = None
     max_length: int = 256
     cache: str | Path | None = None
+    layer: int = -1                   # which hidden states; -1 is the last layer's
     def transform(self, texts):
         "Embeddings (n_texts, width), from the cache where they are in it."
         name = self.folder or "all-MiniLM-L6-v2"
-        key = lambda t: hashlib.sha256(repr((name, self.revision, self.max_length, t)).encode()).hexdigest()
+        key = lambda t: hashlib.sha256(repr((name, self.revision, self.max_length, self.layer, t)).encode()).hexdigest()
         keys, store = [key(t) for t in texts], VectorCache(self.cache, f"{Path(name).name}-{self.revision}")
         known = store.get(list(dict.fromkeys(keys)))
         new = {k: t for k, t in zip(keys, texts) if k not in known}
         if new:
-            fresh = dict(zip(new, embed(list(new.values()), self.folder or minilm_folder(), self.revision, self.max_length)))
+            fresh = dict(zip(new, embed(list(new.values()), self.folder or minilm_folder(), self.revision, self.max_length, layer=self.layer)))
             store.put(fresh)
             known |= fresh
         return np.array([known[k] for k in keys], np.float32)
+
+# %% ../nbs/C_encoders.ipynb #4e6fdb55
+def hidden_states(folder: str, cache: str | Path | None = None) -> Pretrained:
+    "The encoder that mean-pools the middle layer of the LLM in `folder` (or on the hub)."
+    from transformers import AutoConfig
+    return Pretrained(folder, cache=cache, layer=(AutoConfig.from_pretrained(folder).num_hidden_layers + 1) // 2)
+
+# %% ../nbs/C_encoders.ipynb #6ffbd7b2
+@register_encoder("static")
+@dataclass
+class Static(Encoder):
+    "Mean token embeddings of a pretrained encoder, weighted by rarity, unit length; empty `folder` means the packaged MiniLM."
+    folder: str = ""
+    rarity: float = 1e-3              # a token with this share of all training tokens has half the weight of a rare one
+    def fit(self, texts):
+        "Load the token embeddings and count how often each token occurs."
+        from safetensors import safe_open
+        from tokenizers import Tokenizer
+        home = Path(self.folder or minilm_folder())
+        self.tokenizer = Tokenizer.from_file(str(home / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        with safe_open(home / "model.safetensors", "np") as f:
+            self.vectors = f.get_tensor(next(k for k in f.keys() if k.endswith(("word_embeddings.weight", "embed_tokens.weight"))))
+        share = np.asarray(self.count(texts).sum(0)).ravel()
+        self.weight = self.rarity / (self.rarity + share / max(share.sum(), 1))
+        self.centre = np.zeros(self.vectors.shape[1], np.float32)
+        self.centre = self.transform(texts).mean(0)
+        return self
+    def count(self, texts) -> sparse.csr_array:
+        "How often each token (column) occurs in each text (row)."
+        ids = [e.ids for e in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
+        ends = np.cumsum([0, *map(len, ids)])
+        return sparse.csr_array((np.ones(ends[-1], np.float32), np.concatenate([np.array(x, np.int64) for x in ids]), ends),
+                                shape=(len(texts), len(self.vectors)))
+    def transform(self, texts): return normalize((self.count(texts) * self.weight) @ self.vectors - self.centre).astype(np.float32)
+
+# %% ../nbs/C_encoders.ipynb #8a4c0bd7
+def train_tokenizer(texts: list[str], size: int = 4000):
+    "A lower-casing word-piece tokenizer in BERT's manner, learned from `texts`."
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertTokenizerFast
+    pieces = BertWordPieceTokenizer(lowercase=True)
+    pieces.train_from_iterator(texts, vocab_size=size, min_frequency=2, show_progress=False)
+    return BertTokenizerFast(tokenizer_object=pieces._tokenizer, model_max_length=128)
+
+# %% ../nbs/C_encoders.ipynb #ea624763
+def train_encoder(
+    texts: list[str],  # what to learn from
+    folder: str | Path,  # where the encoder is kept, in `transformers` format; one that is there already is taken
+    steps: int = 200,
+    width: int = 96,
+    seed: int = 0,
+) -> str:  # the folder
+    "A two-layer BERT that has learned to fill in masked tokens of `texts`."
+    import torch
+    from transformers import BertConfig, BertForMaskedLM, DataCollatorForLanguageModeling
+    folder = Path(folder)
+    if (folder / "model.safetensors").is_file(): return str(folder)
+    tokenizer, rng = train_tokenizer(texts), np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    net = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=2, num_attention_heads=4, intermediate_size=4 * width))
+    hide = DataCollatorForLanguageModeling(tokenizer, mlm_probability=.15, seed=seed)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    for _ in range(steps):
+        batch = [texts[i] for i in rng.integers(len(texts), size=32)]
+        net(**hide([tokenizer(t, truncation=True, max_length=128) for t in batch])).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    net.eval().bert.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 # %% ../nbs/C_encoders.ipynb #651dbbba
 class Joined(Encoder):
@@ -173,13 +248,14 @@ class Joined(Encoder):
         return sparse.hstack(parts, format="csr") if any(map(sparse.issparse, parts)) else np.hstack(parts)
 
 # %% ../nbs/C_encoders.ipynb #8acee033
-def make_encoder(name: str,  # names in `ENCODERS`, joined by "+"; or "hf:" and a local folder or hub name
+def make_encoder(name: str,  # names in `ENCODERS`, "hf:" or "hidden:" and a local folder or hub name; several are joined by "+"
                  cache: str | Path | None = None,  # folder for embeddings; None keeps none
                  ) -> Encoder:
     "The encoder called `name`."
     def one(part):
         if part.startswith("hf:"): return Pretrained(part[3:], cache=cache)
-        if part not in ENCODERS: raise ValueError(f"no encoder {part!r}; there are: {', '.join(sorted(ENCODERS))}, hf:FOLDER")
+        if part.startswith("hidden:"): return hidden_states(part[7:], cache)
+        if part not in ENCODERS: raise ValueError(f"no encoder {part!r}; there are: {', '.join(sorted(ENCODERS))}, hf:FOLDER, hidden:FOLDER")
         return ENCODERS[part](**({"cache": cache} if ENCODERS[part] is Pretrained else {}))
     parts = [one(p) for p in name.split("+")]
     return parts[0] if len(parts) == 1 else Joined(parts)
