@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'SURFACE_FEATURES', 'register_encoder', 'Encoder', 'surface', 'Surface', 'Tfidf', 'Chars', 'Lsa',
-           'VectorCache', 'minilm_folder', 'load_encoder', 'embed', 'Pretrained', 'hidden_states', 'Static',
-           'train_tokenizer', 'train_encoder', 'Joined', 'make_encoder']
+           'VectorCache', 'minilm_folder', 'load_encoder', 'embed', 'Pretrained', 'hidden_states', 'token_vectors',
+           'Static', 'word_tokenizer', 'train_encoder', 'Joined', 'make_encoder']
 
 # %% ../nbs/C_encoders.ipynb #28a38f60
 import hashlib
 import re
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +190,18 @@ def hidden_states(folder: str, cache: str | Path | None = None) -> Pretrained:
     from transformers import AutoConfig
     return Pretrained(folder, cache=cache, layer=(AutoConfig.from_pretrained(folder).num_hidden_layers + 1) // 2)
 
+# %% ../nbs/C_encoders.ipynb #e2fc71e5
+@lru_cache(2)
+def token_vectors(folder: str):
+    "The tokenizer of the encoder in `folder`, and its token embeddings (n_tokens, width); loaded once per process."
+    from safetensors import safe_open
+    from tokenizers import Tokenizer
+    tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    with safe_open(Path(folder) / "model.safetensors", "np") as f:
+        return tokenizer, f.get_tensor(next(k for k in f.keys() if k.endswith(("word_embeddings.weight", "embed_tokens.weight"))))
+
 # %% ../nbs/C_encoders.ipynb #6ffbd7b2
 @register_encoder("static")
 @dataclass
@@ -197,14 +211,7 @@ class Static(Encoder):
     rarity: float = 1e-3              # a token with this share of all training tokens has half the weight of a rare one
     def fit(self, texts):
         "Load the token embeddings and count how often each token occurs."
-        from safetensors import safe_open
-        from tokenizers import Tokenizer
-        home = Path(self.folder or minilm_folder())
-        self.tokenizer = Tokenizer.from_file(str(home / "tokenizer.json"))
-        self.tokenizer.no_padding()
-        self.tokenizer.no_truncation()
-        with safe_open(home / "model.safetensors", "np") as f:
-            self.vectors = f.get_tensor(next(k for k in f.keys() if k.endswith(("word_embeddings.weight", "embed_tokens.weight"))))
+        self.tokenizer, self.vectors = token_vectors(self.folder or minilm_folder())
         share = np.asarray(self.count(texts).sum(0)).ravel()
         self.weight = self.rarity / (self.rarity + share / max(share.sum(), 1))
         self.centre = np.zeros(self.vectors.shape[1], np.float32)
@@ -219,13 +226,16 @@ class Static(Encoder):
     def transform(self, texts): return normalize((self.count(texts) * self.weight) @ self.vectors - self.centre).astype(np.float32)
 
 # %% ../nbs/C_encoders.ipynb #8a4c0bd7
-def train_tokenizer(texts: list[str], size: int = 4000):
-    "A lower-casing word-piece tokenizer in BERT's manner, learned from `texts`."
+def word_tokenizer(texts: list[str], size: int = 4000):
+    "BERT's lower-casing tokenizer whose pieces are the letters of `texts` and their most frequent words; the same texts give the same ids."
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertTokenizerFast
-    pieces = BertWordPieceTokenizer(lowercase=True)
-    pieces.train_from_iterator(texts, vocab_size=size, min_frequency=2, show_progress=False)
-    return BertTokenizerFast(tokenizer_object=pieces._tokenizer, model_max_length=128)
+    words = Counter(w for t in texts for w in re.findall(r"\w+|[^\w\s]", t.lower()))
+    letters = sorted({c for w in words for c in w})
+    frequent = sorted((w for w, n in words.items() if n > 1), key=lambda w: (-words[w], w))
+    pieces = dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *frequent])
+    tokenizer = BertWordPieceTokenizer({p: i for i, p in enumerate([*pieces][:size])}, lowercase=True)
+    return BertTokenizerFast(tokenizer_object=tokenizer._tokenizer, model_max_length=128)
 
 # %% ../nbs/C_encoders.ipynb #ea624763
 def train_encoder(
@@ -242,7 +252,7 @@ def train_encoder(
     logging.disable_progress_bar()
     folder = Path(folder)
     if (folder / "model.safetensors").is_file(): return str(folder)
-    tokenizer, rng = train_tokenizer(texts), np.random.default_rng(seed)
+    tokenizer, rng = word_tokenizer(texts), np.random.default_rng(seed)
     torch.manual_seed(seed)
     net = BertForPreTraining(BertConfig(vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=2, num_attention_heads=4, intermediate_size=4 * width))
     hide = DataCollatorForLanguageModeling(tokenizer, mlm_probability=.15, seed=seed)

@@ -8,7 +8,9 @@ __all__ = ['ROUTERS', 'check_scores', 'Router', 'register_router', 'make_router'
            'Ridge', 'Forest', 'Boosted', 'bradley_terry', 'SimilarityWeighted', 'UniRoute', 'WinRate', 'train_network',
            'MLP', 'bilinear', 'Factorised', 'RouterDC', 'GraphRouter', 'FineTuned', 'encoder_classifier',
            'FineTunedSeparate', 'format_kind', 'contenders', 'ridge_by_evidence', 'held_out_gain', 'Centred', 'Kind',
-           'KindContest', 'pool_of', 'parts_of', 'score_frame', 'run_router', 'validation_table']
+           'KindContest', 'tune', 'calibration_error', 'fit_temperature', 'fit_isotonic', 'count_parameters',
+           'routing_times', 'pool_of', 'parts_of', 'score_frame', 'train_router', 'run_router', 'validation_table',
+           'router_table']
 
 # %% ../nbs/04_routers.ipynb #bcf1f650
 import inspect
@@ -30,7 +32,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import RidgeCV
 from sklearn.multioutput import MultiOutputRegressor
 
-from .encoders import make_encoder, minilm_folder, train_encoder
+from .encoders import Encoder, make_encoder, minilm_folder, train_encoder
 from .statistics import gap_closed
 from .study import atomic_write, digest, matrix
 
@@ -562,9 +564,10 @@ def ridge_by_evidence(F: np.ndarray, Y: np.ndarray, ridges=tuple(np.geomspace(1,
     values, vectors = values[values > 1e-8], vectors[:, values > 1e-8]
     along, total, best, weights = vectors.T @ (F.T @ Y), (Y ** 2).sum(), 0., np.zeros((F.shape[1], Y.shape[1]))
     if not total > 1e-12: return weights
+    rank = np.linalg.matrix_rank(Y)
     for ridge in ridges:
         left = total - ((along ** 2).sum(1) / (values + ridge)).sum()
-        gain = -np.linalg.matrix_rank(Y) / 2 * (np.log1p(values / ridge).sum() + len(Y) * np.log(left / total))
+        gain = -rank / 2 * (np.log1p(values / ridge).sum() + len(Y) * np.log(left / total))
         if gain > best: best, weights = gain, vectors @ (along / (values + ridge)[:, None])
     return weights
 
@@ -666,6 +669,78 @@ class KindContest(Router):
             kind.weights = np.pad(kind.weights, ((0, 0), (0, 1)))
         return self
 
+# %% ../nbs/04_routers.ipynb #8a033063
+def tune(
+    name: str,  # a router
+    train: tuple,  # texts and scores (n_queries, n_llms) to fit on
+    validation: tuple,  # the same to judge on
+    llms: list[str],
+    trials: int,  # the budget: settings tried
+    seed: int = 0,
+    **params,  # what is not tuned
+) -> dict:  # the best setting of the router's `space`
+    "Parameters of least validation log-loss among `trials` draws. A router without a `space` has nothing to tune."
+    import optuna
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = {k: v for k, v in ROUTERS[name][0].space.items() if k not in params}
+    if not space: return {}
+    def loss(trial):
+        setting = {k: trial.suggest_categorical(k, list(v)) for k, v in space.items()}
+        return log_loss(make_router(name, seed=seed, **params, **setting).fit(*train, llms, validation).predict(validation[0]), validation[1])
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    study.optimize(loss, trials)
+    return study.best_params
+
+# %% ../nbs/04_routers.ipynb #cc181a30
+def calibration_error(predicted: np.ndarray, scores: np.ndarray, bins: int = 10) -> float:
+    "Expected calibration error of `predicted` (n_queries, n_llms) against `scores`, over bins of equal count."
+    order = np.argsort(predicted.ravel(), kind="stable")
+    parts = [p for p in np.array_split(order, bins) if len(p)]
+    return float(sum(len(p) * abs(predicted.ravel()[p].mean() - scores.ravel()[p].mean()) for p in parts) / len(order))
+
+# %% ../nbs/04_routers.ipynb #a6d991b1
+def fit_temperature(predicted: np.ndarray, scores: np.ndarray) -> Callable:
+    "A map of probabilities: log-odds times a slope plus an offset, of least log-loss (Platt 1999; Guo et al. 2017)."
+    z = logit(np.clip(predicted, 1e-4, 1 - 1e-4))
+    W, b = fit_logistic(z.reshape(-1, 1), scores.reshape(-1, 1), 1e-6)
+    slope = max(float(W[0, 0]), 0.)
+    return lambda p: expit(slope * logit(np.clip(p, 1e-4, 1 - 1e-4)) + b[0])
+
+def fit_isotonic(predicted: np.ndarray, scores: np.ndarray) -> Callable:
+    "A monotone map of probabilities of least squared error (Zadrozny and Elkan 2002)."
+    model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(predicted.ravel(), scores.ravel())
+    return lambda p: model.predict(p.ravel()).reshape(p.shape)
+
+# %% ../nbs/04_routers.ipynb #e69ca3c4
+def count_parameters(thing) -> int:
+    "Numbers that a fitted router learned and keeps: arrays, sparse matrices, networks and scikit-learn models, an array counted once."
+    seen, todo, total = set(), [thing], 0
+    while todo:
+        x = todo.pop()
+        if id(x) in seen or isinstance(x, (str, bytes, type)): continue
+        seen.add(id(x))
+        if isinstance(x, Encoder): continue
+        if isinstance(x, np.ndarray) and x.dtype != object: total += x.size
+        elif sparse.issparse(x): total += x.nnz
+        elif hasattr(x, "state_dict"): total += sum(v.numel() for v in x.state_dict().values())
+        elif hasattr(x, "tree_"): total += x.tree_.node_count * 4 + x.tree_.value.size
+        elif isinstance(x, dict): todo += x.values()
+        elif isinstance(x, (list, tuple, np.ndarray)): todo += list(x)
+        elif hasattr(x, "__dict__"): todo += vars(x).values()
+    return total
+
+# %% ../nbs/04_routers.ipynb #f2e7c6dd
+def routing_times(router: Router, texts: list[str], single: int = 50) -> dict[str, float]:
+    "Milliseconds per query, the encoder included: batched over all `texts`, and the median and 99th percentile of `single` queries one by one."
+    began = time.perf_counter()
+    router.predict(texts)
+    batched, one = 1000 * (time.perf_counter() - began) / len(texts), []
+    for text in texts[:single]:
+        began = time.perf_counter()
+        router.predict([text])
+        one.append(1000 * (time.perf_counter() - began))
+    return {"batched_ms": batched, "single_ms": float(np.median(one)), "single_p99_ms": float(np.quantile(one, .99))}
+
 # %% ../nbs/04_routers.ipynb #0beeb966
 def pool_of(outcomes: pd.DataFrame) -> list[str]:
     "The LLMs of the pool, in their order in `outcomes`; the vote over `all_llms` is none of them."
@@ -687,18 +762,26 @@ def score_frame(ids, llms, probability: np.ndarray, router: str, seed: int) -> p
                          "probability": probability.ravel(), "predicted": (probability.ravel() >= .5).astype("int64")})
 
 # %% ../nbs/04_routers.ipynb #7ad93d2f
-def run_router(name: str, queries: pd.DataFrame, outcomes: pd.DataFrame, seed: int = 0, **params) -> pd.DataFrame:
-    "Train one router on the train split and return its `scores` rows for validation and test. A `ValueError` says what is missing."
+def train_router(name: str, parts: dict, llms: list[str], seed: int = 0, trials: int = 0, **params) -> Router:
+    "Router `name` fitted on the train split of `parts`, its `space` tuned with `trials` trials. A `ValueError` says what is missing."
+    params = {k: v for k, v in params.items() if v is not None}
+    train, validation = parts["train"][1:], parts["validation"][1:] if "validation" in parts else None
+    if trials and validation is None: raise ValueError(f"router {name!r}: tuning needs validation queries; leave `trials` out")
+    if trials: params |= tune(name, train, validation, llms, trials, seed, **params)
+    return make_router(name, seed=seed, **params).fit(*train, llms, validation)
+
+# %% ../nbs/04_routers.ipynb #c6040b83
+def run_router(name: str, queries: pd.DataFrame, outcomes: pd.DataFrame, seed: int = 0, **params) -> tuple[Router, pd.DataFrame, float]:
+    "A trained router, its `scores` rows for validation and test, and the seconds that fitting took. A `ValueError` says what is missing."
     outcomes = outcomes[outcomes["query_id"].isin(queries["query_id"])]
     llms = pool_of(outcomes)
     parts = parts_of(queries, outcomes, llms)
     if "train" not in parts: raise ValueError(f"router {name!r}: no training queries in {sorted(queries['dataset'].unique())}")
-    params = {k: v for k, v in params.items() if v is not None}
-    router = make_router(name, seed=seed, **params)
-    router.fit(*parts["train"][1:], llms, parts["validation"][1:] if "validation" in parts else None)
-    frames = [score_frame(ids, llms, router.predict(texts), name, seed)
-              for split, (ids, texts, _) in parts.items() if split != "train"]
-    return pd.concat(frames, ignore_index=True)
+    began = time.perf_counter()
+    router = train_router(name, parts, llms, seed, **params)
+    seconds = time.perf_counter() - began
+    frames = [score_frame(ids, llms, router.predict(texts), name, seed) for split, (ids, texts, _) in parts.items() if split != "train"]
+    return router, pd.concat(frames, ignore_index=True), seconds
 
 # %% ../nbs/04_routers.ipynb #1bdf09d3
 def validation_table(scores: pd.DataFrame, queries: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -713,3 +796,25 @@ def validation_table(scores: pd.DataFrame, queries: pd.DataFrame, outcomes: pd.D
             column.setdefault(name, []).append(routed_score(matrix(s, "probability", ids, llms), truth))
         table[dataset] = {k: 100 * np.mean(v) for k, v in column.items()}
     return pd.DataFrame(table)
+
+# %% ../nbs/04_routers.ipynb #fc47cb46
+def router_table(scores: pd.DataFrame, queries: pd.DataFrame, outcomes: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    "One row per dataset and router: accuracy and gap closed (percent), log-loss, ECE raw and calibrated on validation, parameters."
+    rows = []
+    for dataset, own in queries.groupby("dataset", sort=False):
+        o, splits = outcomes[outcomes["query_id"].isin(own["query_id"])], {s: list(q["query_id"]) for s, q in own.groupby("split")}
+        llms = pool_of(o)
+        truth = {s: matrix(o, "score", ids, llms) for s, ids in splits.items()}
+        single, oracle = truth["test"][:, truth["train"].mean(0).argmax()].mean(), truth["test"].max(1).mean()
+        for (name, seed), s in scores[scores["query_id"].isin(own["query_id"])].groupby(["router", "seed"], sort=False):
+            p = matrix(s, "probability", splits["test"], llms)
+            row = {"dataset": dataset, "router": name, "n": len(p), "accuracy": 100 * routed_score(p, truth["test"]),
+                   "gap_closed": 100 * float(gap_closed(routed_score(p, truth["test"]), single, oracle)),
+                   "log_loss": log_loss(p, truth["test"]), "ece": calibration_error(p, truth["test"])}
+            if "validation" in splits:
+                seen = matrix(s, "probability", splits["validation"], llms)
+                for cure, fit in (("temperature", fit_temperature), ("isotonic", fit_isotonic)):
+                    row[f"ece_{cure}"] = calibration_error(fit(seen, truth["validation"])(p), truth["test"])
+            own_costs = costs[(costs["router"] == name) & (costs["seed"] == seed) & costs["dataset"].str.split("+").map(lambda d: dataset in d)]
+            rows.append(row | {"parameters": int(own_costs["parameters"].iloc[0])})
+    return pd.DataFrame(rows).groupby(["dataset", "router"], sort=False).mean().reset_index()

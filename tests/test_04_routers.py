@@ -14,11 +14,17 @@ import pytest
 
 from llm_routing.routers import (
     ROUTERS,
+    calibration_error,
+    count_parameters,
+    fit_isotonic,
     fit_logistic,
+    fit_temperature,
     make_router,
     ridge_by_evidence,
     routed_score,
+    router_table,
     run_router,
+    tune,
     validation_table,
 )
 
@@ -111,6 +117,31 @@ def test_stage_scores_validation_and_test_only():
     queries = pd.DataFrame({"query_id": ids, "dataset": "toy", "split": np.repeat(["train", "validation", "test"], 30), "text": texts})
     outcomes = pd.DataFrame({"query_id": np.repeat(ids, 2), "llm": llms * 90, "score": scores.ravel()})
     vote = pd.DataFrame({"query_id": ids, "llm": "all_llms", "score": 1.})
-    rows = run_router("mlc", queries, pd.concat([outcomes, vote]))
+    router, rows, seconds = run_router("mlc", queries, pd.concat([outcomes, vote]))
     assert set(rows["query_id"]) == set(ids[30:]) and set(rows["llm"]) == set(llms)
     assert validation_table(rows, queries, outcomes).loc["mlc", "toy"] > 80
+    costs = pd.DataFrame([{"router": "mlc", "seed": 0, "dataset": "toy", "parameters": count_parameters(router)}])
+    row = router_table(rows, queries, outcomes, costs).iloc[0]
+    assert row.accuracy > 80 and row.gap_closed > 50 and 0 <= row.ece < .5 and row.n == 30
+
+# %% ../nbs/04_routers.ipynb #3cbad50d
+def test_tuning_is_seeded_and_stays_in_its_space():
+    texts, scores, llms = toy()
+    found = [tune("knn", (texts[:40], scores[:40]), (texts[40:], scores[40:]), llms, 3, encoder="tfidf") for _ in range(2)]
+    assert found[0] == found[1] and found[0]["k"] in ROUTERS["knn"][0].space["k"]
+    assert tune("prior", (texts, scores), (texts, scores), llms, 3) == {}
+
+# %% ../nbs/04_routers.ipynb #be7b8480
+@pytest.mark.parametrize("cure", [fit_temperature, fit_isotonic])
+def test_calibration_mends_overconfidence_and_keeps_the_order(cure):
+    rng = np.random.default_rng(0)
+    p = rng.random((2000, 1))
+    y = (rng.random((2000, 1)) < .35 + .3 * p).astype(float)
+    better = cure(p[:1000], y[:1000])(p[1000:])
+    assert calibration_error(better, y[1000:]) < .06 < calibration_error(p[1000:], y[1000:])
+    assert (np.diff(better[np.argsort(p[1000:, 0]), 0]) >= 0).all()
+
+# %% ../nbs/04_routers.ipynb #09d5e9c2
+def test_a_router_is_a_short_class():
+    import inspect
+    assert all(len(inspect.getsource(cls).splitlines()) < 60 for cls, _ in ROUTERS.values())
