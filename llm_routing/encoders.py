@@ -71,16 +71,16 @@ class Tfidf(Encoder):
     analyzer: str = "word"
     ngrams: tuple = (1, 2)
     max_features: int = 20000
-    def fit(self, texts):
+    def fit(self, texts): self.fit_transform(texts); return self
+    def fit_transform(self, texts):
         "Learn the vocabulary; a term must occur twice, unless that would leave none."
         for min_df in (2, 1):
             self.model = TfidfVectorizer(analyzer=self.analyzer, ngram_range=self.ngrams, min_df=min_df, sublinear_tf=True,
                                          max_features=self.max_features, dtype=np.float32,
                                          token_pattern=r"(?u)\b\w+\b|[^\w\s]" if self.analyzer == "word" else None)
-            try: self.model.fit(texts); break
+            try: return self.model.fit_transform(texts)
             except ValueError:
                 if min_df == 1: raise ValueError("TF-IDF found no term in the training texts: are they empty?") from None
-        return self
     def transform(self, texts): return self.model.transform(texts)
 
 @register_encoder("chars")
@@ -97,11 +97,12 @@ class Lsa(Encoder):
     "Character n-grams reduced to `width` dense features of unit length."
     width: int = 128
     seed: int = 0
-    def fit(self, texts):
-        self.chars = Chars().fit(texts)
-        X = self.chars.transform(texts)
-        self.svd = TruncatedSVD(max(1, min(self.width, min(X.shape) - 1)), random_state=self.seed).fit(X)
-        return self
+    def fit(self, texts): self.fit_transform(texts); return self
+    def fit_transform(self, texts):
+        self.chars = Chars()
+        X = self.chars.fit_transform(texts)
+        self.svd = TruncatedSVD(max(1, min(self.width, min(X.shape) - 1)), random_state=self.seed)
+        return normalize(self.svd.fit_transform(X))
     def transform(self, texts): return normalize(self.svd.transform(self.chars.transform(texts)))
 
 # %% ../nbs/C_encoders.ipynb #47290645
@@ -273,8 +274,9 @@ class Joined(Encoder):
     "Encoders side by side; sparse if any of them is."
     def __init__(self, encoders: list[Encoder]): self.encoders = encoders
     def fit(self, texts): [e.fit(texts) for e in self.encoders]; return self
-    def transform(self, texts):
-        parts = [e.transform(texts) for e in self.encoders]
+    def fit_transform(self, texts): return self.join([e.fit_transform(texts) for e in self.encoders])
+    def transform(self, texts): return self.join([e.transform(texts) for e in self.encoders])
+    def join(self, parts):
         return sparse.hstack(parts, format="csr") if any(map(sparse.issparse, parts)) else np.hstack(parts)
 
 # %% ../nbs/C_encoders.ipynb #8acee033

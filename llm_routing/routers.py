@@ -587,13 +587,13 @@ def held_out_gain(F: np.ndarray, scores: np.ndarray, seed: int = 0, folds: int =
 # %% ../nbs/04_routers.ipynb #4cc364ae
 class Centred:
     "An encoder's features as a dense array, centred and scaled to a mean squared length of 1 on the training texts."
-    def __init__(self, encoder: str, texts: list[str], cache=None):
-        self.encoder, self.centre, self.scale = make_encoder(encoder, cache).fit(texts), 0., 1.
-        F = self(texts)
+    def __init__(self, encoder: str, cache=None): self.encoder = make_encoder(encoder, cache)
+    def fit_transform(self, texts) -> np.ndarray:
+        F = dense_array(self.encoder.fit_transform(texts)).astype(float)
         self.centre = F.mean(0)
         self.scale = np.sqrt(((F - self.centre) ** 2).sum(1).mean()) or 1.
-    def __call__(self, texts) -> np.ndarray:
-        return (dense_array(self.encoder.transform(texts)).astype(float) - self.centre) / self.scale
+        return (F - self.centre) / self.scale
+    def transform(self, texts) -> np.ndarray: return (dense_array(self.encoder.transform(texts)).astype(float) - self.centre) / self.scale
 
 # %% ../nbs/04_routers.ipynb #ddda2c87
 @dataclass
@@ -634,10 +634,9 @@ class KindContest(Router):
 
     def learn_kind(self, texts, scores) -> Kind:
         "One kind's means, the difficulty of its queries, and its contest."
-        features, residuals = Centred(self.encoder, texts, self.cache), scores - scores.mean(0)
-        shared = ridge_by_evidence(features(texts), residuals.mean(1, keepdims=True))[:, 0]
-        contest = Centred(self.contest, texts, self.cache)
-        F = contest(texts)
+        features, contest, residuals = Centred(self.encoder, self.cache), Centred(self.contest, self.cache), scores - scores.mean(0)
+        shared = ridge_by_evidence(features.fit_transform(texts), residuals.mean(1, keepdims=True))[:, 0]
+        F = contest.fit_transform(texts)
         rivals = self.rivals(F, scores)
         weights, R = np.zeros((F.shape[1], scores.shape[1])), residuals[:, rivals]
         weights[:, rivals] = ridge_by_evidence(F, R - R.mean(1, keepdims=True))
@@ -654,8 +653,8 @@ class KindContest(Router):
         for name, r in self.rows([format_kind(t) for t in texts]).items():
             if name not in self.kinds: continue
             kind, own = self.kinds[name], [texts[i] for i in r]
-            out[r] = kind.mean + (kind.features(own) @ kind.difficulty)[:, None]
-            if kind.contest: out[r] += kind.contest(own) @ kind.weights
+            out[r] = kind.mean + (kind.features.transform(own) @ kind.difficulty)[:, None]
+            if kind.contest: out[r] += kind.contest.transform(own) @ kind.weights
         return out
 
     def add_llm(self, llm: str, texts, scores):
@@ -693,10 +692,10 @@ def tune(
 
 # %% ../nbs/04_routers.ipynb #cc181a30
 def calibration_error(predicted: np.ndarray, scores: np.ndarray, bins: int = 10) -> float:
-    "Expected calibration error of `predicted` (n_queries, n_llms) against `scores`, over bins of equal count."
-    order = np.argsort(predicted.ravel(), kind="stable")
-    parts = [p for p in np.array_split(order, bins) if len(p)]
-    return float(sum(len(p) * abs(predicted.ravel()[p].mean() - scores.ravel()[p].mean()) for p in parts) / len(order))
+    "Expected calibration error of `predicted` (n_queries, n_llms) against `scores`, over bins between quantiles; ties share a bin."
+    p, s = predicted.ravel(), scores.ravel()
+    where = np.searchsorted(np.unique(np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1])), p, side="right")
+    return float(np.abs(np.bincount(where, p - s)).sum() / len(p))
 
 # %% ../nbs/04_routers.ipynb #a6d991b1
 def fit_temperature(predicted: np.ndarray, scores: np.ndarray) -> Callable:
