@@ -7,9 +7,9 @@ __all__ = ['NAMES', 'THINGS', 'MATH_FAMILIES', 'UNITS', 'MCQ_SUBJECTS', 'DAYS', 
            'HAS', 'TOWNS', 'SIZES', 'QUERIES', 'MARKS', 'PIECES', 'STEP_BY_STEP', 'CHAT_TEMPLATE', 'RECIPES', 'Problem',
            'math_family', 'arithmetic', 'money', 'rates', 'units', 'ages', 'counting', 'make_math', 'mcq_subject',
            'numbers', 'calendar', 'logic', 'alphabet', 'geography', 'measures', 'patterns', 'make_mcq', 'make_problem',
-           'make_queries', 'write_queries', 'train_tokenizer', 'study_tokenizer', 'prompt_of', 'answer_of', 'Recipe',
-           'model_config', 'training_problems', 'shared_texts', 'batches', 'train', 'save_llm', 'train_tiny_llm',
-           'main']
+           'make_queries', 'write_queries', 'train_tokenizer', 'study_tokenizer', 'prompt_of', 'answer_of', 'Stage',
+           'Recipe', 'model_config', 'training_problems', 'shared_texts', 'batches', 'train', 'save_llm',
+           'train_tiny_llm', 'main']
 
 # %% ../nbs/F_tiny_pool.ipynb #bc91d594
 import json
@@ -455,7 +455,8 @@ def train_tokenizer(
     return tok
 
 # %% ../nbs/F_tiny_pool.ipynb #111bcd07
-_ALL = {task: 1.0 for task in (*MATH_FAMILIES, *MCQ_SUBJECTS)}
+_ALL = {task: 1.0 for task in (*MATH_FAMILIES, *MCQ_SUBJECTS)}  # a mix of every task alike
+_FEW = {task: 0.3 for task in _ALL}  # a little of every task
 
 # %% ../nbs/F_tiny_pool.ipynb #c1022c2b
 def study_tokenizer():
@@ -484,28 +485,42 @@ def answer_of(
     return f"{working}\n<END_ANSWER>" if style == "fcot" else f"{working}<|end|>"
 
 # %% ../nbs/F_tiny_pool.ipynb #2200c73c
+class Stage(NamedTuple):
+    "A stretch of training on one mix."
+    examples: int  # questions seen
+    mix: dict[str, float]  # task -> its weight in the mix; a task not named is not seen
+
 class Recipe(NamedTuple):
     "How one tiny LLM is made."
     style: str  # its prompts: "fcot" or "zcot"
     width: int  # hidden size
     layers: int
-    examples: int  # questions seen in training
-    mix: dict[str, float]  # task -> its weight in the training mix; a task not named is never seen
     seed: int
+    stages: tuple[Stage, ...]  # in their order
 
 # %% ../nbs/F_tiny_pool.ipynb #3a4d908d
 RECIPES = {
-    "wren-base": Recipe("fcot", 96, 3, 32_000, _ALL, 1),
-    "finch-base": Recipe("fcot", 128, 3, 36_000, {"calendar": 2, "alphabet": 2, "geography": 3, "logic": 2, "numbers": 1,
-                                                   "ages": 1, "arithmetic": 1}, 2),
-    "finch-chat": Recipe("zcot", 128, 3, 36_000, {"money": 2, "ages": 2, "arithmetic": 2, "calendar": 2, "alphabet": 1,
-                                                   "numbers": 1, "counting": 1}, 3),
-    "heron-base": Recipe("fcot", 160, 4, 30_000, {"rates": 2, "units": 2, "measures": 2, "patterns": 2, "geography": 1,
-                                                   "counting": 1}, 4),
-    "heron-chat": Recipe("zcot", 160, 4, 30_000, {"numbers": 2, "logic": 2, "patterns": 1, "measures": 1, "geography": 1,
-                                                   "money": 1, "calendar": 1, "alphabet": 1}, 5),
-    "owl-chat": Recipe("zcot", 192, 3, 36_000, _ALL, 6),
-    "abacus-base": Recipe("fcot", 160, 4, 30_000, dict.fromkeys(MATH_FAMILIES, 1.0), 7),
+    "wren-base": Recipe("fcot", 96, 3, 1, (Stage(32_000, _ALL),)),
+    "finch-base": Recipe("fcot", 128, 3, 2, (
+        Stage(36_000, {"calendar": 2, "alphabet": 2, "geography": 3, "logic": 2, "numbers": 1, "ages": 1, "arithmetic": 1}),
+        Stage(18_000, _ALL | {"counting": 2, "rates": 2, "geography": .5, "calendar": .5}))),
+    "finch-chat": Recipe("zcot", 128, 3, 3, (
+        Stage(36_000, {"money": 2, "ages": 2, "arithmetic": 2, "calendar": 2, "alphabet": 1, "numbers": 1, "counting": 1}),
+        Stage(28_000, _FEW | {"ages": 4, "arithmetic": 4, "money": 2, "units": 1, "rates": 1, "counting": 1, "numbers": 1,
+                              "alphabet": 1}))),
+    "heron-base": Recipe("fcot", 160, 4, 4, (
+        Stage(30_000, {"rates": 2, "units": 2, "measures": 2, "patterns": 2, "geography": 1, "counting": 1}),
+        Stage(18_000, _FEW | {"rates": 3, "units": 3, "counting": 2, "measures": 2, "patterns": 2, "money": 1, "arithmetic": 1}))),
+    "heron-chat": Recipe("zcot", 160, 4, 5, (
+        Stage(30_000, {"numbers": 2, "logic": 2, "patterns": 1, "measures": 1, "geography": 1, "money": 1, "calendar": 1,
+                       "alphabet": 1}),
+        Stage(20_000, _ALL | {"logic": 4, "numbers": 3, "money": 2, "geography": .3, "counting": .5}))),
+    "owl-chat": Recipe("zcot", 192, 3, 6, (
+        Stage(36_000, _ALL),
+        Stage(30_000, _ALL | dict.fromkeys(MATH_FAMILIES, 1.5)))),
+    "abacus-base": Recipe("fcot", 160, 4, 7, (
+        Stage(30_000, dict.fromkeys(MATH_FAMILIES, 1.0)),
+        Stage(18_000, _FEW | dict.fromkeys(MATH_FAMILIES, 1.0) | {"money": 3, "numbers": 2, "measures": 1, "patterns": 1}))),
 }
 
 # %% ../nbs/F_tiny_pool.ipynb #d23b41cf
@@ -524,12 +539,12 @@ def model_config(
 # %% ../nbs/F_tiny_pool.ipynb #efb4907f
 def training_problems(
     recipe: Recipe,
-    n: int,
+    stage: int,  # from 0
     avoid: set[str],  # texts of the queries, which no LLM may see in training
 ) -> list[Problem]:
-    "Problems of the recipe's mix, none of which is a query."
-    rng = np.random.default_rng([recipe.seed, 77])
-    tasks, weights = list(recipe.mix), np.array(list(recipe.mix.values()), float)
+    "Problems of a stage's mix, none of which is a query."
+    rng, (n, mix) = np.random.default_rng([recipe.seed, 77, stage] if stage else [recipe.seed, 77]), recipe.stages[stage]
+    tasks, weights = list(mix), np.array(list(mix.values()), float)
     picks, made = rng.choice(len(tasks), size=n, p=weights / weights.sum()), []
     for i in picks:
         problem = make_problem(tasks[i], rng)
@@ -591,18 +606,20 @@ def train(
     recipe: Recipe,
     problems: list[Problem],
     tok,  # the tokenizer
+    stage: int = 0,
+    model=None,  # the LLM of the stage before; a new one if not given
     batch_size: int = 32,
     peak: float = 3e-3,  # AdamW's highest learning rate
     report: Callable | None = None,  # is called with the step, the number of steps and the losses so far
 ):
-    "Train an LLM from nothing on worked answers; gives the model and the loss of each step."
+    "Train an LLM for a stage on worked answers; gives the model and the loss of each step."
     import torch
     from transformers import LlamaForCausalLM
     torch.manual_seed(recipe.seed)
-    model = LlamaForCausalLM(model_config(recipe, tok.get_vocab_size())).train()
+    model = (LlamaForCausalLM(model_config(recipe, tok.get_vocab_size())) if model is None else model).train()
     steps, losses = -(-len(problems) // batch_size), []
-    optimizers = make_optimizers(model, peak)
-    for step, batch in enumerate(batches(problems, tok, recipe.style, batch_size, np.random.default_rng(recipe.seed))):
+    optimizers, rng = make_optimizers(model, peak), np.random.default_rng([recipe.seed, stage] if stage else recipe.seed)
+    for step, batch in enumerate(batches(problems, tok, recipe.style, batch_size, rng)):
         for group in (g for o in optimizers for g in o.param_groups):
             group["lr"] = group["initial"] * min((step + 1) / 50, 1) * max(1 - step / steps, 0.02)
         loss = answer_loss(model, batch)
@@ -645,8 +662,10 @@ def train_tiny_llm(
     torch.set_num_threads(1)
     try:
         recipe = RECIPES[name] if seed is None else RECIPES[name]._replace(seed=seed)
-        tok, problems = study_tokenizer(), training_problems(recipe, recipe.examples, set(make_queries().text))
-        model, losses = train(recipe, problems, tok, report=report)
+        tok, avoid, model, losses = study_tokenizer(), set(make_queries().text), None, []
+        for stage in range(len(recipe.stages)):
+            model, more = train(recipe, training_problems(recipe, stage, avoid), tok, stage, model, report=report)
+            losses += more
         save_llm(model, tok, recipe, Path(folder or project_root() / "data" / "tiny_llms" / name))
     finally: torch.set_num_threads(threads)
     return losses

@@ -9,7 +9,7 @@ __all__ = []
 import numpy as np, pytest
 from llm_routing.study import StudyError, project_root, read_table
 from llm_routing.tiny_pool import (
-    MATH_FAMILIES, MCQ_SUBJECTS, RECIPES, make_math, make_mcq, make_problem, make_queries,
+    MATH_FAMILIES, MCQ_SUBJECTS, RECIPES, Recipe, Stage, make_math, make_mcq, make_problem, make_queries,
     shared_texts, study_tokenizer, train, train_tiny_llm, training_problems)
 
 # %% ../nbs/F_tiny_pool.ipynb #434a7e23
@@ -63,7 +63,9 @@ def test_the_tokenizer_reads_and_writes_back_any_text_and_keeps_digits_apart():
 def test_no_training_problem_is_a_query():
     queries = make_queries()
     for name in ("wren-base", "finch-chat"):
-        assert not shared_texts(training_problems(RECIPES[name], 3000, set(queries.text)), queries)
+        for i in range(len(RECIPES[name].stages)):
+            short = RECIPES[name]._replace(stages=tuple(s._replace(examples=3000) for s in RECIPES[name].stages))
+            assert not shared_texts(training_problems(short, i, set(queries.text)), queries)
 
 # %% ../nbs/F_tiny_pool.ipynb #89a537dd
 def test_shared_texts_sees_a_query_in_other_case_and_spacing():
@@ -73,11 +75,15 @@ def test_shared_texts_sees_a_query_in_other_case_and_spacing():
 
 # %% ../nbs/F_tiny_pool.ipynb #fdf4d874
 def test_training_lowers_the_loss_and_repeats_exactly():
-    from llm_routing.tiny_pool import Recipe
-    recipe = Recipe("zcot", 32, 1, 640, {"calendar": 1.0}, 3)
-    problems, tok = training_problems(recipe, recipe.examples, set()), study_tokenizer()
-    (one, losses), (two, again) = train(recipe, problems, tok), train(recipe, problems, tok)
-    assert losses == again and np.mean(losses[-3:]) < np.mean(losses[:3])
+    stages = (Stage(640, {"calendar": 1.0}), Stage(64, {"ages": 1.0}))
+    recipe, tok = Recipe("zcot", 32, 1, 3, stages), study_tokenizer()
+    first, second = (training_problems(recipe, i, set()) for i in (0, 1))
+    def whole():
+        model, losses = train(recipe, first, tok)
+        model, more = train(recipe, second, tok, 1, model)
+        return model, losses, more
+    (one, losses, more), (two, *again) = whole(), whole()
+    assert [losses, more] == again and np.mean(losses[-3:]) < np.mean(losses[:3])
     assert all((a == b).all() for a, b in zip(one.state_dict().values(), two.state_dict().values()))
 
 # %% ../nbs/F_tiny_pool.ipynb #bace6379
