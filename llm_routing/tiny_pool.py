@@ -6,10 +6,10 @@
 __all__ = ['NAMES', 'THINGS', 'MATH_FAMILIES', 'UNITS', 'MCQ_SUBJECTS', 'DAYS', 'MONTHS', 'COLOURS', 'SHAPES', 'LETTERS', 'LANDS',
            'HAS', 'TOWNS', 'SIZES', 'QUERIES', 'MARKS', 'PIECES', 'STEP_BY_STEP', 'CHAT_TEMPLATE', 'RECIPES', 'Problem',
            'math_family', 'arithmetic', 'money', 'rates', 'units', 'ages', 'counting', 'make_math', 'mcq_subject',
-           'numbers', 'calendar', 'logic', 'alphabet', 'geography', 'measures', 'patterns', 'make_mcq', 'make_problem',
-           'make_queries', 'write_queries', 'train_tokenizer', 'study_tokenizer', 'prompt_of', 'answer_of', 'Stage',
-           'Recipe', 'model_config', 'training_problems', 'shared_texts', 'batches', 'train', 'save_llm',
-           'train_tiny_llm', 'main']
+           'numbers', 'calendar', 'logic', 'alphabet', 'geography', 'measures', 'patterns', 'make_mcq', 'sums',
+           'make_problem', 'make_queries', 'write_queries', 'train_tokenizer', 'study_tokenizer', 'prompt_of',
+           'answer_of', 'Stage', 'Recipe', 'model_config', 'training_problems', 'shared_texts', 'batches', 'train',
+           'save_llm', 'train_tiny_llm', 'main']
 
 # %% ../nbs/F_tiny_pool.ipynb #bc91d594
 import json
@@ -396,12 +396,22 @@ def make_mcq(
     lines = "\n".join(f"{x}. {c}" for x, c in zip("ABCD", choices, strict=True))
     return Problem(subject, f"{stem}\n{lines}", f"{working} The answer is {right}.", letter, choices)
 
+# %% ../nbs/F_tiny_pool.ipynb #552ee7b3
+def sums(rng: np.random.Generator) -> Problem:
+    "Three sums or differences to practise on."
+    pairs = [(_int(rng, 2, _pick(rng, [60, 150, 600])), _int(rng, 2, 60)) for _ in range(3)]
+    signs = [_pick(rng, "+-") if a > b else "+" for a, b in pairs]
+    text = ", ".join(f"{a}{sign}{b}" for (a, b), sign in zip(pairs, signs, strict=True))
+    working = " ".join((_add if sign == "+" else _sub)(a, b) for (a, b), sign in zip(pairs, signs, strict=True))
+    return Problem("sums", text, working, "")
+
 # %% ../nbs/F_tiny_pool.ipynb #a1304990
 def make_problem(
-    task: str,  # a family or a subject
+    task: str,  # a family, a subject, or "sums"
     rng: np.random.Generator,
 ) -> Problem:
     "One problem of a task; word problems at a random level."
+    if task == "sums": return sums(rng)
     if task in MATH_FAMILIES: return make_math(task, _int(rng, 1, 3), rng)
     return make_mcq(task, rng)
 
@@ -506,18 +516,20 @@ RECIPES = {
         Stage(18_000, _ALL | {"counting": 2, "rates": 2, "geography": .5, "calendar": .5}))),
     "finch-chat": Recipe("zcot", 128, 3, 3, (
         Stage(36_000, {"money": 2, "ages": 2, "arithmetic": 2, "calendar": 2, "alphabet": 1, "numbers": 1, "counting": 1}),
-        Stage(28_000, _FEW | {"ages": 4, "arithmetic": 4, "money": 2, "units": 1, "rates": 1, "counting": 1, "numbers": 1,
-                              "alphabet": 1}))),
+        Stage(20_000, _FEW | {"sums": 10, "ages": 3, "arithmetic": 3, "money": 1.5, "units": 1, "numbers": 1, "rates": .6,
+                              "counting": .6, "calendar": .6, "alphabet": .5}))),
     "heron-base": Recipe("fcot", 160, 4, 4, (
         Stage(30_000, {"rates": 2, "units": 2, "measures": 2, "patterns": 2, "geography": 1, "counting": 1}),
-        Stage(18_000, _FEW | {"rates": 3, "units": 3, "counting": 2, "measures": 2, "patterns": 2, "money": 1, "arithmetic": 1}))),
+        Stage(18_000, _FEW | {"rates": 3, "units": 3, "counting": 2, "measures": 2, "patterns": 2, "money": 1, "arithmetic": 1}),
+        Stage(12_000, _FEW | {"sums": 6, "rates": 3, "units": 3, "measures": 1.5, "patterns": 1.5, "counting": 1, "money": 1}))),
     "heron-chat": Recipe("zcot", 160, 4, 5, (
         Stage(30_000, {"numbers": 2, "logic": 2, "patterns": 1, "measures": 1, "geography": 1, "money": 1, "calendar": 1,
                        "alphabet": 1}),
         Stage(20_000, _ALL | {"logic": 4, "numbers": 3, "money": 2, "geography": .3, "counting": .5}))),
     "owl-chat": Recipe("zcot", 192, 3, 6, (
         Stage(36_000, _ALL),
-        Stage(30_000, _ALL | dict.fromkeys(MATH_FAMILIES, 1.5)))),
+        Stage(30_000, _ALL | dict.fromkeys(MATH_FAMILIES, 1.5)),
+        Stage(14_000, _ALL | {"sums": 10}))),
     "abacus-base": Recipe("fcot", 160, 4, 7, (
         Stage(30_000, dict.fromkeys(MATH_FAMILIES, 1.0)),
         Stage(18_000, _FEW | dict.fromkeys(MATH_FAMILIES, 1.0) | {"money": 3, "numbers": 2, "measures": 1, "patterns": 1}))),
