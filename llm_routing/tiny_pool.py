@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'THINGS', 'MATH_FAMILIES', 'UNITS', 'MCQ_SUBJECTS', 'DAYS', 'MONTHS', 'COLOURS', 'SHAPES', 'LETTERS', 'LANDS',
-           'HAS', 'TOWNS', 'SIZES', 'QUERIES', 'MARKS', 'PIECES', 'STEP_BY_STEP', 'CHAT_TEMPLATE', 'RECIPES', 'Problem',
-           'math_family', 'arithmetic', 'money', 'rates', 'units', 'ages', 'counting', 'make_math', 'mcq_subject',
-           'numbers', 'calendar', 'logic', 'alphabet', 'geography', 'measures', 'patterns', 'make_mcq', 'sums',
-           'make_problem', 'make_queries', 'write_queries', 'train_tokenizer', 'study_tokenizer', 'prompt_of',
-           'answer_of', 'Stage', 'Recipe', 'model_config', 'training_problems', 'shared_texts', 'batches', 'train',
-           'save_llm', 'train_tiny_llm', 'main']
+           'HAS', 'TOWNS', 'SIZES', 'QUERIES', 'MARKS', 'PIECES', 'STEP_BY_STEP', 'CHAT_TEMPLATE', 'RECIPES',
+           'RESPONSES', 'CARD', 'Problem', 'math_family', 'arithmetic', 'money', 'rates', 'units', 'ages', 'counting',
+           'make_math', 'mcq_subject', 'numbers', 'calendar', 'logic', 'alphabet', 'geography', 'measures', 'patterns',
+           'make_mcq', 'sums', 'make_problem', 'make_queries', 'write_queries', 'train_tokenizer', 'study_tokenizer',
+           'prompt_of', 'answer_of', 'Stage', 'Recipe', 'model_config', 'training_problems', 'shared_texts', 'batches',
+           'train', 'save_llm', 'train_tiny_llm', 'record', 'recorded_scores', 'model_card', 'write_cards',
+           'greedy_accuracy', 'rebuild', 'main']
 
 # %% ../nbs/F_tiny_pool.ipynb #bc91d594
 import json
 import math
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .study import StudyError, project_root, read_table, write_table
+from .study import StudyError, load_profile, project_root, read_table, write_table
 
 # %% ../nbs/F_tiny_pool.ipynb #6d08cb8e
 class Problem(NamedTuple):
@@ -682,16 +685,162 @@ def train_tiny_llm(
     finally: torch.set_num_threads(threads)
     return losses
 
+# %% ../nbs/F_tiny_pool.ipynb #e1287560
+RESPONSES = "data/mini/responses"
+
+def record(
+    source: str | Path,  # the store of a fresh run: runs/mini/responses_fresh_last
+    target: str | Path | None = None,  # the store that the study ships if not given
+) -> list[str]:  # the shelves
+    "Make a fresh run's store the recorded one. Raises `StoreError`, or `StudyError` where the run's store is empty."
+    from llm_routing.store import Store, merge
+    old, target = Store(source), Path(target or project_root() / RESPONSES)
+    shelves = old.shelves()
+    if not shelves: raise StudyError(f"{source}: no responses; make them with `llm-routing run --profile mini --fresh`")
+    shutil.rmtree(target, ignore_errors=True)
+    for shelf in shelves:
+        keys = ("request",) if shelf.startswith("latency-") else ("request", "sample")
+        merge(Store(source, keys), shelf, Store(target, keys))
+    return shelves
+
+# %% ../nbs/F_tiny_pool.ipynb #653cc3a0
+def recorded_scores(
+    splits: tuple[str, ...] = ("test",),
+    profile: str = "mini",
+) -> pd.DataFrame:  # llm, dataset, subject, n, success_rate (of single responses), accuracy (of the majority vote)
+    "What the recorded responses earn. Raises `StudyError` where any is missing."
+    from llm_routing.extraction import build_outcomes
+    from llm_routing.generation import answer_queries
+    from llm_routing.store import Store
+    settings, queries, kept = load_profile(profile).generation, read_table("queries", project_root() / QUERIES), Store(project_root() / RESPONSES)
+    queries = queries[queries.split.isin(splits)]
+    def missing(llm, _): raise StudyError(f"{RESPONSES} lacks responses of {llm.name!r}: make them with `llm-routing run --fresh`")
+    outcomes = build_outcomes(answer_queries(queries, settings, kept, [kept], make=missing), queries)
+    both = outcomes.merge(queries[["query_id", "dataset", "subject"]], on="query_id")
+    return both.groupby(["llm", "dataset", "subject"], as_index=False).agg(
+        n=("score", "size"), success_rate=("success_rate", "mean"), accuracy=("score", "mean"))
+
+# %% ../nbs/F_tiny_pool.ipynb #6f848f02
+def _table(rows: pd.DataFrame) -> str:
+    "A Markdown table."
+    lines = [list(rows.columns), ["---"] * len(rows.columns), *rows.astype(str).values.tolist()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+def _stages(recipe: Recipe) -> str:
+    "A recipe's stages, in words."
+    def share(mix): return ", ".join(f"{t} {100 * w / sum(mix.values()):.0f}%" for t, w in sorted(mix.items(), key=lambda x: -x[1]))
+    return "\n".join(f"{i + 1}. {stage.examples:,} problems: {share(stage.mix)}." for i, stage in enumerate(recipe.stages))
+
+# %% ../nbs/F_tiny_pool.ipynb #e823df48
+CARD = """---
+license: apache-2.0
+language: en
+library_name: transformers
+pipeline_tag: text-generation
+---
+# {name}
+
+A {kind} LLM of {parameters:,} parameters (Llama architecture, {layers} layers of width {width}), trained from nothing on problems
+that this project generates. It answers the questions of `mini-math` and `mini-mcq`, and nothing else.
+
+## Prompt
+
+{prompt}
+
+## Training
+
+{stages}
+
+Seed {seed}; one thread; loss on the answers alone. No problem of the training has the text of a query of the study.
+Rebuild it with `python -m llm_routing.tiny_pool {name}`.
+
+## Accuracy
+
+Test queries, 10 samples each at temperature 0.7. *Success rate* is the share of single responses that are right, *accuracy* that of
+the majority votes, in percent.
+
+{accuracy}
+
+## Limits
+
+It makes mistakes of every kind, knows an invented geography only, and is of no use outside this study.
+"""
+
+# %% ../nbs/F_tiny_pool.ipynb #a20a278c
+def model_card(
+    name: str,  # one of `RECIPES`
+    scores: pd.DataFrame,  # as of `recorded_scores`
+) -> str:
+    "An LLM's card, in Markdown."
+    from safetensors import safe_open
+    recipe = RECIPES[name]
+    with safe_open(project_root() / "data/tiny_llms" / name / "model.safetensors", "np") as f:
+        parameters = sum(math.prod(f.get_slice(k).get_shape()) for k in f.keys())
+    mine = scores[scores.llm == name]
+    whole = mine.groupby("dataset").apply(lambda g: pd.Series({
+        "subject": "all", "n": g.n.sum(), **{c: np.average(g[c], weights=g.n) for c in ("success_rate", "accuracy")}}),
+        include_groups=False).reset_index()
+    rows = pd.concat([whole, mine[whole.columns]]).sort_values(["dataset", "subject"], key=lambda c: c.where(c != "all", ""))
+    rows = rows.assign(**{c: rows[c].astype(float).mul(100).map("{:.1f}".format) for c in ("success_rate", "accuracy")})
+    prompt = "Base LLM, asked between markers:" if recipe.style == "fcot" else "Chat LLM, asked through its chat template:"
+    return CARD.format(name=name, kind="base" if recipe.style == "fcot" else "chat", parameters=parameters, layers=recipe.layers,
+                       width=recipe.width, prompt=f"{prompt}\n\n```\n{prompt_of('(the question)', recipe.style)}```",
+                       stages=_stages(recipe), seed=recipe.seed, accuracy=_table(rows.rename(columns={"success_rate": "success rate"})))
+
+# %% ../nbs/F_tiny_pool.ipynb #01ac05e0
+def write_cards() -> list[Path]:
+    "Write every LLM's card. Raises `StudyError` where recorded responses are missing."
+    scores, folder = recorded_scores(), project_root() / "data/tiny_llms"
+    for name in RECIPES: (folder / name / "README.md").write_text(model_card(name, scores), encoding="utf-8")
+    return [folder / name / "README.md" for name in RECIPES]
+
+# %% ../nbs/F_tiny_pool.ipynb #500c48a1
+def greedy_accuracy(
+    folders: dict[str, Path],  # a name for each of some LLMs, and where it lies
+    style: str,  # their prompts: "fcot" or "zcot"
+    splits: tuple[str, ...] = ("validation", "test"),
+) -> pd.Series:  # percent, for each name and dataset
+    "The accuracy of one greedy response to each query."
+    from llm_routing.extraction import read_answers
+    from llm_routing.generation import answer_queries
+    from llm_routing.store import Store
+    from llm_routing.study import LLM
+    queries = read_table("queries", project_root() / QUERIES)
+    queries = queries[queries.split.isin(splits)]
+    settings = load_profile("mini").generation.model_copy(update={
+        "temperature": 0.0, "samples": 1, "pool": [LLM(name=n, model=str(f), prompt=style) for n, f in folders.items()]})
+    with tempfile.TemporaryDirectory() as folder:
+        answers = read_answers(answer_queries(queries, settings, Store(folder), [Store(folder)]), queries)
+    return answers.assign(dataset=answers.query_id.str.rsplit("-", n=2).str[0]).groupby(["llm", "dataset"]).correct.mean() * 100
+
+# %% ../nbs/F_tiny_pool.ipynb #65c98d19
+def rebuild(
+    name: str,  # one of `RECIPES`
+    report: Callable | None = None,
+) -> pd.DataFrame:  # a row per dataset: accuracy of the shipped and the rebuilt LLM, in percent, and their difference in points
+    "Train an LLM anew from its recipe, and compare. Raises `StudyError` for an unknown name."
+    with tempfile.TemporaryDirectory() as folder:
+        train_tiny_llm(name, Path(folder) / "rebuilt", report=report)
+        found = greedy_accuracy({"shipped": project_root() / "data/tiny_llms" / name, "rebuilt": Path(folder) / "rebuilt"}, RECIPES[name].style)
+    return found.unstack(0)[["shipped", "rebuilt"]].assign(points=lambda t: t.rebuilt - t.shipped).round(2)
+
 # %% ../nbs/F_tiny_pool.ipynb #da2ba553
 def main(
-    words: list[str],  # "queries", or a tiny LLM's name and perhaps a folder
+    words: list[str],  # see the text above
 ) -> None:
     "The command line of this chapter. Raises `StudyError`."
-    if not words or len(words) > 2: raise StudyError(f"usage: python -m llm_routing.tiny_pool queries|{'|'.join(RECIPES)} [FOLDER]")
-    if words[0] == "queries": print(write_queries(*words[1:])); return
+    usage = f"usage: python -m llm_routing.tiny_pool queries | record FOLDER | rebuild NAME | {' | '.join(RECIPES)} [FOLDER]"
+    if not 1 <= len(words) <= 2 or len(words) == 1 and words[0] in ("record", "rebuild"): raise StudyError(usage)
+    if words[0] == "queries": print(write_queries(*words[1:]))
+    elif words[0] == "record": print(*record(words[1]), *write_cards(), sep="\n")
+    elif words[0] == "rebuild": print(rebuild(words[1], report=_tell(words[1])).to_string())
+    else: train_tiny_llm(words[0], words[1] if len(words) > 1 else None, report=_tell(words[0]))
+
+def _tell(name: str) -> Callable:
+    "A report that prints a line every hundred steps."
     def report(step: int, steps: int, losses: list[float]) -> None:
-        if step % 100 == 99: print(f"{words[0]}: step {step + 1} of {steps}, loss {np.mean(losses[-50:]):.3f}", flush=True)
-    train_tiny_llm(words[0], words[1] if len(words) > 1 else None, report=report)
+        if step % 100 == 99: print(f"{name}: step {step + 1} of {steps}, loss {np.mean(losses[-50:]):.3f}", flush=True)
+    return report
 
 # %% ../nbs/F_tiny_pool.ipynb #0149aa9d
 if __name__ == "__main__" and "__file__" in globals():

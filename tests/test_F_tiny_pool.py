@@ -6,11 +6,11 @@
 __all__ = []
 
 # %% ../nbs/F_tiny_pool.ipynb #85359e8e
-import numpy as np, pytest
+import numpy as np, pandas as pd, pytest
 from llm_routing.study import StudyError, project_root, read_table
 from llm_routing.tiny_pool import (
-    MATH_FAMILIES, MCQ_SUBJECTS, RECIPES, Recipe, Stage, make_math, make_mcq, make_problem, make_queries,
-    shared_texts, study_tokenizer, train, train_tiny_llm, training_problems)
+    MATH_FAMILIES, MCQ_SUBJECTS, RECIPES, Recipe, Stage, make_math, make_mcq, make_problem, make_queries, model_card, record,
+    recorded_scores, shared_texts, study_tokenizer, train, train_tiny_llm, training_problems)
 
 # %% ../nbs/F_tiny_pool.ipynb #434a7e23
 def test_every_equation_holds_and_ends_in_the_gold_answer():
@@ -89,3 +89,30 @@ def test_training_lowers_the_loss_and_repeats_exactly():
 # %% ../nbs/F_tiny_pool.ipynb #bace6379
 def test_an_unknown_name_is_named_with_the_known_ones():
     with pytest.raises(StudyError, match="wren-base"): train_tiny_llm("wren")
+
+# %% ../nbs/F_tiny_pool.ipynb #d8bef746
+def test_recording_replaces_the_shipped_store_and_keeps_every_row(tmp_path):
+    from llm_routing.store import Store
+    old, new = Store(tmp_path / "old"), Store(tmp_path / "new")
+    new.append("gone-1", pd.DataFrame({"request": ["a"], "sample": [0], "text": ["x"]}))
+    for s in (0, 1): old.append("owl-1", pd.DataFrame({"request": ["a"], "sample": [s], "text": ["y"]}), {"engine": "e"})
+    old.append("latency-owl-1", pd.DataFrame({"request": ["a"], "seconds": [0.1]}), {"hardware": {"cores": 2}})
+    assert record(tmp_path / "old", tmp_path / "new") == ["latency-owl-1", "owl-1"] == new.shelves()
+    assert len(new.read("owl-1")) == 2 and len(new.shards("owl-1")) == 1 and new.provenance("owl-1") == [{"engine": "e"}]
+    with pytest.raises(StudyError, match="--fresh"): record(tmp_path / "none", tmp_path / "new")
+
+# %% ../nbs/F_tiny_pool.ipynb #e65276e6
+def test_no_llm_of_the_default_pool_dominates():
+    scores = recorded_scores(("validation", "test"))
+    overall = scores.groupby("llm").apply(lambda g: np.average(g.accuracy, weights=g.n), include_groups=False)
+    assert overall.min() < .4 and overall.max() > .6
+    for _, part in scores.groupby("dataset"):
+        best = part.loc[part.groupby("subject").accuracy.idxmax()]
+        assert best.llm.nunique() >= 3
+
+# %% ../nbs/F_tiny_pool.ipynb #4bb8df93
+def test_the_cards_are_what_the_recipes_and_the_record_say():
+    scores = recorded_scores()
+    for name in RECIPES:
+        text = (project_root() / "data/tiny_llms" / name / "README.md").read_text(encoding="utf-8")
+        assert text == model_card(name, scores)
