@@ -284,14 +284,17 @@ def sample_batch(
         rows = torch.arange(len(prompts), device=model.device).repeat_interleave(torch.tensor(counts, device=model.device))
         cache, logits, mask = out.past_key_values, out.logits[rows, -1], mask[rows]
         cache.batch_select_indices(rows)
-        made, alive = [[] for _ in rows], list(range(len(rows)))
+        made, alive, done = [[] for _ in rows], list(range(len(rows))), set()
         draws = torch.from_numpy(draws).to(model.device)
         for step in range(sampling.max_tokens):
             tokens = choose(logits, draws[alive, step], sampling)
-            for row, token in zip(alive, tokens.tolist()): made[row].append(token)
-            keep = [i for i, row in enumerate(alive) if not ended(made[row])]
-            if not keep or step + 1 == sampling.max_tokens: break
-            if len(keep) < len(alive):
+            for row, token in zip(alive, tokens.tolist()):
+                if row in done: continue
+                made[row].append(token)
+                if ended(made[row]): done.add(row)
+            if len(done) == len(made) or step + 1 == sampling.max_tokens: break
+            keep = [i for i, row in enumerate(alive) if row not in done]
+            if len(keep) < 0.8 * len(alive):  # dropping copies the cache: not for a few rows
                 index = torch.tensor(keep, device=model.device)
                 tokens, mask, alive = tokens[index], mask[index], [alive[i] for i in keep]
                 cache.batch_select_indices(index)

@@ -518,9 +518,7 @@ RECIPES = {
         Stage(36_000, {"calendar": 2, "alphabet": 2, "geography": 3, "logic": 2, "numbers": 1, "ages": 1, "arithmetic": 1}),
         Stage(18_000, _ALL | {"counting": 2, "rates": 2, "geography": .5, "calendar": .5}))),
     "finch-chat": Recipe("zcot", 128, 3, 3, (
-        Stage(36_000, {"money": 2, "ages": 2, "arithmetic": 2, "calendar": 2, "alphabet": 1, "numbers": 1, "counting": 1}),
-        Stage(20_000, _FEW | {"sums": 10, "ages": 3, "arithmetic": 3, "money": 1.5, "units": 1, "numbers": 1, "rates": .6,
-                              "counting": .6, "calendar": .6, "alphabet": .5}))),
+        Stage(36_000, {"money": 2, "ages": 2, "arithmetic": 2, "calendar": 2, "alphabet": 1, "numbers": 1, "counting": 1}),)),
     "heron-base": Recipe("fcot", 160, 4, 4, (
         Stage(30_000, {"rates": 2, "units": 2, "measures": 2, "patterns": 2, "geography": 1, "counting": 1}),
         Stage(18_000, _FEW | {"rates": 3, "units": 3, "counting": 2, "measures": 2, "patterns": 2, "money": 1, "arithmetic": 1}),
@@ -532,7 +530,8 @@ RECIPES = {
     "owl-chat": Recipe("zcot", 192, 3, 6, (
         Stage(36_000, _ALL),
         Stage(30_000, _ALL | dict.fromkeys(MATH_FAMILIES, 1.5)),
-        Stage(14_000, _ALL | {"sums": 10}))),
+        Stage(20_000, _ALL | {"counting": 2, "money": 2, "rates": 2, "units": 2, "measures": 2, "patterns": 2, "arithmetic": .5,
+                              "ages": .5, "logic": .5, "numbers": .5, "geography": .3, "calendar": .3}))),
     "abacus-base": Recipe("fcot", 160, 4, 7, (
         Stage(30_000, dict.fromkeys(MATH_FAMILIES, 1.0)),
         Stage(18_000, _FEW | dict.fromkeys(MATH_FAMILIES, 1.0) | {"money": 3, "numbers": 2, "measures": 1, "patterns": 1}))),
