@@ -2,7 +2,8 @@
 
     python benchmarks/kill_campaign.py [--kills 20] [--queries 60] [--seed 0]
 
-Samples the whole pool of `mini` on a slice of its test queries, into a store of its own. Exits 1 where the tables differ.
+Samples the whole pool of `mini` on a slice of its test queries, into a store of its own. Each kill is a row of
+`benchmarks/kill_campaign.csv`. Exits 1 where the tables differ.
 """
 import argparse
 import os
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from llm_routing.store import Store
 
@@ -52,24 +54,28 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--queries", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--table", default=Path(__file__).with_name("kill_campaign.csv"))
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         whole, began = start(folder, "whole", args.queries), time.monotonic()
         if whole.wait(): sys.exit("the uninterrupted run failed")
-        took, killed = time.monotonic() - began, 0
+        took, killed, rows = time.monotonic() - began, 0, []
         print(f"uninterrupted: {took:.1f} s", flush=True)
         while killed < args.kills:
             job = start(folder, "killed", args.queries)
-            time.sleep(took * rng.uniform(0, 2 / args.kills))
+            time.sleep(wait := took * rng.uniform(0, 2 / args.kills))
             if job.poll() is not None: break
             os.kill(job.pid, signal.SIGKILL)
             job.wait()
             killed += 1
-            print(f"kill {killed}: {kept(folder)} responses kept", flush=True)
+            rows.append(("kill", killed, round(wait, 2), kept(folder), ""))
+            print(f"kill {killed}: {rows[-1][3]} responses kept", flush=True)
         if start(folder, "killed", args.queries).wait(): sys.exit("the last run failed")
         same = (folder / "whole.parquet").read_bytes() == (folder / "killed.parquet").read_bytes()
+        rows.append(("end", killed, "", kept(folder), same))
+        pd.DataFrame(rows, columns=["event", "kills", "seconds_alive", "responses_kept", "same_table"]).to_csv(args.table, index=False)
         print(f"{killed} kills: the final table is {'the same' if same else 'NOT the same'} as the uninterrupted run's")
     sys.exit(not same)
 

@@ -529,9 +529,7 @@ RECIPES = {
         Stage(20_000, _ALL | {"logic": 4, "numbers": 3, "money": 2, "geography": .3, "counting": .5}))),
     "owl-chat": Recipe("zcot", 192, 3, 6, (
         Stage(36_000, _ALL),
-        Stage(30_000, _ALL | dict.fromkeys(MATH_FAMILIES, 1.5)),
-        Stage(20_000, _ALL | {"counting": 2, "money": 2, "rates": 2, "units": 2, "measures": 2, "patterns": 2, "arithmetic": .5,
-                              "ages": .5, "logic": .5, "numbers": .5, "geography": .3, "calendar": .3}))),
+        Stage(30_000, _ALL | dict.fromkeys(MATH_FAMILIES, 1.5)))),
     "abacus-base": Recipe("fcot", 160, 4, 7, (
         Stage(30_000, dict.fromkeys(MATH_FAMILIES, 1.0)),
         Stage(18_000, _FEW | dict.fromkeys(MATH_FAMILIES, 1.0) | {"money": 3, "numbers": 2, "measures": 1, "patterns": 1}))),
