@@ -323,10 +323,11 @@ def timings(
 def fit_latency(
     timing: pd.DataFrame,  # columns `TIMING`
 ) -> tuple[float, float]:  # seconds to start, seconds per completion token
-    "A line through measured latencies, both parts at least 0; through the origin's mean where all have one length."
+    "A line through measured latencies that one slow request does not move (Theil-Sen), both parts at least 0; through the origin's mean where all have one length."
+    from scipy.stats import theilslopes
     tokens, seconds = timing.completion_tokens.to_numpy(float), timing.seconds.to_numpy(float)
     if np.ptp(tokens) == 0: return float(seconds.mean()), 0.0
-    slope, start = np.polyfit(tokens, seconds, 1)
+    slope, start = theilslopes(seconds, tokens)[:2]
     if start < 0: return 0.0, float(tokens @ seconds / (tokens @ tokens))
     return (float(start), float(slope)) if slope >= 0 else (float(seconds.mean()), 0.0)
 

@@ -709,11 +709,11 @@ def recorded_scores(
     from llm_routing.extraction import build_outcomes
     from llm_routing.generation import answer_queries
     from llm_routing.store import Store
-    settings, queries, kept = load_profile(profile).generation, read_table("queries", project_root() / QUERIES), Store(project_root() / RESPONSES)
-    queries = queries[queries.split.isin(splits)]
+    settings, kept = load_profile(profile).generation, Store(project_root() / RESPONSES)
+    queries = read_table("queries", project_root() / QUERIES).query("split in @splits")
     def missing(llm, _): raise StudyError(f"{RESPONSES} lacks responses of {llm.name!r}: make them with `llm-routing run --fresh`")
     outcomes = build_outcomes(answer_queries(queries, settings, kept, [kept], make=missing), queries)
-    both = outcomes.merge(queries[["query_id", "dataset", "subject"]], on="query_id")
+    both = outcomes[outcomes.llm.isin([m.name for m in settings.pool])].merge(queries[["query_id", "dataset", "subject"]], on="query_id")
     return both.groupby(["llm", "dataset", "subject"], as_index=False).agg(
         n=("score", "size"), success_rate=("success_rate", "mean"), accuracy=("score", "mean"))
 

@@ -199,6 +199,12 @@ def test_reference_latencies_are_the_papers():
 def test_a_line_never_has_a_negative_part(tokens, seconds, line):
     assert np.allclose(fit_latency(pd.DataFrame({"completion_tokens": tokens, "seconds": seconds})), line)
 
+def test_one_pause_of_the_machine_does_not_move_the_line():
+    tokens = np.arange(10, 30)
+    seconds = .01 + .002 * tokens
+    seconds[3] += 5
+    assert np.allclose(fit_latency(pd.DataFrame({"completion_tokens": tokens, "seconds": seconds})), (.01, .002), rtol=.05)
+
 # %% ../nbs/02_generation.ipynb #2fe6c71d
 def _marks(rng, p, n):
     return pd.DataFrame([(f"q{i}", "m", rng.random() < q) for i, q in enumerate(p) for _ in range(n)],

@@ -105,7 +105,7 @@ def test_recording_replaces_the_shipped_store_and_keeps_every_row(tmp_path):
 def test_no_llm_of_the_default_pool_dominates():
     scores = recorded_scores(("validation", "test"))
     overall = scores.groupby("llm").apply(lambda g: np.average(g.accuracy, weights=g.n), include_groups=False)
-    assert overall.min() < .4 and overall.max() > .6
+    assert overall.min() < .4 and overall.max() > .55
     for _, part in scores.groupby("dataset"):
         best = part.loc[part.groupby("subject").accuracy.idxmax()]
         assert best.llm.nunique() >= 3
