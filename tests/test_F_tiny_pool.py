@@ -107,8 +107,9 @@ def test_no_llm_of_the_default_pool_dominates():
     overall = scores.groupby("llm").apply(lambda g: np.average(g.accuracy, weights=g.n), include_groups=False)
     assert overall.min() < .4 and overall.max() > .55
     for _, part in scores.groupby("dataset"):
-        best = part.loc[part.groupby("subject").accuracy.idxmax()]
-        assert best.llm.nunique() >= 3
+        table = part.pivot(index="subject", columns="llm", values="accuracy")
+        lost = table.max(axis=1) - table[table.mean().idxmax()]  # to the LLM that is best over all
+        assert (lost > .1).sum() >= 2
 
 # %% ../nbs/F_tiny_pool.ipynb #4bb8df93
 def test_the_cards_are_what_the_recipes_and_the_record_say():
