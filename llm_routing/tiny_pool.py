@@ -9,8 +9,8 @@ __all__ = ['NAMES', 'THINGS', 'MATH_FAMILIES', 'UNITS', 'MCQ_SUBJECTS', 'DAYS', 
            'make_math', 'mcq_subject', 'numbers', 'calendar', 'logic', 'alphabet', 'geography', 'measures', 'patterns',
            'make_mcq', 'sums', 'make_problem', 'make_queries', 'write_queries', 'train_tokenizer', 'study_tokenizer',
            'prompt_of', 'answer_of', 'Stage', 'Recipe', 'model_config', 'training_problems', 'shared_texts', 'batches',
-           'train', 'save_llm', 'train_tiny_llm', 'record', 'recorded_scores', 'model_card', 'write_cards',
-           'greedy_accuracy', 'rebuild', 'main']
+           'train', 'save_llm', 'train_tiny_llm', 'record', 'recorded_scores', 'behind_best', 'model_card',
+           'write_cards', 'greedy_accuracy', 'rebuild', 'main']
 
 # %% ../nbs/F_tiny_pool.ipynb #bc91d594
 import json
@@ -716,6 +716,18 @@ def recorded_scores(
     both = outcomes[outcomes.llm.isin([m.name for m in settings.pool])].merge(queries[["query_id", "dataset", "subject"]], on="query_id")
     return both.groupby(["llm", "dataset", "subject"], as_index=False).agg(
         n=("score", "size"), success_rate=("success_rate", "mean"), accuracy=("score", "mean"))
+
+# %% ../nbs/F_tiny_pool.ipynb #b8d8a941
+def behind_best(
+    scores: pd.DataFrame,  # as of `recorded_scores`
+) -> pd.DataFrame:  # per dataset: the LLM that is best over all, and how many points it is behind the best one on its worst subject
+    "How far each dataset's best LLM is from being the best everywhere."
+    rows = []
+    for dataset, part in scores.groupby("dataset"):
+        table = part.pivot(index="subject", columns="llm", values="accuracy") * 100
+        best = table.mean().idxmax()
+        rows.append((dataset, best, (table.max(axis=1) - table[best]).max()))
+    return pd.DataFrame(rows, columns=["dataset", "best", "points"])
 
 # %% ../nbs/F_tiny_pool.ipynb #6f848f02
 def _table(rows: pd.DataFrame) -> str:
