@@ -19,6 +19,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -701,20 +702,25 @@ def record(
     return shelves
 
 # %% ../nbs/F_tiny_pool.ipynb #653cc3a0
-def recorded_scores(
-    splits: tuple[str, ...] = ("test",),
-    profile: str = "mini",
-) -> pd.DataFrame:  # llm, dataset, subject, n, success_rate (of single responses), accuracy (of the majority vote)
-    "What the recorded responses earn. Raises `StudyError` where any is missing."
+@lru_cache
+def _recorded_outcomes() -> pd.DataFrame:
+    "The outcomes of all recorded responses, with their queries' dataset, subject and split. Raises `StudyError` where any is missing."
     from llm_routing.extraction import build_outcomes
     from llm_routing.generation import answer_queries
     from llm_routing.store import Store
-    settings, kept = load_profile(profile).generation, Store(project_root() / RESPONSES)
-    queries = read_table("queries", project_root() / QUERIES).query("split in @splits")
+    queries, kept = read_table("queries", project_root() / QUERIES), Store(project_root() / RESPONSES)
     def missing(llm, _): raise StudyError(f"{RESPONSES} lacks responses of {llm.name!r}: make them with `llm-routing run --fresh`")
-    outcomes = build_outcomes(answer_queries(queries, settings, kept, [kept], make=missing), queries)
-    both = outcomes[outcomes.llm.isin([m.name for m in settings.pool])].merge(queries[["query_id", "dataset", "subject"]], on="query_id")
-    return both.groupby(["llm", "dataset", "subject"], as_index=False).agg(
+    outcomes = build_outcomes(answer_queries(queries, load_profile("mini").generation, kept, [kept], make=missing), queries)
+    return outcomes.merge(queries[["query_id", "dataset", "subject", "split"]], on="query_id")
+
+# %% ../nbs/F_tiny_pool.ipynb #a8b832ec
+def recorded_scores(
+    splits: tuple[str, ...] = ("test",),
+    profile: str = "mini",  # whose pool
+) -> pd.DataFrame:  # llm, dataset, subject, n, success_rate (of single responses), accuracy (of the majority vote)
+    "What the recorded responses earn. Raises `StudyError` where any is missing."
+    outcomes, pool = _recorded_outcomes(), [m.name for m in load_profile(profile).generation.pool]
+    return outcomes[outcomes.split.isin(splits) & outcomes.llm.isin(pool)].groupby(["llm", "dataset", "subject"], as_index=False).agg(
         n=("score", "size"), success_rate=("success_rate", "mean"), accuracy=("score", "mean"))
 
 # %% ../nbs/F_tiny_pool.ipynb #b8d8a941
