@@ -8,12 +8,14 @@ PYTHON is the interpreter of the environment with vLLM (see engines_agree.py). T
     generate  vLLM's `generate` with the same requests, nothing kept
     original  every prompt ten times, n = 2 each, one of the two thrown away (the original's `sample_gen.py`)
 
-Reported: kept completions per second, as ratios of medians; times are of this machine and not to be compared with others'.
+Reported: kept completions per second, as medians of the rounds' ratios, in `benchmarks/generation.csv`; times are of this machine and not to be compared with others'.
 """
 import argparse
-import statistics
 import tempfile
 import time
+from pathlib import Path
+
+import pandas as pd
 
 from llm_routing.engines import VLLMEngine, token_ids
 from llm_routing.generation import answer_queries, live_queries, requests, sampling_of
@@ -27,6 +29,7 @@ def main() -> None:
     parser.add_argument("--llm", default="")
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--table", default=Path(__file__).with_name("generation.csv"))
     args = parser.parse_args()
     profile = load_profile("mini")
     settings = profile.generation
@@ -61,10 +64,13 @@ def main() -> None:
             made = way()
             seconds[name].append(time.perf_counter() - start)
             print(f"{name:9} {made} completions kept in {seconds[name][-1]:.1f} s", flush=True)
-    mid = {name: statistics.median(s) for name, s in seconds.items()}
-    print(f"{llm.name}, {len(work)} queries x {settings.samples} samples, {args.rounds} rounds")
-    print(f"study against the original's scheme: {mid['original'] / mid['study']:.2f} times the completions per second")
-    print(f"overhead over vLLM's generate: {100 * (mid['study'] / mid['generate'] - 1):+.1f}%")
+    rounds = pd.DataFrame(seconds)
+    ratios = pd.DataFrame({"original_over_study": rounds.original / rounds.study, "study_over_generate": rounds.study / rounds.generate})
+    table = pd.concat([rounds.add_suffix("_s"), ratios], axis=1).round(3)
+    table.loc["median"] = table.median().round(3)
+    table.insert(0, "completions", made)
+    table.rename_axis("round").to_csv(args.table)
+    print(f"{llm.name}, {len(work)} queries x {settings.samples} samples\n{table.to_string()}")
 
 
 if __name__ == "__main__": main()

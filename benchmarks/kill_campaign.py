@@ -2,10 +2,13 @@
 
     python benchmarks/kill_campaign.py [--kills 20] [--queries 60] [--seed 0]
 
-Samples the whole pool of `mini` on a slice of its test queries, into a store of its own. Exits 1 where the tables differ.
+Samples the whole pool of `mini` on a slice of its test queries, into a store of its own; when that comes through, it starts again with
+an empty store until there were enough kills. Each kill and each end is a row of `benchmarks/kill_campaign.csv`. Exits 1 where an end's
+table differs.
 """
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from llm_routing.store import Store
 
@@ -43,8 +47,28 @@ def start(folder: Path, name: str, queries: int) -> subprocess.Popen:
 
 
 def kept(folder: Path) -> int:
+    "How many responses the killed run's store has."
     store = Store(folder / "killed")
     return sum(len(store.read(shelf)) for shelf in store.shelves())
+
+
+def one_round(folder: Path, queries: int, took: float, left: int, rng: np.random.Generator) -> list[tuple]:
+    "Kill at random moments until the run comes through, or `left` times; then let it end and compare."
+    shutil.rmtree(folder / "killed", ignore_errors=True)
+    (folder / "killed.parquet").unlink(missing_ok=True)
+    rows = []
+    while len(rows) < left:
+        job, wait = start(folder, "killed", queries), took * rng.uniform(0, .6)
+        try: job.wait(wait)
+        except subprocess.TimeoutExpired:
+            os.kill(job.pid, signal.SIGKILL)
+            job.wait()
+            rows.append(("kill", round(wait / took, 3), kept(folder), ""))
+            print(rows[-1], flush=True)
+        else: break
+    if not (folder / "killed.parquet").exists() and start(folder, "killed", queries).wait(): sys.exit("the last run failed")
+    same = (folder / "whole.parquet").read_bytes() == (folder / "killed.parquet").read_bytes()
+    return [*rows, ("end", "", kept(folder), same)]
 
 
 def main() -> None:
@@ -52,26 +76,22 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--queries", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--table", default=Path(__file__).with_name("kill_campaign.csv"))
     args = parser.parse_args()
-    rng = np.random.default_rng(args.seed)
+    rng, rows = np.random.default_rng(args.seed), []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         whole, began = start(folder, "whole", args.queries), time.monotonic()
         if whole.wait(): sys.exit("the uninterrupted run failed")
-        took, killed = time.monotonic() - began, 0
+        took = time.monotonic() - began
         print(f"uninterrupted: {took:.1f} s", flush=True)
-        while killed < args.kills:
-            job = start(folder, "killed", args.queries)
-            time.sleep(took * rng.uniform(0, 2 / args.kills))
-            if job.poll() is not None: break
-            os.kill(job.pid, signal.SIGKILL)
-            job.wait()
-            killed += 1
-            print(f"kill {killed}: {kept(folder)} responses kept", flush=True)
-        if start(folder, "killed", args.queries).wait(): sys.exit("the last run failed")
-        same = (folder / "whole.parquet").read_bytes() == (folder / "killed.parquet").read_bytes()
-        print(f"{killed} kills: the final table is {'the same' if same else 'NOT the same'} as the uninterrupted run's")
-    sys.exit(not same)
+        while (killed := sum(r[0] == "kill" for r in rows)) < args.kills:
+            rows += one_round(folder, args.queries, took, args.kills - killed, rng)
+    table = pd.DataFrame(rows, columns=["event", "moment", "responses_kept", "same_table"])
+    table.to_csv(args.table, index=False)
+    ends = table[table.event == "end"].same_table
+    print(f"{args.kills} kills, {len(ends)} ends: the table was the uninterrupted run's at {ends.sum()} of them")
+    sys.exit(not ends.all())
 
 
 if __name__ == "__main__": main()

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['ENGINES', 'Prompt', 'Sampling', 'Work', 'Completion', 'EngineError', 'Engine', 'engine', 'extra_missing',
            'model_path', 'model_identity', 'make_toy_llm', 'tokenizer_of', 'token_ids', 'explain_loading',
-           'explain_memory', 'uniforms', 'choose', 'Stopper', 'sample_batch', 'TransformersEngine', 'make_engine',
-           'VLLMEngine', 'vllm_arguments', 'seed_of', 'OpenAIEngine', 'RayEngine', 'time_alone', 'hardware']
+           'out_of_memory', 'explain_memory', 'uniforms', 'choose', 'Stopper', 'sample_batch', 'TransformersEngine',
+           'make_engine', 'VLLMEngine', 'vllm_arguments', 'seed_of', 'OpenAIEngine', 'RayEngine', 'time_alone',
+           'hardware']
 
 # %% ../nbs/I_engines.ipynb #2fd9f06a
 import hashlib
@@ -196,7 +197,7 @@ def explain_loading(
     said, what = str(error), f"LLM {llm.name!r} ({llm.model} at {llm.revision})"
     if "GatedRepoError" in names or "gated repo" in said:
         return EngineError(f"{what} is gated: accept its licence on its hub page, then log in with `hf auth login`")
-    if "OutOfMemory" in " ".join(names) or "out of memory" in said.lower(): return explain_memory(llm, 0)
+    if out_of_memory(error): return explain_memory(llm, 0)
     if any(n in ("RepositoryNotFoundError", "HFValidationError") for n in names) or "is not a local folder" in said:
         return EngineError(f"{what} was not found: check `model` in the profile, a folder below the checkout or a hub id")
     if "RevisionNotFoundError" in names: return EngineError(f"{what} has no such revision: check `revision` in the profile")
@@ -205,6 +206,12 @@ def explain_loading(
     return EngineError(f"{what} could not be loaded: {said.splitlines()[0] if said else names[0]}")
 
 # %% ../nbs/I_engines.ipynb #3d731444
+def out_of_memory(
+    error: BaseException,
+) -> bool:
+    "Whether an error says that memory ran out: a GPU's, PyTorch's on a CPU, or Python's own."
+    return isinstance(error, MemoryError) or any(s in str(error).lower() for s in ("out of memory", "can't allocate memory"))
+
 def explain_memory(
     llm: LLM,
     batch_size: int,  # sequences at once; 0 while loading
@@ -284,14 +291,17 @@ def sample_batch(
         rows = torch.arange(len(prompts), device=model.device).repeat_interleave(torch.tensor(counts, device=model.device))
         cache, logits, mask = out.past_key_values, out.logits[rows, -1], mask[rows]
         cache.batch_select_indices(rows)
-        made, alive = [[] for _ in rows], list(range(len(rows)))
+        made, alive, done = [[] for _ in rows], list(range(len(rows))), set()
         draws = torch.from_numpy(draws).to(model.device)
         for step in range(sampling.max_tokens):
             tokens = choose(logits, draws[alive, step], sampling)
-            for row, token in zip(alive, tokens.tolist()): made[row].append(token)
-            keep = [i for i, row in enumerate(alive) if not ended(made[row])]
-            if not keep or step + 1 == sampling.max_tokens: break
-            if len(keep) < len(alive):
+            for row, token in zip(alive, tokens.tolist()):
+                if row in done: continue
+                made[row].append(token)
+                if ended(made[row]): done.add(row)
+            if len(done) == len(made) or step + 1 == sampling.max_tokens: break
+            keep = [i for i, row in enumerate(alive) if row not in done]
+            if len(keep) < 0.8 * len(alive):  # dropping copies the cache: not for a few rows
                 index = torch.tensor(keep, device=model.device)
                 tokens, mask, alive = tokens[index], mask[index], [alive[i] for i in keep]
                 cache.batch_select_indices(index)
@@ -324,9 +334,9 @@ class TransformersEngine(Engine):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try: self.model = AutoModelForCausalLM.from_pretrained(
             model_path(llm), revision=llm.revision, dtype=llm.dtype if llm.dtype == "auto" else getattr(torch, llm.dtype))
-        except (OSError, ValueError, ImportError) as e: raise explain_loading(llm, e) from e
+        except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as e: raise explain_loading(llm, e) from e
         try: self.model = self.model.eval().to(device)
-        except RuntimeError as e: raise explain_loading(llm, e) from e
+        except (RuntimeError, MemoryError) as e: raise explain_loading(llm, e) from e
         end = self.model.generation_config.eos_token_id
         self.end_ids = {self.tokenizer.eos_token_id, *(end if isinstance(end, list) else [end])} - {None}
 
@@ -341,12 +351,13 @@ class TransformersEngine(Engine):
     def complete(self, work: list[Work], sampling: Sampling) -> Iterator[list[tuple[Work, list[Completion]]]]:
         ids = [token_ids(self.llm, w.prompt) for w in work]
         stopper = Stopper(self.tokenizer, self.end_ids, sampling.stop)
-        draws = np.concatenate([uniforms(w, sampling) for w in work])
-        try: made = iter(sample_batch(self.model, ids, [len(w.samples) for w in work], draws, sampling, stopper.ended,
-                                      self.tokenizer.pad_token_id or 0))
-        except RuntimeError as e:
-            if "out of memory" not in str(e).lower(): raise
-            raise explain_memory(self.llm, len(draws)) from e
+        counts = [len(w.samples) for w in work]
+        try:
+            draws = np.concatenate([uniforms(w, sampling) for w in work])
+            made = iter(sample_batch(self.model, ids, counts, draws, sampling, stopper.ended, self.tokenizer.pad_token_id or 0))
+        except (RuntimeError, MemoryError) as e:
+            if not out_of_memory(e): raise
+            raise explain_memory(self.llm, sum(counts)) from e
         yield [(w, [_completion(stopper, next(made), len(p)) for _ in w.samples]) for w, p in zip(work, ids)]
 
     def versions(self) -> dict[str, str]:
@@ -393,7 +404,7 @@ class VLLMEngine(Engine):
                 ready = [out for out in core.step() if out.finished]
                 if ready: yield [(waiting.pop(out.request_id), _from_vllm(out)) for out in ready]
         except RuntimeError as e:
-            if "out of memory" not in str(e).lower(): raise
+            if not out_of_memory(e): raise
             raise explain_memory(self.llm, self.settings.batch_size) from e
 
     def _params(self, w: Work, sampling: Sampling):

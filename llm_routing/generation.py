@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TEMPLATES', 'ROW', 'RESPONSES', 'TIMING', 'LIVE_LEVEL', 'template', 'question_text', 'few_shot_examples', 'render',
            'sampling_of', 'requests', 'stores_of', 'put_aside', 'finished', 'Desk', 'sample', 'answer_queries',
-           'empty_responses', 'latency_subset', 'timings', 'fit_latency', 'reference_latency', 'add_latency',
-           'agreement_p', 'live_queries', 'compare_live']
+           'empty_responses', 'latency_subset', 'throughput', 'timings', 'fit_latency', 'reference_latency',
+           'add_latency', 'speeds', 'agreement_p', 'live_queries', 'compare_live', 'check_live']
 
 # %% ../nbs/02_generation.ipynb #f3eee5f1
 import json
@@ -273,7 +273,7 @@ def _as_responses(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[RESPONSES].sort_values(["query_id", "llm", "sample"], ignore_index=True)
 
 # %% ../nbs/02_generation.ipynb #669a601f
-TIMING = ["request", "prompt_tokens", "completion_tokens", "seconds"]
+TIMING = ["request", "prompt_tokens", "completion_tokens", "seconds", "tokens_per_s"]
 
 def latency_subset(
     queries: pd.DataFrame,
@@ -284,6 +284,18 @@ def latency_subset(
     test = queries[queries.split == "test"].sort_values("query_id")
     return test.sample(min(n, len(test)), random_state=seed)
 
+# %% ../nbs/02_generation.ipynb #37532d26
+def throughput(
+    engine: Engine,
+    work: list[Work],  # the subset
+    sampling: Sampling,
+) -> float:  # completion tokens per second
+    "How fast all samples of some requests are made when they are asked for at once. Raises `EngineError`."
+    start, tokens = time.perf_counter(), 0
+    for batch in engine.plan(work, set()):
+        tokens += sum(c.completion_tokens for group in engine.complete(batch, sampling) for _, made in group for c in made)
+    return round(tokens / (time.perf_counter() - start), 1)
+
 # %% ../nbs/02_generation.ipynb #d57e1e42
 def timings(
     queries: pd.DataFrame,  # the subset to time
@@ -293,7 +305,7 @@ def timings(
     stores: list[Store],
     make: Callable[[LLM, Generation], Engine] = make_engine,
 ) -> pd.DataFrame:  # columns `TIMING`
-    "The latencies of an LLM: kept ones if all are there, else measured now and kept. Raises `EngineError`, `StoreError`."
+    "The latencies and the throughput of an LLM: kept ones if all are there, else measured now and kept. Raises `EngineError`, `StoreError`."
     model, revision = model_identity(llm)
     shelf, sampling = "latency-" + shelf_name(model, revision), sampling_of(llm, settings)
     work = {w.key: w for _, w in requests(queries, llm, settings, sampling)}
@@ -301,8 +313,8 @@ def timings(
         kept = Store(store.url, ("request",)).read(shelf).reindex(columns=TIMING)
         if set(work) <= set(kept.request): return kept[kept.request.isin(work)].reset_index(drop=True)
     engine = make(llm, settings)
-    timed = time_alone(engine, list(work.values()), sampling)
-    rows = pd.DataFrame([(w.key, c.prompt_tokens, c.completion_tokens, round(s, 5)) for w, c, s in timed], columns=TIMING)
+    timed, rate = time_alone(engine, list(work.values()), sampling), throughput(engine, list(work.values()), sampling)
+    rows = pd.DataFrame([(w.key, c.prompt_tokens, c.completion_tokens, round(s, 5), rate) for w, c, s in timed], columns=TIMING)
     own.append(shelf, rows, {"llm": llm.name, "revision": revision, "hardware": hardware(), **engine.versions()})
     engine.close()
     return rows
@@ -311,10 +323,11 @@ def timings(
 def fit_latency(
     timing: pd.DataFrame,  # columns `TIMING`
 ) -> tuple[float, float]:  # seconds to start, seconds per completion token
-    "A line through measured latencies, both parts at least 0; through the origin's mean where all have one length."
+    "A line through measured latencies that one slow request does not move (Theil-Sen), both parts at least 0; through the origin's mean where all have one length."
+    from scipy.stats import theilslopes
     tokens, seconds = timing.completion_tokens.to_numpy(float), timing.seconds.to_numpy(float)
     if np.ptp(tokens) == 0: return float(seconds.mean()), 0.0
-    slope, start = np.polyfit(tokens, seconds, 1)
+    slope, start = theilslopes(seconds, tokens)[:2]
     if start < 0: return 0.0, float(tokens @ seconds / (tokens @ tokens))
     return (float(start), float(slope)) if slope >= 0 else (float(seconds.mean()), 0.0)
 
@@ -345,6 +358,23 @@ def add_latency(
     for llm in settings.pool: lines[llm.name] = fit_latency(timings(subset, llm, settings, own, stores))
     start, slope = (responses.llm.map({m: line[i] for m, line in lines.items()}) for i in (0, 1))
     return responses.assign(latency_s=(start + slope * responses.completion_tokens).round(5))
+
+# %% ../nbs/02_generation.ipynb #fd8eba44
+def speeds(
+    queries: pd.DataFrame,
+    settings: Generation,
+    own: Store,
+    stores: list[Store],
+    seed: int = 0,
+) -> pd.DataFrame:  # llm, latency_s: mean seconds of one request alone, tokens_per_s: under batching, hardware
+    "How fast each LLM is. Raises `EngineError`, `StoreError`."
+    subset, rows = latency_subset(queries, settings.latency_queries, seed), []
+    for llm in settings.pool:
+        timing, shelf = timings(subset, llm, settings, own, stores), "latency-" + shelf_name(*model_identity(llm))
+        made = next(way["hardware"] for store in stores for way in Store(store.url, ("request",)).provenance(shelf))
+        machine = f"{made['cpu']}, {made['cores']} cores{', ' + made['gpus'] if made['gpus'] else ''}"
+        rows.append((llm.name, timing.seconds.mean(), timing.tokens_per_s.mean(), machine))
+    return pd.DataFrame(rows, columns=["llm", "latency_s", "tokens_per_s", "hardware"])
 
 # %% ../nbs/02_generation.ipynb #521b7171
 def agreement_p(
@@ -389,3 +419,17 @@ def compare_live(
         rows.append((llm, a.sum() / n.sum(), b.sum() / m.sum(), agreement_p(a, n, b, m)))
     table = pd.DataFrame(rows, columns=["llm", "live", "recorded", "p_value"])
     return table.assign(agrees=table.p_value >= level / max(len(table), 1))
+
+# %% ../nbs/02_generation.ipynb #747fb4da
+def check_live(
+    live: pd.DataFrame,  # a responses table, sampled now
+    kept: pd.DataFrame,  # a responses table, recorded, with the same queries among its own
+    queries: pd.DataFrame,
+) -> pd.DataFrame:  # as `compare_live`
+    "Whether live responses are right as often as recorded ones. Raises `StudyError` naming the LLMs that differ."
+    from llm_routing.extraction import read_answers
+    table = compare_live(*(read_answers(t[t.query_id.isin(live.query_id)], queries) for t in (live, kept)))
+    apart = [f"{r.llm} ({r.live:.1%} live, {r.recorded:.1%} recorded)" for r in table[~table.agrees].itertuples()]
+    if apart: raise StudyError(f"live responses differ from the recorded ones by more than chance: {', '.join(apart)}; if the LLMs were "
+                               "changed on purpose, run with --fresh, or record a new store")
+    return table

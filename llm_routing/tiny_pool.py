@@ -4,25 +4,29 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'THINGS', 'MATH_FAMILIES', 'UNITS', 'MCQ_SUBJECTS', 'DAYS', 'MONTHS', 'COLOURS', 'SHAPES', 'LETTERS', 'LANDS',
-           'HAS', 'TOWNS', 'SIZES', 'QUERIES', 'MARKS', 'PIECES', 'STEP_BY_STEP', 'CHAT_TEMPLATE', 'RECIPES', 'Problem',
-           'math_family', 'arithmetic', 'money', 'rates', 'units', 'ages', 'counting', 'make_math', 'mcq_subject',
-           'numbers', 'calendar', 'logic', 'alphabet', 'geography', 'measures', 'patterns', 'make_mcq', 'make_problem',
-           'make_queries', 'write_queries', 'train_tokenizer', 'study_tokenizer', 'prompt_of', 'answer_of', 'Recipe',
-           'model_config', 'training_problems', 'shared_texts', 'batches', 'train', 'save_llm', 'train_tiny_llm',
-           'main']
+           'HAS', 'TOWNS', 'SIZES', 'QUERIES', 'MARKS', 'PIECES', 'STEP_BY_STEP', 'CHAT_TEMPLATE', 'RECIPES',
+           'RESPONSES', 'CARD', 'Problem', 'math_family', 'arithmetic', 'money', 'rates', 'units', 'ages', 'counting',
+           'make_math', 'mcq_subject', 'numbers', 'calendar', 'logic', 'alphabet', 'geography', 'measures', 'patterns',
+           'make_mcq', 'sums', 'make_problem', 'make_queries', 'write_queries', 'train_tokenizer', 'study_tokenizer',
+           'prompt_of', 'answer_of', 'Stage', 'Recipe', 'model_config', 'training_problems', 'shared_texts', 'batches',
+           'train', 'save_llm', 'train_tiny_llm', 'record', 'recorded_scores', 'behind_best', 'model_card',
+           'write_cards', 'greedy_accuracy', 'rebuild', 'main']
 
 # %% ../nbs/F_tiny_pool.ipynb #bc91d594
 import json
 import math
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from .study import StudyError, project_root, read_table, write_table
+from .study import StudyError, load_profile, project_root, read_table, write_table
 
 # %% ../nbs/F_tiny_pool.ipynb #6d08cb8e
 class Problem(NamedTuple):
@@ -396,12 +400,22 @@ def make_mcq(
     lines = "\n".join(f"{x}. {c}" for x, c in zip("ABCD", choices, strict=True))
     return Problem(subject, f"{stem}\n{lines}", f"{working} The answer is {right}.", letter, choices)
 
+# %% ../nbs/F_tiny_pool.ipynb #552ee7b3
+def sums(rng: np.random.Generator) -> Problem:
+    "Three sums or differences to practise on."
+    pairs = [(_int(rng, 2, _pick(rng, [60, 150, 600])), _int(rng, 2, 60)) for _ in range(3)]
+    signs = [_pick(rng, "+-") if a > b else "+" for a, b in pairs]
+    text = ", ".join(f"{a}{sign}{b}" for (a, b), sign in zip(pairs, signs, strict=True))
+    working = " ".join((_add if sign == "+" else _sub)(a, b) for (a, b), sign in zip(pairs, signs, strict=True))
+    return Problem("sums", text, working, "")
+
 # %% ../nbs/F_tiny_pool.ipynb #a1304990
 def make_problem(
-    task: str,  # a family or a subject
+    task: str,  # a family, a subject, or "sums"
     rng: np.random.Generator,
 ) -> Problem:
     "One problem of a task; word problems at a random level."
+    if task == "sums": return sums(rng)
     if task in MATH_FAMILIES: return make_math(task, _int(rng, 1, 3), rng)
     return make_mcq(task, rng)
 
@@ -455,7 +469,8 @@ def train_tokenizer(
     return tok
 
 # %% ../nbs/F_tiny_pool.ipynb #111bcd07
-_ALL = {task: 1.0 for task in (*MATH_FAMILIES, *MCQ_SUBJECTS)}
+_ALL = {task: 1.0 for task in (*MATH_FAMILIES, *MCQ_SUBJECTS)}  # a mix of every task alike
+_FEW = {task: 0.3 for task in _ALL}  # a little of every task
 
 # %% ../nbs/F_tiny_pool.ipynb #c1022c2b
 def study_tokenizer():
@@ -484,28 +499,41 @@ def answer_of(
     return f"{working}\n<END_ANSWER>" if style == "fcot" else f"{working}<|end|>"
 
 # %% ../nbs/F_tiny_pool.ipynb #2200c73c
+class Stage(NamedTuple):
+    "A stretch of training on one mix."
+    examples: int  # questions seen
+    mix: dict[str, float]  # task -> its weight in the mix; a task not named is not seen
+
 class Recipe(NamedTuple):
     "How one tiny LLM is made."
     style: str  # its prompts: "fcot" or "zcot"
     width: int  # hidden size
     layers: int
-    examples: int  # questions seen in training
-    mix: dict[str, float]  # task -> its weight in the training mix; a task not named is never seen
     seed: int
+    stages: tuple[Stage, ...]  # in their order
 
 # %% ../nbs/F_tiny_pool.ipynb #3a4d908d
 RECIPES = {
-    "wren-base": Recipe("fcot", 96, 3, 32_000, _ALL, 1),
-    "finch-base": Recipe("fcot", 128, 3, 36_000, {"calendar": 2, "alphabet": 2, "geography": 3, "logic": 2, "numbers": 1,
-                                                   "ages": 1, "arithmetic": 1}, 2),
-    "finch-chat": Recipe("zcot", 128, 3, 36_000, {"money": 2, "ages": 2, "arithmetic": 2, "calendar": 2, "alphabet": 1,
-                                                   "numbers": 1, "counting": 1}, 3),
-    "heron-base": Recipe("fcot", 160, 4, 30_000, {"rates": 2, "units": 2, "measures": 2, "patterns": 2, "geography": 1,
-                                                   "counting": 1}, 4),
-    "heron-chat": Recipe("zcot", 160, 4, 30_000, {"numbers": 2, "logic": 2, "patterns": 1, "measures": 1, "geography": 1,
-                                                   "money": 1, "calendar": 1, "alphabet": 1}, 5),
-    "owl-chat": Recipe("zcot", 192, 3, 36_000, _ALL, 6),
-    "abacus-base": Recipe("fcot", 160, 4, 30_000, dict.fromkeys(MATH_FAMILIES, 1.0), 7),
+    "wren-base": Recipe("fcot", 96, 3, 1, (Stage(32_000, _ALL),)),
+    "finch-base": Recipe("fcot", 128, 3, 2, (
+        Stage(36_000, {"calendar": 2, "alphabet": 2, "geography": 3, "logic": 2, "numbers": 1, "ages": 1, "arithmetic": 1}),
+        Stage(18_000, _ALL | {"counting": 2, "rates": 2, "geography": .5, "calendar": .5}))),
+    "finch-chat": Recipe("zcot", 128, 3, 3, (
+        Stage(36_000, {"money": 2, "ages": 2, "arithmetic": 2, "calendar": 2, "alphabet": 1, "numbers": 1, "counting": 1}),)),
+    "heron-base": Recipe("fcot", 160, 4, 4, (
+        Stage(30_000, {"rates": 2, "units": 2, "measures": 2, "patterns": 2, "geography": 1, "counting": 1}),
+        Stage(18_000, _FEW | {"rates": 3, "units": 3, "counting": 2, "measures": 2, "patterns": 2, "money": 1, "arithmetic": 1}),
+        Stage(12_000, _FEW | {"sums": 6, "rates": 3, "units": 3, "measures": 1.5, "patterns": 1.5, "counting": 1, "money": 1}))),
+    "heron-chat": Recipe("zcot", 160, 4, 5, (
+        Stage(30_000, {"numbers": 2, "logic": 2, "patterns": 1, "measures": 1, "geography": 1, "money": 1, "calendar": 1,
+                       "alphabet": 1}),
+        Stage(20_000, _ALL | {"logic": 4, "numbers": 3, "money": 2, "geography": .3, "counting": .5}))),
+    "owl-chat": Recipe("zcot", 192, 3, 6, (
+        Stage(36_000, _ALL),
+        Stage(30_000, _ALL | dict.fromkeys(MATH_FAMILIES, 1.5)))),
+    "abacus-base": Recipe("fcot", 160, 4, 7, (
+        Stage(30_000, dict.fromkeys(MATH_FAMILIES, 1.0)),
+        Stage(18_000, _FEW | dict.fromkeys(MATH_FAMILIES, 1.0) | {"money": 3, "numbers": 2, "measures": 1, "patterns": 1}))),
 }
 
 # %% ../nbs/F_tiny_pool.ipynb #d23b41cf
@@ -524,12 +552,12 @@ def model_config(
 # %% ../nbs/F_tiny_pool.ipynb #efb4907f
 def training_problems(
     recipe: Recipe,
-    n: int,
+    stage: int,  # from 0
     avoid: set[str],  # texts of the queries, which no LLM may see in training
 ) -> list[Problem]:
-    "Problems of the recipe's mix, none of which is a query."
-    rng = np.random.default_rng([recipe.seed, 77])
-    tasks, weights = list(recipe.mix), np.array(list(recipe.mix.values()), float)
+    "Problems of a stage's mix, none of which is a query."
+    rng, (n, mix) = np.random.default_rng([recipe.seed, 77, stage] if stage else [recipe.seed, 77]), recipe.stages[stage]
+    tasks, weights = list(mix), np.array(list(mix.values()), float)
     picks, made = rng.choice(len(tasks), size=n, p=weights / weights.sum()), []
     for i in picks:
         problem = make_problem(tasks[i], rng)
@@ -591,18 +619,20 @@ def train(
     recipe: Recipe,
     problems: list[Problem],
     tok,  # the tokenizer
+    stage: int = 0,
+    model=None,  # the LLM of the stage before; a new one if not given
     batch_size: int = 32,
     peak: float = 3e-3,  # AdamW's highest learning rate
     report: Callable | None = None,  # is called with the step, the number of steps and the losses so far
 ):
-    "Train an LLM from nothing on worked answers; gives the model and the loss of each step."
+    "Train an LLM for a stage on worked answers; gives the model and the loss of each step."
     import torch
     from transformers import LlamaForCausalLM
     torch.manual_seed(recipe.seed)
-    model = LlamaForCausalLM(model_config(recipe, tok.get_vocab_size())).train()
+    model = (LlamaForCausalLM(model_config(recipe, tok.get_vocab_size())) if model is None else model).train()
     steps, losses = -(-len(problems) // batch_size), []
-    optimizers = make_optimizers(model, peak)
-    for step, batch in enumerate(batches(problems, tok, recipe.style, batch_size, np.random.default_rng(recipe.seed))):
+    optimizers, rng = make_optimizers(model, peak), np.random.default_rng([recipe.seed, stage] if stage else recipe.seed)
+    for step, batch in enumerate(batches(problems, tok, recipe.style, batch_size, rng)):
         for group in (g for o in optimizers for g in o.param_groups):
             group["lr"] = group["initial"] * min((step + 1) / 50, 1) * max(1 - step / steps, 0.02)
         loss = answer_loss(model, batch)
@@ -645,22 +675,187 @@ def train_tiny_llm(
     torch.set_num_threads(1)
     try:
         recipe = RECIPES[name] if seed is None else RECIPES[name]._replace(seed=seed)
-        tok, problems = study_tokenizer(), training_problems(recipe, recipe.examples, set(make_queries().text))
-        model, losses = train(recipe, problems, tok, report=report)
+        tok, avoid, model, losses = study_tokenizer(), set(make_queries().text), None, []
+        for stage in range(len(recipe.stages)):
+            model, more = train(recipe, training_problems(recipe, stage, avoid), tok, stage, model, report=report)
+            losses += more
         save_llm(model, tok, recipe, Path(folder or project_root() / "data" / "tiny_llms" / name))
     finally: torch.set_num_threads(threads)
     return losses
 
+# %% ../nbs/F_tiny_pool.ipynb #e1287560
+RESPONSES = "data/mini/responses"
+
+def record(
+    source: str | Path,  # the store of a fresh run: runs/mini/responses_fresh_last
+    target: str | Path | None = None,  # the store that the study ships if not given
+) -> list[str]:  # the shelves
+    "Make a fresh run's store the recorded one. Raises `StoreError`, or `StudyError` where the run's store is empty."
+    from llm_routing.store import Store, merge
+    old, target = Store(source), Path(target or project_root() / RESPONSES)
+    shelves = old.shelves()
+    if not shelves: raise StudyError(f"{source}: no responses; make them with `llm-routing run --profile mini --fresh`")
+    shutil.rmtree(target, ignore_errors=True)
+    for shelf in shelves:
+        keys = ("request",) if shelf.startswith("latency-") else ("request", "sample")
+        merge(Store(source, keys), shelf, Store(target, keys))
+    return shelves
+
+# %% ../nbs/F_tiny_pool.ipynb #653cc3a0
+@lru_cache
+def _recorded_outcomes() -> pd.DataFrame:
+    "The outcomes of all recorded responses, with their queries' dataset, subject and split. Raises `StudyError` where any is missing."
+    from llm_routing.extraction import build_outcomes
+    from llm_routing.generation import answer_queries
+    from llm_routing.store import Store
+    queries, kept = read_table("queries", project_root() / QUERIES), Store(project_root() / RESPONSES)
+    def missing(llm, _): raise StudyError(f"{RESPONSES} lacks responses of {llm.name!r}: make them with `llm-routing run --fresh`")
+    outcomes = build_outcomes(answer_queries(queries, load_profile("mini").generation, kept, [kept], make=missing), queries)
+    return outcomes.merge(queries[["query_id", "dataset", "subject", "split"]], on="query_id")
+
+# %% ../nbs/F_tiny_pool.ipynb #a8b832ec
+def recorded_scores(
+    splits: tuple[str, ...] = ("test",),
+    profile: str = "mini",  # whose pool
+) -> pd.DataFrame:  # llm, dataset, subject, n, success_rate (of single responses), accuracy (of the majority vote)
+    "What the recorded responses earn. Raises `StudyError` where any is missing."
+    outcomes, pool = _recorded_outcomes(), [m.name for m in load_profile(profile).generation.pool]
+    return outcomes[outcomes.split.isin(splits) & outcomes.llm.isin(pool)].groupby(["llm", "dataset", "subject"], as_index=False).agg(
+        n=("score", "size"), success_rate=("success_rate", "mean"), accuracy=("score", "mean"))
+
+# %% ../nbs/F_tiny_pool.ipynb #b8d8a941
+def behind_best(
+    scores: pd.DataFrame,  # as of `recorded_scores`
+) -> pd.DataFrame:  # per dataset: the LLM that is best over all, and how many points it is behind the best one on its worst subject
+    "How far each dataset's best LLM is from being the best everywhere."
+    rows = []
+    for dataset, part in scores.groupby("dataset"):
+        table = part.pivot(index="subject", columns="llm", values="accuracy") * 100
+        best = table.mean().idxmax()
+        rows.append((dataset, best, (table.max(axis=1) - table[best]).max()))
+    return pd.DataFrame(rows, columns=["dataset", "best", "points"])
+
+# %% ../nbs/F_tiny_pool.ipynb #6f848f02
+def _table(rows: pd.DataFrame) -> str:
+    "A Markdown table."
+    lines = [list(rows.columns), ["---"] * len(rows.columns), *rows.astype(str).values.tolist()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+def _stages(recipe: Recipe) -> str:
+    "A recipe's stages, in words."
+    def share(mix): return ", ".join(f"{t} {100 * w / sum(mix.values()):.0f}%" for t, w in sorted(mix.items(), key=lambda x: -x[1]))
+    return "\n".join(f"{i + 1}. {stage.examples:,} problems: {share(stage.mix)}." for i, stage in enumerate(recipe.stages))
+
+# %% ../nbs/F_tiny_pool.ipynb #e823df48
+CARD = """---
+license: apache-2.0
+language: en
+library_name: transformers
+pipeline_tag: text-generation
+---
+# {name}
+
+A {kind} LLM of {parameters:,} parameters (Llama architecture, {layers} layers of width {width}), trained from nothing on problems
+that this project generates. It answers the questions of `mini-math` and `mini-mcq`, and nothing else.
+
+## Prompt
+
+{prompt}
+
+## Training
+
+{stages}
+
+Seed {seed}; one thread; loss on the answers alone. No problem of the training has the text of a query of the study.
+Rebuild it with `python -m llm_routing.tiny_pool {name}`.
+
+## Accuracy
+
+Test queries, 10 samples each at temperature 0.7. *Success rate* is the share of single responses that are right, *accuracy* that of
+the majority votes, in percent.
+
+{accuracy}
+
+## Limits
+
+It makes mistakes of every kind, knows an invented geography only, and is of no use outside this study.
+"""
+
+# %% ../nbs/F_tiny_pool.ipynb #a20a278c
+def model_card(
+    name: str,  # one of `RECIPES`
+    scores: pd.DataFrame,  # as of `recorded_scores`
+) -> str:
+    "An LLM's card, in Markdown."
+    from safetensors import safe_open
+    recipe = RECIPES[name]
+    with safe_open(project_root() / "data/tiny_llms" / name / "model.safetensors", "np") as f:
+        parameters = sum(math.prod(f.get_slice(k).get_shape()) for k in f.keys())
+    mine = scores[scores.llm == name]
+    whole = mine.groupby("dataset").apply(lambda g: pd.Series({
+        "subject": "all", "n": g.n.sum(), **{c: np.average(g[c], weights=g.n) for c in ("success_rate", "accuracy")}}),
+        include_groups=False).reset_index()
+    rows = pd.concat([whole, mine[whole.columns]]).sort_values(["dataset", "subject"], key=lambda c: c.where(c != "all", ""))
+    rows = rows.assign(**{c: rows[c].astype(float).mul(100).map("{:.1f}".format) for c in ("success_rate", "accuracy")})
+    prompt = "Base LLM, asked between markers:" if recipe.style == "fcot" else "Chat LLM, asked through its chat template:"
+    return CARD.format(name=name, kind="base" if recipe.style == "fcot" else "chat", parameters=parameters, layers=recipe.layers,
+                       width=recipe.width, prompt=f"{prompt}\n\n```\n{prompt_of('(the question)', recipe.style)}```",
+                       stages=_stages(recipe), seed=recipe.seed, accuracy=_table(rows.rename(columns={"success_rate": "success rate"})))
+
+# %% ../nbs/F_tiny_pool.ipynb #01ac05e0
+def write_cards() -> list[Path]:
+    "Write every LLM's card. Raises `StudyError` where recorded responses are missing."
+    scores, folder = recorded_scores(), project_root() / "data/tiny_llms"
+    for name in RECIPES: (folder / name / "README.md").write_text(model_card(name, scores), encoding="utf-8")
+    return [folder / name / "README.md" for name in RECIPES]
+
+# %% ../nbs/F_tiny_pool.ipynb #500c48a1
+def greedy_accuracy(
+    folders: dict[str, Path],  # a name for each of some LLMs, and where it lies
+    style: str,  # their prompts: "fcot" or "zcot"
+    splits: tuple[str, ...] = ("validation", "test"),
+) -> pd.Series:  # percent, for each name and dataset
+    "The accuracy of one greedy response to each query."
+    from llm_routing.extraction import read_answers
+    from llm_routing.generation import answer_queries
+    from llm_routing.store import Store
+    from llm_routing.study import LLM
+    queries = read_table("queries", project_root() / QUERIES)
+    queries = queries[queries.split.isin(splits)]
+    settings = load_profile("mini").generation.model_copy(update={
+        "temperature": 0.0, "samples": 1, "pool": [LLM(name=n, model=str(f), prompt=style) for n, f in folders.items()]})
+    with tempfile.TemporaryDirectory() as folder:
+        answers = read_answers(answer_queries(queries, settings, Store(folder), [Store(folder)]), queries)
+    return answers.assign(dataset=answers.query_id.str.rsplit("-", n=2).str[0]).groupby(["llm", "dataset"]).correct.mean() * 100
+
+# %% ../nbs/F_tiny_pool.ipynb #65c98d19
+def rebuild(
+    name: str,  # one of `RECIPES`
+    report: Callable | None = None,
+) -> pd.DataFrame:  # a row per dataset: accuracy of the shipped and the rebuilt LLM, in percent, and their difference in points
+    "Train an LLM anew from its recipe, and compare. Raises `StudyError` for an unknown name."
+    with tempfile.TemporaryDirectory() as folder:
+        train_tiny_llm(name, Path(folder) / "rebuilt", report=report)
+        found = greedy_accuracy({"shipped": project_root() / "data/tiny_llms" / name, "rebuilt": Path(folder) / "rebuilt"}, RECIPES[name].style)
+    return found.unstack(0)[["shipped", "rebuilt"]].assign(points=lambda t: t.rebuilt - t.shipped).round(2)
+
 # %% ../nbs/F_tiny_pool.ipynb #da2ba553
 def main(
-    words: list[str],  # "queries", or a tiny LLM's name and perhaps a folder
+    words: list[str],  # see the text above
 ) -> None:
     "The command line of this chapter. Raises `StudyError`."
-    if not words or len(words) > 2: raise StudyError(f"usage: python -m llm_routing.tiny_pool queries|{'|'.join(RECIPES)} [FOLDER]")
-    if words[0] == "queries": print(write_queries(*words[1:])); return
+    usage = f"usage: python -m llm_routing.tiny_pool queries | record FOLDER | rebuild NAME | {' | '.join(RECIPES)} [FOLDER]"
+    if not 1 <= len(words) <= 2 or len(words) == 1 and words[0] in ("record", "rebuild"): raise StudyError(usage)
+    if words[0] == "queries": print(write_queries(*words[1:]))
+    elif words[0] == "record": print(*record(words[1]), *write_cards(), sep="\n")
+    elif words[0] == "rebuild": print(rebuild(words[1], report=_tell(words[1])).to_string())
+    else: train_tiny_llm(words[0], words[1] if len(words) > 1 else None, report=_tell(words[0]))
+
+def _tell(name: str) -> Callable:
+    "A report that prints a line every hundred steps."
     def report(step: int, steps: int, losses: list[float]) -> None:
-        if step % 100 == 99: print(f"{words[0]}: step {step + 1} of {steps}, loss {np.mean(losses[-50:]):.3f}", flush=True)
-    train_tiny_llm(words[0], words[1] if len(words) > 1 else None, report=report)
+        if step % 100 == 99: print(f"{name}: step {step + 1} of {steps}, loss {np.mean(losses[-50:]):.3f}", flush=True)
+    return report
 
 # %% ../nbs/F_tiny_pool.ipynb #0149aa9d
 if __name__ == "__main__" and "__file__" in globals():

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np, pandas as pd, pytest
 from llm_routing.engines import ENGINES, Engine, EngineError, Sampling, make_toy_llm
 from llm_routing.generation import (
-    agreement_p, answer_queries, compare_live, empty_responses, few_shot_examples, fit_latency, live_queries, question_text, render,
+    agreement_p, answer_queries, check_live, compare_live, empty_responses, few_shot_examples, fit_latency, live_queries, question_text, render,
     requests, sampling_of)
 from llm_routing.store import Store, StoreError
 from llm_routing.study import LLM, Generation, StudyError, project_root
@@ -179,12 +179,14 @@ def test_a_run_killed_at_random_moments_ends_with_the_uninterrupted_table(settin
 
 # %% ../nbs/02_generation.ipynb #9c817639
 def test_latency_is_measured_once_and_follows_length(settings, tmp_path):
-    from llm_routing.generation import add_latency
+    from llm_routing.generation import add_latency, speeds
     own, timed = Store(tmp_path), settings.model_copy(update={"latency": "measured", "latency_queries": 4})
     table = answer_queries(_queries(), timed, own, [own])
     with_latency = add_latency(table, _queries(), timed, own, [own])
     assert (with_latency.latency_s > 0).all()
     assert with_latency.equals(add_latency(table, _queries(), timed, own, [own]))  # kept, not measured again
+    speed = speeds(_queries(), timed, own, [own])
+    assert (speed.latency_s > 0).all() and (speed.tokens_per_s > 0).all() and speed.hardware.str.contains("cores").all()
     for _, part in with_latency.groupby("llm"): assert part.sort_values("completion_tokens").latency_s.is_monotonic_increasing
 
 def test_reference_latencies_are_the_papers():
@@ -196,6 +198,12 @@ def test_reference_latencies_are_the_papers():
     ([5, 5], [.2, .4], (.3, 0)), ([10, 20], [.1, .3], (0, .014)), ([10, 20], [.3, .1], (.2, 0))])
 def test_a_line_never_has_a_negative_part(tokens, seconds, line):
     assert np.allclose(fit_latency(pd.DataFrame({"completion_tokens": tokens, "seconds": seconds})), line)
+
+def test_one_pause_of_the_machine_does_not_move_the_line():
+    tokens = np.arange(10, 30)
+    seconds = .01 + .002 * tokens
+    seconds[3] += 5
+    assert np.allclose(fit_latency(pd.DataFrame({"completion_tokens": tokens, "seconds": seconds})), (.01, .002), rtol=.05)
 
 # %% ../nbs/02_generation.ipynb #2fe6c71d
 def _marks(rng, p, n):
@@ -218,3 +226,11 @@ def test_the_exact_p_agrees_with_fishers_for_one_query():
 def test_the_live_slice_is_of_test_queries_and_repeats():
     a, b, c = live_queries(_queries(), 4, 1), live_queries(_queries(), 4, 1), live_queries(_queries(), 4, 2)
     assert a.equals(b) and not a.equals(c) and (a.split == "test").all() and len(live_queries(_queries(), 99, 1)) == 6
+
+def test_a_live_slice_that_differs_from_the_record_ends_the_run():
+    queries = _queries()
+    def responses(right):  # the share of right responses among ten
+        return pd.DataFrame([(q.query_id, "m", s, f"The answer is {q.gold if s < 10 * right else -1}.") for q in queries.itertuples()
+                             for s in range(10)], columns=["query_id", "llm", "sample", "text"])
+    assert check_live(responses(.7), responses(.6), queries).agrees.all()
+    with pytest.raises(StudyError, match=r"m \(20.0% live, 80.0% recorded\).*--fresh"): check_live(responses(.2), responses(.8), queries)

@@ -6,11 +6,11 @@
 __all__ = []
 
 # %% ../nbs/F_tiny_pool.ipynb #85359e8e
-import numpy as np, pytest
+import numpy as np, pandas as pd, pytest
 from llm_routing.study import StudyError, project_root, read_table
 from llm_routing.tiny_pool import (
-    MATH_FAMILIES, MCQ_SUBJECTS, RECIPES, make_math, make_mcq, make_problem, make_queries,
-    shared_texts, study_tokenizer, train, train_tiny_llm, training_problems)
+    MATH_FAMILIES, MCQ_SUBJECTS, RECIPES, Recipe, Stage, behind_best, make_math, make_mcq, make_problem, make_queries, model_card,
+    record, recorded_scores, shared_texts, study_tokenizer, train, train_tiny_llm, training_problems)
 
 # %% ../nbs/F_tiny_pool.ipynb #434a7e23
 def test_every_equation_holds_and_ends_in_the_gold_answer():
@@ -63,7 +63,9 @@ def test_the_tokenizer_reads_and_writes_back_any_text_and_keeps_digits_apart():
 def test_no_training_problem_is_a_query():
     queries = make_queries()
     for name in ("wren-base", "finch-chat"):
-        assert not shared_texts(training_problems(RECIPES[name], 3000, set(queries.text)), queries)
+        for i in range(len(RECIPES[name].stages)):
+            short = RECIPES[name]._replace(stages=tuple(s._replace(examples=3000) for s in RECIPES[name].stages))
+            assert not shared_texts(training_problems(short, i, set(queries.text)), queries)
 
 # %% ../nbs/F_tiny_pool.ipynb #89a537dd
 def test_shared_texts_sees_a_query_in_other_case_and_spacing():
@@ -73,13 +75,47 @@ def test_shared_texts_sees_a_query_in_other_case_and_spacing():
 
 # %% ../nbs/F_tiny_pool.ipynb #fdf4d874
 def test_training_lowers_the_loss_and_repeats_exactly():
-    from llm_routing.tiny_pool import Recipe
-    recipe = Recipe("zcot", 32, 1, 640, {"calendar": 1.0}, 3)
-    problems, tok = training_problems(recipe, recipe.examples, set()), study_tokenizer()
-    (one, losses), (two, again) = train(recipe, problems, tok), train(recipe, problems, tok)
-    assert losses == again and np.mean(losses[-3:]) < np.mean(losses[:3])
+    stages = (Stage(640, {"calendar": 1.0}), Stage(64, {"ages": 1.0}))
+    recipe, tok = Recipe("zcot", 32, 1, 3, stages), study_tokenizer()
+    first, second = (training_problems(recipe, i, set()) for i in (0, 1))
+    def whole():
+        model, losses = train(recipe, first, tok)
+        model, more = train(recipe, second, tok, 1, model)
+        return model, losses, more
+    (one, losses, more), (two, *again) = whole(), whole()
+    assert [losses, more] == again and np.mean(losses[-3:]) < np.mean(losses[:3])
     assert all((a == b).all() for a, b in zip(one.state_dict().values(), two.state_dict().values()))
 
 # %% ../nbs/F_tiny_pool.ipynb #bace6379
 def test_an_unknown_name_is_named_with_the_known_ones():
     with pytest.raises(StudyError, match="wren-base"): train_tiny_llm("wren")
+
+# %% ../nbs/F_tiny_pool.ipynb #d8bef746
+def test_recording_replaces_the_shipped_store_and_keeps_every_row(tmp_path):
+    from llm_routing.store import Store
+    old, new = Store(tmp_path / "old"), Store(tmp_path / "new")
+    new.append("gone-1", pd.DataFrame({"request": ["a"], "sample": [0], "text": ["x"]}))
+    for s in (0, 1): old.append("owl-1", pd.DataFrame({"request": ["a"], "sample": [s], "text": ["y"]}), {"engine": "e"})
+    old.append("latency-owl-1", pd.DataFrame({"request": ["a"], "seconds": [0.1]}), {"hardware": {"cores": 2}})
+    assert record(tmp_path / "old", tmp_path / "new") == ["latency-owl-1", "owl-1"] == new.shelves()
+    assert len(new.read("owl-1")) == 2 and len(new.shards("owl-1")) == 1 and new.provenance("owl-1") == [{"engine": "e"}]
+    with pytest.raises(StudyError, match="--fresh"): record(tmp_path / "none", tmp_path / "new")
+
+# %% ../nbs/F_tiny_pool.ipynb #e65276e6
+def test_no_llm_of_the_default_pool_dominates():
+    scores = recorded_scores(("validation", "test"))
+    overall = scores.groupby("llm").apply(lambda g: np.average(g.accuracy, weights=g.n), include_groups=False)
+    assert overall.min() < .4 and overall.max() > .55
+    assert (behind_best(scores).points > 10).all()
+
+# %% ../nbs/F_tiny_pool.ipynb #d779241d
+def test_one_llm_of_the_other_pool_dominates():
+    found = behind_best(recorded_scores(("train", "validation"), "mini_dominated"))
+    assert (found.best == "owl-chat").all() and (found.points < 6).all()
+
+# %% ../nbs/F_tiny_pool.ipynb #4bb8df93
+def test_the_cards_are_what_the_recipes_and_the_record_say():
+    scores = recorded_scores()
+    for name in RECIPES:
+        text = (project_root() / "data/tiny_llms" / name / "README.md").read_text(encoding="utf-8")
+        assert text == model_card(name, scores)

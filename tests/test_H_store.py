@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/H_store.ipynb #27003985
-import errno, multiprocessing, os, signal, time, uuid
+import multiprocessing, os, signal, subprocess, sys, time, uuid
 import pandas as pd, pytest
 from llm_routing.store import Store, StoreError, request_key, shard_bytes, shelf_name
 
@@ -53,15 +53,28 @@ def test_a_torn_shard_is_left_out_with_its_name(tmp_path):
     store.append("demo", _rows(20))  # the same work again mends it
     assert len(store.read("demo")) == 40
 
-def test_a_full_disk_says_what_is_kept(tmp_path, monkeypatch):
-    store = Store(tmp_path)
-    store.append("demo", _rows(0))
-    def full(handle): raise OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match="the disk is full: free some space.*all shards written before are kept"):
-        store.append("demo", _rows(20))
-    monkeypatch.undo()
-    assert len(store.read("demo")) == 20 and not list((tmp_path / "demo").glob(".*"))
+FILL = """
+import sys
+import pandas as pd
+from llm_routing.store import Store, StoreError
+store, kept = Store(sys.argv[1]), 0
+try:
+    for i in range(1000):
+        store.append("demo", pd.DataFrame({"request": [str(i)], "sample": [0], "text": [str(hash(str(i))) * 500]}))
+        kept += 1
+except StoreError as e: print(e)
+rows = store.read("demo")
+print(kept, len(rows), rows.request.nunique())
+"""
+
+def test_a_full_disk_says_what_is_kept(tmp_path):
+    small = f"mount -t tmpfs -o size=300k none {tmp_path}"  # a real disk of 300 kB, in a mount namespace of its own
+    if subprocess.run(["unshare", "-rm", "sh", "-c", small], capture_output=True).returncode: pytest.skip("needs unshare with user namespaces")
+    script = f"{small} && exec {sys.executable} -c '{FILL}' {tmp_path}"
+    said, counts = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "the disk is full: free some space" in said and "all shards written before are kept" in said
+    kept, rows, requests = map(int, counts.split())
+    assert kept == rows == requests > 10
 
 def test_a_folder_without_rights_is_named(tmp_path):
     (tmp_path / "demo").write_text("a file where the shelf should be")

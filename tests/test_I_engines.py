@@ -101,13 +101,49 @@ def test_stop_texts_end_tokens_and_the_length_limit(running):
     assert all(c.completion_tokens == 16 for c in made if c.finish_reason == "length")
     assert all(len(c.text) < c.completion_tokens for c in made if c.finish_reason == "stop")
 
-def test_running_out_of_memory_says_what_to_lower(running, monkeypatch):
-    def full(*a, **k): raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-    monkeypatch.setattr(running.model, "forward", full)
-    with pytest.raises(EngineError, match="4 sequences at once: set generation.batch_size lower"): _all(running, _work(2))
+def test_running_out_of_memory_says_what_to_lower(running):
+    import resource
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**25, hard))  # 32 MiB more than now; the batch needs some hundred
+    try:
+        with pytest.raises(EngineError, match="12000 sequences at once: set generation.batch_size lower"):
+            _all(running, _work(1500, tuple(range(8))))
+    finally: resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert len(_all(running, _work(2))) == 2
 
 def test_a_missing_model_is_named():
     with pytest.raises(EngineError, match="'gone'"): make_engine(LLM(name="gone", model="/no/such/folder"), Generation())
+
+# %% ../nbs/I_engines.ipynb #a65544f1
+class Hub(BaseHTTPRequestHandler):
+    "A hub that has one gated LLM, and no other."
+    def do_GET(self):
+        gated = "/org/gated/" in self.path
+        self.send_response(403 if gated else 404)
+        self.send_header("X-Error-Code", "GatedRepo" if gated else "RepoNotFound")
+        self.send_header("content-length", "0"); self.end_headers()
+
+    do_HEAD = do_GET
+    def log_message(self, *args): pass
+
+ASK = """
+from llm_routing.engines import EngineError, make_engine
+from llm_routing.study import LLM, Generation
+for name in ("gated", "missing"):
+    try: make_engine(LLM(name=name, model=f"org/{name}"), Generation())
+    except EngineError as e: print(e)
+"""
+
+def test_a_gated_and_a_missing_llm_of_the_hub_are_told_apart(tmp_path):
+    import subprocess, sys
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+    said = subprocess.run([sys.executable, "-c", ASK], env={**os.environ, **hub}, capture_output=True, text=True).stdout.splitlines()
+    server.shutdown()
+    assert "LLM 'gated'" in said[0] and "is gated: accept its licence" in said[0]
+    assert "LLM 'missing'" in said[1] and "was not found" in said[1]
 
 # %% ../nbs/I_engines.ipynb #5aa691c1
 def test_latency_is_measured_one_at_a_time_and_warm(running):
