@@ -242,8 +242,8 @@ def word_tokenizer(texts: list[str], size: int = 4000):
 def train_encoder(
     texts: list[str],  # what to learn from
     folder: str | Path,  # where the encoder is kept, in `transformers` format; one that is there already is taken
-    steps: int = 200,
-    width: int = 96,
+    steps: int = 60,
+    width: int = 64,
     seed: int = 0,
 ) -> str:  # the folder
     "A two-layer BERT that has learned to fill in masked tokens of `texts`."
