@@ -255,7 +255,7 @@ def _after_equals(s: str) -> Number | None:
     return None
 
 # %% ../nbs/03_extraction.ipynb #x0000040
-_CONCLUSION = re.compile(r"\s(?:so|therefore|thus|hence|leaving|which means|meaning|this means|that means|then|giving|making"
+_CONCLUSION = re.compile(r"\s(?<!after\s)(?<!by\s)(?:so|therefore|thus|hence|leaving|which means|meaning|this means|that means|then|giving|making"
                          r"|(?:for|or) a total of|which (?:is|equals|gives)|totall?ing)\b", re.I)
 _CONDITION = re.compile(r"\W*(?:since|because|if|when|after|given|as|assuming|although|while|once)\s(?:[^,;]|,(?=\d))*+,\s", re.I)
 _RATE = re.compile(r"\b(?:in|for|per|every|after|within|over|on|at|by|with|of the|from|than|each of|all|these|those|among|between|first|last"
@@ -300,12 +300,15 @@ def stated_number(
 # %% ../nbs/03_extraction.ipynb #x0000043
 _SHARE = re.compile(r"\s?(?:%|percent)\sof\b")  # 20% of
 _PURPOSE = re.compile(r"(?<!needs|wants)(?<!need|have|want|able)(?<!has)(?<!going)\sto\s(?:maintain|reach|achieve|keep|have|make|buy|get|last|complete"
-                      r"|finish|cover|fill|pay)\b[^,.;\d]{0,30}\Z")  # ... to maintain an average speed of
+                      r"|finish|cover|fill|pay|earn|save|sell|feed|spend|raise|meet|serve|carry|store|travel|drive|walk|read|eat|cook)\b[^,.;\d]{0,30}\Z")  # ... to maintain an average speed of
+
+_CLAUSE_OF = re.compile(r"\s(?:if|when|after|before|because|unless|assuming)\s[^,.;\d]{0,20}\Z")  # ... if he reads 30
 
 def _is_condition(s: str, n: Number) -> bool:
     "Whether a number only says for what, out of what, or to what end."
     before = s[max(0, n.start - 50):n.start]
-    return _RATE.search(before[-30:]) is not None or _SHARE.match(s, n.end) is not None or " to " in before and _PURPOSE.search(before) is not None
+    if _RATE.search(before[-30:]) or _SHARE.match(s, n.end) or _CLAUSE_OF.search(before[-40:]): return True
+    return " to " in before and _PURPOSE.search(before) is not None
 
 def _chosen(s: str, found: list[Number], computed: Fraction | None) -> tuple[Fraction, str]:
     "The number of several that a sentence is about."
@@ -315,7 +318,8 @@ def _chosen(s: str, found: list[Number], computed: Fraction | None) -> tuple[Fra
             if same(n.value): return n.value, "restated"
     free = next((n for n in reversed(found) if not _is_condition(s, n) and not _is_operand(s, n)), None)
     if free: return free.value, "sentence"
-    return (_SEVERAL, "several") if all(_is_operand(s, n) for n in found) else (found[-1].value, "last")
+    if all(_is_operand(s, n) for n in found): return _SEVERAL, "several"
+    return next((n for n in reversed(found) if not _CLAUSE_OF.search(s[max(0, n.start - 40):n.start])), found[-1]).value, "last"
 
 # %% ../nbs/03_extraction.ipynb #e0000431
 def _whole(s: str, found: list[Number]) -> Fraction | None:
@@ -681,7 +685,7 @@ def _label_patterns(labels: str) -> _Labels:
                    r"|most likely|definitely|clearly|probably|likely|therefore|thus|hence|that|the|indeed|correct|best|simply|be|is|either)\b"
                    r"[\s*_:$(\[{\"'`]*+)*+(?P<label>[" + re.escape(labels + labels.lower()) + "])" + stop + r"(?P<close>[\s*_`$]*+[)\]}>.:,;])?"),
         re.compile(rf"(?P<label>{some})(?<![A-Za-z0-9'’].)\)?\**,?\s(?:is|would be|must be|should be|seems|looks|appears)\s(?:therefore |thus |hence "
-                   r"|clearly |definitely |likely |to be )*(?:the )?(?:only )?(?:right|correct|best|true|better|most (?:accurate|appropriate|likely|suitable)"
+                   r"|clearly |definitely |likely |to be )*(?:the )?(?:only )?(?:right|correct|best|true|better|(?:most|more) (?:accurate|appropriate|likely|suitable)"
                    rf"|answer|valid)|(?P<fits>{some})(?<![A-Za-z0-9'’].)\)?\**,?\s(?:fits|works|matches)\s(?:best|better)"),
         re.compile(rf"\(({some})\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s?:?\s?\**\"?({some}){stop}|(?:^|\n)[ \t*_]*+({some})[*_]*[).:](?=\s|\Z)"
                    rf"|\b(?:[Oo]ption|[Cc]hoice)\s\(([{re.escape(labels.lower())}])\)|\*\*\(?({some})\)?[.:)]?(?:\*\*|\s)|(?:^|[\n\s选])({some})[.)!?]*(?=\s*\Z)"),
@@ -820,6 +824,9 @@ def _only_option(text: str, o: _Options) -> Extracted | None:
     "A response that opens with one label and names no other, or that refuses."
     p, m = o.patterns, o.patterns.first.match(text)
     if m and not _WRONG.match(text, m.end(1)) and set(p.item.findall(text)) <= {m[1]} and _bracketed(text, o) < 3: return _made(m[1], "option")
+    lines = [line.strip(" .*_\"'").lower() for line in text[:400].split("\n")]
+    alone = [k for k, t in o.table.items() if t and t.lower() in lines]
+    if len(alone) == 1 and lines[0] == o.table[alone[0]].lower(): return _made(alone[0], "text")  # its text on a line of its own, then reasons
     last = text[-400:]
     if not _REFUSAL_HINT.search(low := last.lower()): return None
     if m := p.but.search(last): return _made(m[1], "mark")
