@@ -292,10 +292,12 @@ def rendered(nb: Path) -> Html:
     import nbformat
     from nbconvert import HTMLExporter
     notebook = nbformat.read(nb, as_version=4)
-    notebook.cells = [c for c in notebook.cells if not c.source.startswith("#| test")]
+    notebook.cells = [c for c in notebook.cells if not c.source.startswith(("#| test", "#| hide", "#| default_exp"))
+                      and "injected-parameters" not in c.metadata.get("tags", [])]
     body, _ = HTMLExporter(template_name="basic", embed_images=True, exclude_input_prompt=True,
                            exclude_output_prompt=True).from_notebook_node(notebook)
     body = re.sub(r'href="([0-9A-Z][^"/:]*)\.ipynb"', r'href="\1.html"', re.sub(r'<a class="anchor-link".*?</a>', "", body))
+    body = body.replace(f"{project_root()}/", "")  # a reader's folders are elsewhere
     return el("div", Html(re.sub(r"<(pre|table)\b", r'<\1 tabindex="0"', body)), cls="notebook")
 
 # %% ../nbs/G_report.ipynb #b4611600

@@ -18,7 +18,7 @@ from llm_routing import reproduction as R
 from llm_routing.analysis import results_table
 from llm_routing.study import Run, StudyError, load_profile
 
-# %% ../nbs/07_reproduction.ipynb #e1e1a2d6
+# %% ../nbs/07_reproduction.ipynb #a1951008
 def selections_of(scores, seconds, n):  # {(group, system, policy): (n,)}
     return pd.concat([pd.DataFrame({"query_id": [f"q{i}" for i in range(n)], "group": g, "system": s, "policy": p, "seed": 0,
                                     "llms": [[]] * n, "score": v, "latency_s": seconds[g, s, p], "cost": np.nan})
@@ -35,7 +35,7 @@ def study():
     queries = pd.DataFrame({"query_id": [f"q{i}" for i in range(n)], "dataset": "gsm8k"})
     return selections_of(scores, seconds, n), queries
 
-# %% ../nbs/07_reproduction.ipynb #43aab4ed
+# %% ../nbs/07_reproduction.ipynb #af8ea62f
 def leaves(x):
     if isinstance(x, dict): return sum(map(leaves, x.values()))
     if isinstance(x, list): return sum(map(leaves, x))
@@ -57,7 +57,7 @@ def test_the_reference_is_the_study_s_whole_list():
     def numbers(x): return {k: v for k, v in R.flatten(x).items()}
     assert numbers(json.loads(path.read_text())) == numbers(R.read_reference())
 
-# %% ../nbs/07_reproduction.ipynb #5b1610fe
+# %% ../nbs/07_reproduction.ipynb #7b26539d
 def test_every_command_of_the_ledger_is_one_that_the_runner_takes():
     for key in R.flatten(R.read_reference()):
         if key in R.NOWHERE: continue
@@ -67,7 +67,7 @@ def test_every_command_of_the_ledger_is_one_that_the_runner_takes():
         profile = load_profile(words[3], words[5::2])
         assert set(profile.routers.names) <= set(routers.ROUTERS) and set(profile.policies.names) <= set(policies.POLICIES)
 
-# %% ../nbs/07_reproduction.ipynb #6b2deb03
+# %% ../nbs/07_reproduction.ipynb #41bbea8b
 def paper_run(more, datasets=("gsm8k", "mmlu"), n=30):
     "A run of the paper's pool with invented outcomes, under a command's settings."
     changes = [w for w in shlex.split(more) if w != "--set"] + ["analysis.resamples=100"]
@@ -96,7 +96,7 @@ def test_the_paper_s_command_gives_every_number_that_it_is_named_for(tmp_path, m
     assert base.startswith("llm-routing run --profile paper") and len(named) > 5
     assert set(named.number[named.verdict == "not in this profile"]) <= set(R.NOWHERE)
 
-# %% ../nbs/07_reproduction.ipynb #68afc38b
+# %% ../nbs/07_reproduction.ipynb #e602f943
 @pytest.mark.parametrize("published,value,low,high,expected", [
     (71.11, 71.1144, 68, 74, "exact"), (36.84, 36.846, 34, 39, "exact"), (71.11, 71.5, 68, 74, "within interval"),
     (71.11, 60., 57, 63, "differs"), (71.11, np.nan, np.nan, np.nan, "not in this profile"), (1319, 1319., np.nan, np.nan, "exact"),
@@ -171,7 +171,7 @@ def test_released_files_fill_the_ledger(tmp_path, monkeypatch):
     assert set(found) - set(R.flatten(reference)) <= {k for k in found if "mmlu" in k or ".random." in k
                                                       or k.startswith("released_results")}
 
-# %% ../nbs/07_reproduction.ipynb #73f3f4fb
+# %% ../nbs/07_reproduction.ipynb #e3d1787a
 def test_two_mistakes_of_reading_are_put_back_alone(tmp_path, monkeypatch):
     queries = pd.DataFrame({"query_id": ["a", "b"], "dataset": "gsm8k", "split": "test", "text": "", "choices": [[], []],
                             "gold": ["1234", "7"]})
@@ -196,7 +196,7 @@ def test_the_original_s_filter_drops_nobody():
     dropped = rows[rows.quantity == "LLMs dropped"].iloc[0]
     assert (dropped.as_published, dropped.mended) == (0, 3)
 
-# %% ../nbs/07_reproduction.ipynb #2d8943c7
+# %% ../nbs/07_reproduction.ipynb #e7a771eb
 def test_every_mistake_has_its_line_and_says_where_it_is_measured():
     errata = pd.DataFrame(R.filter_errata({}) + R.labelled_errata() + R.ranking_errata(R.read_reference()), columns=R.ERRATUM)
     table = R.mistakes_table(errata).set_index("mistake")
