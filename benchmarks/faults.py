@@ -1,6 +1,6 @@
 """Breaks runs in every way that runs break in, and checks that nothing is silently wrong and nothing finished is lost.
 
-    python benchmarks/faults.py [--short] [--only KIND] [--seed 0] [--out benchmarks/faults.csv]
+    python benchmarks/faults.py [--short] [--only KIND ...] [--seed 0] [--out benchmarks/faults.csv]
 
 A small study (120 queries, 3 LLMs) is run once. Each group of faults then works on a copy of its folder: something is broken at a random
 moment or place, what the command and `status` say is checked, the next fault strikes what is left, and at last the study is run again. It
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -441,9 +441,9 @@ def set_up(home: Path, seed: int, stages: list[str]) -> Bench:
     return bench
 
 
-def campaign(quick: bool = False, only: str = "", seed: int = 0, out: Path | None = None) -> pd.DataFrame:
+def campaign(quick: bool = False, only: Sequence[str] = (), seed: int = 0, out: Path | None = None) -> pd.DataFrame:
     "Try the faults; a row each."
-    chosen = [(some, again) for faults, again in (short(groups()) if quick else groups()) if (some := [f for f in faults if only in ("", f[0])])]
+    chosen = [(some, again) for faults, again in (short(groups()) if quick else groups()) if (some := [f for f in faults if not only or f[0] in only])]
     rows: list[dict] = []
     with tempfile.TemporaryDirectory() as home:
         bench = set_up(Path(home), seed, STAGE_NAMES)
@@ -458,7 +458,7 @@ def campaign(quick: bool = False, only: str = "", seed: int = 0, out: Path | Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="one fault of each kind")
-    parser.add_argument("--only", default="", help="one kind of fault")
+    parser.add_argument("--only", nargs="+", default=[], metavar="KIND", help="some kinds of fault")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a CSV file for the table")
     args = parser.parse_args()

@@ -333,6 +333,7 @@ def run_study(
     with alone(run), tqdm(stages, desc=run.profile.name, unit="stage", disable=None if progress else True) as bar:
         _keep(run, "profile.json", run.profile.model_dump(mode="json"))
         for stage in bar:
+            if _ASKED: raise KeyboardInterrupt
             if _run_stage(stage, run, force, progress): ran.append(stage.name)
         if ran: _write_seals(run)
         if not ran and _recorded(run) != sorted(read_state(run)): _keep(run, "provenance.json", provenance(run))  # a kill came between
@@ -474,6 +475,14 @@ def write_readme() -> None:
     text = re.sub(r"\n{3,}", "\n\n", text)
     atomic_write(root / "README.md", lambda tmp: tmp.write_text(text.strip() + "\n", encoding="utf-8"))
 
+# %% ../nbs/A_runner.ipynb #654a18ce
+_ASKED: list[int] = []  # the signals that asked this process to stop
+
+def _ask(number: int, frame) -> None:
+    "Note that a stop was asked for, and stop."
+    _ASKED.append(number)
+    raise KeyboardInterrupt
+
 # %% ../nbs/A_runner.ipynb #bb820382
 app = typer.Typer(help="A reproducible study of LLM routing.", no_args_is_help=True, add_completion=False,
                   pretty_exceptions_enable=False)
@@ -593,7 +602,8 @@ def report_command(profile: ProfileName = "", run_dir: RunDir = "",
 # %% ../nbs/A_runner.ipynb #bf810cfd
 def main() -> None:
     "The console command: exit status 0, 1 for an error of the study (one message), 2 for wrong usage, 130 when stopped."
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is Ctrl-C's
+    for stop in (signal.SIGINT, signal.SIGTERM):  # a scheduler's stop is Ctrl-C's
+        if signal.getsignal(stop) is not signal.SIG_IGN: signal.signal(stop, _ask)
     try:
         if os.environ.get("LLM_ROUTING_DATA"): os.environ["LLM_ROUTING_DATA"] = str(Path(os.environ["LLM_ROUTING_DATA"]).resolve())
         app()
@@ -603,7 +613,7 @@ def main() -> None:
         sys.exit(1)
     except OSError as e: _stop(f"{e.filename or 'a file'}: {in_words(e)}", 1)
     except (KeyboardInterrupt, SystemExit) as e:
-        if isinstance(e, SystemExit) and e.code != 130: raise  # typer turns Ctrl-C into a silent 130
+        if isinstance(e, SystemExit) and e.code != 130 and not _ASKED: raise  # typer turns Ctrl-C into a silent 130
         _stop("stopped; finished stages are kept, and the same command goes on", 130)
 
 def _stop(message: str, status: int) -> None:

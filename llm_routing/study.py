@@ -210,8 +210,12 @@ def read_table(
     except Exception as e:  # pyarrow raises many kinds for a broken file
         said = str(e).splitlines() or [type(e).__name__]
         raise TableError(f"{path} is not a readable Parquet file ({said[0]}): {again} --force") from e
-    frame = check_table(table, frame, path)
-    if sealed and sealed != seal(frame):
+    try:
+        frame = check_table(table, frame, path)
+        whole = not sealed or sealed == seal(frame)
+    except StudyError: raise
+    except Exception: whole = False  # such as text that is no UTF-8: a bit was flipped
+    if not whole:
         raise TableError(f"{path} was altered after it was written (its rows are not those that it was sealed with): {again} --force")
     return frame
 

@@ -7,7 +7,7 @@ __all__ = []
 
 # %% ../nbs/00_study.ipynb #6aec24c7
 import errno
-import numpy as np, pandas as pd, pyarrow.parquet as pq, pytest
+import numpy as np, pandas as pd, pyarrow as pa, pyarrow.parquet as pq, pytest
 from llm_routing.study import (
     Run, StudyError, TableError, atomic_write, check_table, digest, load_profile, matrix, profile_names, project_root, read_table,
     seal, set_key, write_table)
@@ -69,6 +69,14 @@ def test_no_flipped_bit_of_a_table_is_read_as_other_rows(queries, tmp_path):
         try: assert seal(read_table("queries", file)) == seal(whole)
         except TableError: refused += 1
     assert refused > 50
+
+def test_text_that_is_no_utf8_any_more_is_refused(queries, tmp_path):
+    rows = pq.read_table(write_table("queries", queries, tmp_path / "queries.parquet"))
+    good = rows["gold"].combine_chunks()
+    torn = pa.StringArray.from_buffers(2, pa.py_buffer(np.array([0, 1, 3], "int32").tobytes()), pa.py_buffer(b"4\xb3\x0f"))
+    assert len(good) == len(torn)
+    pq.write_table(rows.set_column(rows.schema.get_field_index("gold"), "gold", torn).replace_schema_metadata(rows.schema.metadata), tmp_path / "q.parquet")
+    with pytest.raises(TableError, match="was altered|not a readable"): read_table("queries", tmp_path / "q.parquet")
 
 def test_half_a_character_is_named_by_column_and_row(queries, tmp_path):
     with pytest.raises(TableError, match="column 'text', row 1: half of a character"):

@@ -89,6 +89,14 @@ def test_an_edited_export_is_found(tmp_path, monkeypatch):
     Path("tests/test_01_queries.py").unlink()
     assert runner.stale_exports() == ["llm_routing/queries.py", "tests/test_01_queries.py"]
 
+def test_a_stop_that_python_lost_holds_after_the_stage(scratch, monkeypatch):
+    run = open_run("mini")
+    monkeypatch.setattr(runner, "execute_stage", lambda *args: runner._ASKED.append(2) or 1.0)
+    monkeypatch.setattr(runner, "record", lambda *args: None)
+    try:
+        with pytest.raises(KeyboardInterrupt): run_study(run, last="01", progress=False)
+    finally: runner._ASKED.clear()
+
 def test_two_runs_in_one_folder_are_refused(scratch):
     from filelock import FileLock
     run = open_run("mini")
