@@ -56,8 +56,10 @@ STAGES = [
     Stage("03_extraction", ("queries", "responses"), ("outcomes",), ("source", "extraction", "generation", "seed"),
           ("sources", "extraction")),
     Stage("04_routers", ("queries", "outcomes"), ("scores",), ("routers", "seed"), ("routers",)),
-    Stage("05_policies", ("queries", "outcomes", "scores"), ("selections",), ("policies", "seed")),
-    Stage("06_analysis", ("queries", "outcomes", "scores", "selections"), ("results",), ("analysis", "source", "seed")),
+    Stage("05_policies", ("queries", "responses", "outcomes", "scores"), ("selections",),
+          ("policies", "source", "generation", "extraction", "seed")),
+    Stage("06_analysis", ("queries", "outcomes", "scores", "selections"), ("results",),
+          ("analysis", "source", "routers", "seed")),
     Stage("07_reproduction", tuple(TABLES), (), ("analysis", "source", "generation", "extraction", "policies", "seed"),
           ("reference",)),
 ]
