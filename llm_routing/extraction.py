@@ -903,6 +903,7 @@ def extract_option(
     options: Sequence[str] | Mapping[str, str],  # as for `option_table`
 ) -> Extracted:  # `answer` is the label, or None
     "The option that a response chooses. Takes time linear in the text's length, and never raises for a text."
+    if not options: return NO_ANSWER
     o, text = _options(options), _plain_option(own_part(text))
     if len(text) < 8 and (m := _BARE.fullmatch(text)): return _made(m[1].upper(), "bare") if m[1].upper() in o.table else NO_ANSWER
     window = text[-20_000:]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEMPLATES', 'ROW', 'RESPONSES', 'TIMING', 'LIVE_LEVEL', 'template', 'question_text', 'few_shot_examples', 'render',
-           'sampling_of', 'requests', 'stores_of', 'put_aside', 'finished', 'Desk', 'sample', 'answer_queries',
+           'sampling_of', 'requests', 'stores_of', 'put_aside', 'whole', 'finished', 'Desk', 'sample', 'answer_queries',
            'empty_responses', 'latency_subset', 'throughput', 'timings', 'fit_latency', 'reference_latency',
            'add_latency', 'speeds', 'agreement_p', 'live_queries', 'compare_live', 'check_live']
 
@@ -168,10 +168,14 @@ def put_aside(
     return done.rename(aside)
 
 # %% ../nbs/02_generation.ipynb #c8bf2f21
+def whole(text: str) -> str:
+    "A text with each half of a character (a lone surrogate, as a cut stream leaves it) replaced by a mark: no file can hold it."
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
 ROW = ["request", "sample", "text", "finish_reason", "prompt_tokens", "completion_tokens"]  # what a store keeps of a response
 
 def _rows(group: list) -> list[tuple]:
-    return [(w.key, s, c.text, c.finish_reason, c.prompt_tokens, c.completion_tokens)
+    return [(w.key, s, whole(c.text), c.finish_reason, c.prompt_tokens, c.completion_tokens)
             for w, completions in group for s, c in zip(w.samples, completions)]
 
 # %% ../nbs/02_generation.ipynb #8fcb5b1b

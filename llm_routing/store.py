@@ -30,7 +30,7 @@ def request_key(
 ) -> str:  # 32 hexadecimal digits
     "The key of a request: a hash of its parts, whatever their order."
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
 
 # %% ../nbs/H_store.ipynb #54a4ad24
 def shelf_name(
@@ -39,7 +39,7 @@ def shelf_name(
 ) -> str:
     "A folder name for one LLM's shards: letters, digits, dot, dash and underscore only."
     short = re.sub(r"[^\w.-]+", "_", llm.rstrip("/").rsplit("/", 1)[-1]).strip(".") or "llm"
-    return f"{short}-{hashlib.sha256(f'{llm}@{revision}'.encode()).hexdigest()[:8]}"
+    return f"{short}-{hashlib.sha256(f'{llm}@{revision}'.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 # %% ../nbs/H_store.ipynb #e8c9cc5e
 def shard_bytes(

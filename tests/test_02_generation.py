@@ -234,3 +234,8 @@ def test_a_live_slice_that_differs_from_the_record_ends_the_run():
                              for s in range(10)], columns=["query_id", "llm", "sample", "text"])
     assert check_live(responses(.7), responses(.6), queries).agrees.all()
     with pytest.raises(StudyError, match=r"m \(20.0% live, 80.0% recorded\).*--fresh"): check_live(responses(.2), responses(.8), queries)
+
+# %% ../nbs/02_generation.ipynb #1443bf71
+def test_half_a_character_is_kept_as_a_replacement_mark():
+    from llm_routing.generation import whole
+    assert whole("b\ud83d") == "b\ufffd" and whole("naïve 😀") == "naïve 😀"

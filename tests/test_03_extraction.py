@@ -353,3 +353,8 @@ def test_labels_golds_and_run_on():
     assert success_label([.7, .8, 1]).tolist() == [0, 1, 1]
     assert gold_answer("#1") is None and gold_answer("-1,000.50") == "-1000.5" and gold_answer("b", ["x", "y"]) == "B"
     assert own_part("</s>1") == "</s>1" and own_part("1</s>2") == "1" and published_number("a1b") == 1 and published_option("(B)") == "B"
+
+# %% ../nbs/03_extraction.ipynb #2a964462
+def test_without_options_there_is_no_option_to_choose():
+    from llm_routing.extraction import NO_ANSWER, extract_option
+    assert extract_option("The answer is (A).", []) == NO_ANSWER == extract_option("", {})

@@ -103,3 +103,8 @@ def test_merging_keeps_rows_and_is_safe_when_cut_short(tmp_path, monkeypatch):
 def test_shelf_names_are_safe_and_tell_revisions_apart():
     assert shelf_name("../../etc/passwd", "1").startswith("passwd-") and "/" not in shelf_name("a/b c", "x")
     assert shelf_name("google/gemma-7b", "1") != shelf_name("google/gemma-7b", "2")
+
+# %% ../nbs/H_store.ipynb #02a85642
+def test_half_a_character_has_a_key_too():
+    from llm_routing.store import request_key, shelf_name
+    assert len(request_key(text="\ud800")) == 32 and shelf_name("m", "\ud800").startswith("m-")
