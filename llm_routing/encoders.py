@@ -215,8 +215,6 @@ class Static(Encoder):
         self.tokenizer, self.vectors = token_vectors(self.folder or minilm_folder())
         share = np.asarray(self.count(texts).sum(0)).ravel()
         self.weight = self.rarity / (self.rarity + share / max(share.sum(), 1))
-        self.centre = np.zeros(self.vectors.shape[1], np.float32)
-        self.centre = self.transform(texts).mean(0)
         return self
     def count(self, texts) -> sparse.csr_array:
         "How often each token (column) occurs in each text (row)."
@@ -224,7 +222,7 @@ class Static(Encoder):
         ends = np.cumsum([0, *map(len, ids)])
         return sparse.csr_array((np.ones(ends[-1], np.float32), np.concatenate([np.array(x, np.int64) for x in ids]), ends),
                                 shape=(len(texts), len(self.vectors)))
-    def transform(self, texts): return normalize((self.count(texts) * self.weight) @ self.vectors - self.centre).astype(np.float32)
+    def transform(self, texts): return normalize((self.count(texts) * self.weight) @ self.vectors).astype(np.float32)
 
 # %% ../nbs/C_encoders.ipynb #8a4c0bd7
 def word_tokenizer(texts: list[str], size: int = 4000):

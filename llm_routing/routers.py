@@ -7,10 +7,10 @@ __all__ = ['ROUTERS', 'check_scores', 'Router', 'register_router', 'make_router'
            'fit_logistic', 'Logistic', 'log_losses', 'Separate', 'Clustering', 'KNN', 'dense_array', 'Regression',
            'Ridge', 'Forest', 'Boosted', 'bradley_terry', 'SimilarityWeighted', 'UniRoute', 'WinRate', 'train_network',
            'MLP', 'bilinear', 'Factorised', 'RouterDC', 'GraphRouter', 'FineTuned', 'encoder_classifier',
-           'FineTunedSeparate', 'format_kind', 'contenders', 'ridge_by_evidence', 'held_out_gain', 'Centred', 'Kind',
-           'KindContest', 'tune', 'calibration_error', 'fit_temperature', 'fit_isotonic', 'count_parameters',
-           'routing_times', 'pool_of', 'parts_of', 'score_frame', 'train_router', 'run_router', 'validation_table',
-           'router_table']
+           'FineTunedSeparate', 'format_kind', 'rows_by_kind', 'contenders', 'ridge_by_evidence', 'held_out_gain',
+           'Centred', 'Kind', 'KindContest', 'tune', 'calibration_error', 'fit_temperature', 'fit_isotonic',
+           'count_parameters', 'routing_times', 'pool_of', 'parts_of', 'score_frame', 'train_router', 'run_router',
+           'validation_table', 'router_table']
 
 # %% ../nbs/04_routers.ipynb #bcf1f650
 import inspect
@@ -549,6 +549,12 @@ def format_kind(text: str) -> str:
     if re.search(r"(answer|答案|output|response)\s*[:：]\s*$", text.strip(), re.IGNORECASE): found.append("cue")
     return "+".join(found) or "open"
 
+# %% ../nbs/04_routers.ipynb #32c347de
+def rows_by_kind(texts: list[str]) -> dict[str, np.ndarray]:
+    "The rows of the texts of each kind."
+    kinds = np.array([format_kind(t) for t in texts])
+    return {str(k): np.flatnonzero(kinds == k) for k in np.unique(kinds)}
+
 # %% ../nbs/04_routers.ipynb #bfc07104
 def contenders(scores: np.ndarray, errors: float = 1.) -> np.ndarray:
     "Columns of `scores` (n_queries, n_llms) whose mean is within `errors` standard errors of the difference from the best column's."
@@ -622,12 +628,10 @@ class KindContest(Router):
     def learn(self, texts, scores, validation):
         "Nothing is chosen on validation, so its queries teach too."
         if validation is not None: texts, scores = texts + validation[0], np.vstack([scores, validation[1]])
-        rows = self.rows([format_kind(t) for t in texts])
+        rows = rows_by_kind(texts)
         rows = {k: r for k, r in rows.items() if len(r) >= self.least or len(rows) == 1}
         self.overall = np.mean([scores[r].mean(0) for r in rows.values()] or [scores.mean(0)], axis=0)
         self.kinds = {k: self.learn_kind([texts[i] for i in r], scores[r]) for k, r in rows.items()}
-
-    def rows(self, kinds) -> dict[str, np.ndarray]: return {k: np.flatnonzero(np.array(kinds) == k) for k in sorted(set(kinds))}
 
     def shrink(self, scores, overall) -> np.ndarray:
         return (scores.sum(0) + self.kind_shrinkage * overall) / (len(scores) + self.kind_shrinkage)
@@ -650,7 +654,7 @@ class KindContest(Router):
 
     def estimate(self, texts):
         out = np.tile(self.overall, (len(texts), 1))
-        for name, r in self.rows([format_kind(t) for t in texts]).items():
+        for name, r in rows_by_kind(texts).items():
             if name not in self.kinds: continue
             kind, own = self.kinds[name], [texts[i] for i in r]
             out[r] = kind.mean + (kind.features.transform(own) @ kind.difficulty)[:, None]
@@ -660,7 +664,7 @@ class KindContest(Router):
     def add_llm(self, llm: str, texts, scores):
         "Add an LLM from its `scores` (n_queries,) on some `texts`; it takes part with its shrunk means, and the others are left as they are."
         texts, scores = check_scores(texts, np.reshape(scores, (-1, 1)), [llm])
-        rows = {k: r for k, r in self.rows([format_kind(t) for t in texts]).items() if k in self.kinds}
+        rows = {k: r for k, r in rows_by_kind(texts).items() if k in self.kinds}
         overall = np.mean([scores[r].mean(0) for r in rows.values()] or [scores.mean(0)], axis=0)
         self.llms, self.overall = [*self.llms, llm], np.append(self.overall, overall)
         for name, kind in self.kinds.items():

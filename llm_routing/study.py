@@ -347,10 +347,10 @@ class Extraction(Section):
 class Routers(Section):
     "Which routers learn, and how."
     names: list[str] = Field(min_length=1)  # whose scores go on to the policies
-    compared: list[str] = []  # more routers, in the table of the routers' chapter only
     seeds: list[int] = Field([0], min_length=1)
     joint: bool = False  # one router for all datasets, or one for each as in the paper
     params: dict[str, dict[str, Any]] = {}  # router -> its parameters
+    compared: list[str] = []  # more routers, in the table of the routers' chapter only
 
 # %% ../nbs/00_study.ipynb #604f8d71
 class Policies(Section):
