@@ -71,10 +71,10 @@ def grey(
 # %% ../nbs/E_figures.ipynb #31b40b18
 NAMES = {"oracle": "Oracle", "best_single": "Best single LLM", "random": "Random LLM", "all_llms": "All LLMs, one vote",
          "router_upper_bound": "Router upper bound", "upper_bound": "Router upper bound", "mlc": "MLC", "sc": "SC", "knn": "kNN",
-         "mlc_finetuned": "MLC (fine-tuned)", "sc_finetuned": "SC (fine-tuned)", "mlc_finetuned_weighted": "MLC (fine-tuned, weighted)",
+         "mlc_finetuned": "MLC (fine-tuned)", "sc_finetuned": "SC (fine-tuned)", "mlc_finetuned_weighted": "MLC (tuned, weighted)",
          "clustering_tfidf": "Clustering (TF-IDF)", "clustering_minilm": "Clustering (MiniLM)", "clustering_roberta": "Clustering (RoBERTa)",
          "default": "Recommended", "prior": "Best LLM on train", "logistic": "Logistic", "ridge": "Ridge", "random_forest": "Random forest",
-         "gbt": "Boosted trees", "elo": "Elo", "sw_ranking": "Similar queries' ranking", "uniroute": "UniRoute", "win_rate": "Win rate", "mlp": "MLP",
+         "gbt": "Boosted trees", "elo": "Elo", "sw_ranking": "Similar queries", "uniroute": "UniRoute", "win_rate": "Win rate", "mlp": "MLP",
          "matrix_factorisation": "Matrix factors", "mirt": "MIRT", "routerdc": "RouterDC", "graph": "Graph",
          "argmax": "ArgMax", "prediction": "Prediction", "prediction_forest": "Prediction (forest)", "sorted_prediction": "Sorted prediction",
          "random_top3": "Random of top 3", "penalised": "Penalised", "budget": "Budget", "cheapest_accurate": "Cheapest accurate",

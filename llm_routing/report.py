@@ -294,6 +294,8 @@ def rendered(nb: Path) -> Html:
     notebook = nbformat.read(nb, as_version=4)
     notebook.cells = [c for c in notebook.cells if not c.source.startswith(("#| test", "#| hide", "#| default_exp"))
                       and "injected-parameters" not in c.metadata.get("tags", [])]
+    for c in notebook.cells:
+        if c.cell_type == "code": c.outputs = [o for o in c.outputs if o.get("name") != "stderr"]  # progress bars and warnings
     body, _ = HTMLExporter(template_name="basic", embed_images=True, exclude_input_prompt=True,
                            exclude_output_prompt=True).from_notebook_node(notebook)
     body = re.sub(r'href="([0-9A-Z][^"/:]*)\.ipynb"', r'href="\1.html"', re.sub(r'<a class="anchor-link".*?</a>', "", body))

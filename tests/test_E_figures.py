@@ -102,7 +102,7 @@ def check_texts(fig):
 def crowd(datasets=("gsm8k", "mmlu"), routers=15, n=120):
     "Tables of a study with seven LLMs and many routers, all with long names."
     rng, llms = np.random.default_rng(0), [f"Chinese-Mistral-{i}B-v0.1" for i in range(7)]
-    names = [f"a router named at length {i}" for i in range(routers)]
+    names = [f"matrix_factorisation_{i}" for i in range(routers)]  # as long as the longest in `NAMES`
     parts = []
     for k, d in enumerate(datasets):
         study = F.made_up_study(n, seed=k)

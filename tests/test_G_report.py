@@ -73,15 +73,16 @@ def test_pdf_is_the_same_bytes_twice(run):
     first = path.read_bytes()
     assert first[:5] == b"%PDF-" and report.write_pdf(Path(run.figures) / "index.html").read_bytes() == first
 
-# %% ../nbs/G_report.ipynb #a5c799e1
+# %% ../nbs/G_report.ipynb #2bc45bf2
 def test_executed_notebooks_are_rendered_without_tests_and_without_a_network(run):
     import nbformat
     cells = [nbformat.v4.new_markdown_cell("# A chapter\n\nSee [another](05_policies.ipynb)."), nbformat.v4.new_code_cell("1 + 1"),
              nbformat.v4.new_code_cell("#| test\ndef test_hidden(): pass"),
+             nbformat.v4.new_code_cell("2", outputs=[nbformat.v4.new_output("stream", name="stderr", text="a bar 100%")]),
              nbformat.v4.new_code_cell(f"run_dir = '{run.folder}'", metadata={"tags": ["injected-parameters"]})]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), run.folder / "04_routers.ipynb")
     html = report.write_report(run).read_text()
     assert 'href="chapters/04_routers.html"' in html and 'href="../../nbs/05_policies.ipynb"' in html
     chapter = (run.figures / "chapters" / "04_routers.html").read_text()
-    assert 'href="05_policies.html"' in chapter and "test_hidden" not in chapter and str(run.folder) not in chapter and "A chapter" in chapter and chapter.count("<script") == 1
+    assert 'href="05_policies.html"' in chapter and "test_hidden" not in chapter and "a bar" not in chapter and str(run.folder) not in chapter and "A chapter" in chapter and chapter.count("<script") == 1
     assert not re.search(r'(?:src|href)="(?:https?:)?//', chapter)
