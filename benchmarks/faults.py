@@ -197,6 +197,10 @@ def kernel_died(bench: Bench, folder: Path, stage: str, what: str) -> str:
         job.communicate(timeout=600)
         return "ended before its kernel could be killed"
     kernel.kill()
+    if job.wait(600) == 0:  # its last cell was done, and it was on its way out
+        cells = json.loads((folder / f"{stage}.ipynb").read_text())["cells"]
+        must(all(c["metadata"]["papermill"]["status"] == "completed" for c in cells if c["cell_type"] == "code"), "ended well with cells that did not run")
+        return "killed after its last cell"
     said = spoke(job, 1, "its kernel died")
     kept_before(folder, stage)
     return said
