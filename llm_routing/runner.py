@@ -15,6 +15,7 @@ __all__ = ['STAGES', 'STAGE_NAMES', 'QUIET', 'SAVING', 'PACKAGES', 'CHOICES', 'a
 import ast
 import functools
 import json
+import logging
 import os
 import platform
 import re
@@ -606,6 +607,7 @@ def main() -> None:
     "The console command: exit status 0, 1 for an error of the study (one message), 2 for wrong usage, 130 when stopped."
     for stop in (signal.SIGINT, signal.SIGTERM):  # a scheduler's stop is Ctrl-C's
         if signal.getsignal(stop) is not signal.SIG_IGN: signal.signal(stop, _ask)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what a stop leaves unread in a loop is no news
     try:
         if os.environ.get("LLM_ROUTING_DATA"): os.environ["LLM_ROUTING_DATA"] = str(Path(os.environ["LLM_ROUTING_DATA"]).resolve())
         app()
