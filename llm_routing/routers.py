@@ -8,9 +8,9 @@ __all__ = ['ROUTERS', 'check_scores', 'Router', 'register_router', 'make_router'
            'Ridge', 'Forest', 'Boosted', 'bradley_terry', 'SimilarityWeighted', 'UniRoute', 'WinRate', 'train_network',
            'MLP', 'bilinear', 'Factorised', 'RouterDC', 'GraphRouter', 'FineTuned', 'encoder_classifier',
            'FineTunedSeparate', 'format_kind', 'rows_by_kind', 'contenders', 'ridge_by_evidence', 'held_out_gain',
-           'Centred', 'Kind', 'KindContest', 'tune', 'calibration_error', 'fit_temperature', 'fit_isotonic',
-           'count_parameters', 'routing_times', 'pool_of', 'parts_of', 'score_frame', 'train_router', 'run_router',
-           'validation_table', 'router_table']
+           'Centred', 'nearness', 'familiar', 'shrunk', 'Kind', 'KindContest', 'tune', 'calibration_error',
+           'fit_temperature', 'fit_isotonic', 'count_parameters', 'routing_times', 'pool_of', 'parts_of', 'score_frame',
+           'train_router', 'run_router', 'validation_table', 'router_table']
 
 # %% ../nbs/04_routers.ipynb #bcf1f650
 import inspect
@@ -27,10 +27,10 @@ from scipy import sparse
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.cluster import KMeans
-from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import RidgeCV
 from sklearn.multioutput import MultiOutputRegressor
+from threadpoolctl import threadpool_limits
 
 from .encoders import Encoder, make_encoder, minilm_folder, train_encoder
 from .statistics import gap_closed
@@ -62,7 +62,7 @@ class Router:
         self.llms = list(llms)
         texts, scores = check_scores(texts, scores, self.llms)
         if validation is not None: validation = check_scores(*validation, self.llms)
-        self.learn(texts, scores, validation)
+        with threadpool_limits(1): self.learn(texts, scores, validation)
         return self
 
     def predict(self, texts) -> np.ndarray:
@@ -237,6 +237,7 @@ class Forest(Regression):
     leaf: int = 10                    # training queries in a leaf, at least
     space = {"leaf": (5, 10, 20, 50)}
     def model(self):
+        from sklearn.ensemble import RandomForestRegressor
         return RandomForestRegressor(self.trees, min_samples_leaf=self.leaf, max_features="sqrt", random_state=self.seed)
 
 @register_router("gbt", encoder="surface")
@@ -247,6 +248,7 @@ class Boosted(Regression):
     rate: float = .05
     space = {"leaves": (4, 8, 16), "rate": (.02, .05, .1)}
     def model(self):
+        from sklearn.ensemble import HistGradientBoostingRegressor
         return MultiOutputRegressor(HistGradientBoostingRegressor(max_iter=60, learning_rate=self.rate, max_leaf_nodes=self.leaves,
                                                                   early_stopping=True, random_state=self.seed))
 
@@ -601,6 +603,23 @@ class Centred:
         return (F - self.centre) / self.scale
     def transform(self, texts) -> np.ndarray: return (dense_array(self.encoder.transform(texts)).astype(float) - self.centre) / self.scale
 
+# %% ../nbs/04_routers.ipynb #f1ec8431
+def nearness(seen: np.ndarray, F: np.ndarray, k: int = 5, same: bool = False) -> np.ndarray:
+    "(n_queries,) mean cosine of each row of `F` with its `k` nearest rows of `seen`, which have length 1; `same` leaves out the query itself."
+    near = (F / np.linalg.norm(F, axis=1, keepdims=True).clip(1e-12)) @ seen.T
+    if same: np.fill_diagonal(near, -1)
+    k = max(1, min(k, near.shape[1] - same))
+    return np.partition(near, near.shape[1] - k, axis=1)[:, -k:].mean(1)
+
+def familiar(F: np.ndarray, unusual: float) -> tuple[np.ndarray, float]:
+    "Rows of `F` at length 1, and the nearness to the others that all but a share `unusual` of them reach."
+    seen = F / np.linalg.norm(F, axis=1, keepdims=True).clip(1e-12)
+    return seen, float(np.quantile(nearness(seen, seen, same=True), unusual)) if len(F) > 1 else -1.
+
+def shrunk(scores: np.ndarray, towards: np.ndarray, weight: float) -> np.ndarray:
+    "(n_llms,) mean scores, drawn to `towards` as by that many further queries."
+    return (scores.sum(0) + weight * towards) / (len(scores) + weight)
+
 # %% ../nbs/04_routers.ipynb #ddda2c87
 @dataclass
 class Kind:
@@ -610,20 +629,22 @@ class Kind:
     difficulty: np.ndarray      # (n_features,) weights
     contest: Centred | None     # for what sets the contenders apart; None where nothing does
     weights: np.ndarray         # (n_contest_features, n_llms)
+    seen: np.ndarray            # (n_train, n_contest_features) training queries at length 1, to tell how unlike them a query is
+    usual: float                # the similarity to their nearest ones that all but a few of them reach
 
 # %% ../nbs/04_routers.ipynb #b2b70e45
 @register_router("default")
 @dataclass
 class KindContest(Router):
-    """Shrunk means by kind of query; a ridge that chooses among LLMs where that is proven or costs nothing; the mean over kinds for a kind
-    never seen. This project's own; needs no network. The mean over kinds is unweighted: that LLM is safest which does well on most kinds, not the one
-    whose kind has most queries. Features are static, so a query is routed without running an encoder."""
+    """Shrunk means by kind of query; a ridge that chooses among LLMs where that is proven or costs nothing, and not for unusual queries; for a
+    kind never seen, the unweighted mean over kinds: the LLM that does well on most. This project's own; needs no network, runs no encoder."""
     encoder: str = "static"           # tells hard queries from easy ones
     contest: str = "static+lsa"       # tells the contenders apart
     kind_shrinkage: float = 100.      # a kind's mean over kinds counts like this many of its queries
     errors: float = 1.                # standard errors within which an LLM contends; negative for none
     proof: float = 2.                 # standard errors of held-out gain from which on all LLMs contend
     least: int = 10                   # a kind with fewer training queries is none
+    unusual: float = .005             # share of a kind's training queries that are so unlike the others that no contest is held for their like
 
     def learn(self, texts, scores, validation):
         "Nothing is chosen on validation, so its queries teach too."
@@ -633,9 +654,6 @@ class KindContest(Router):
         self.overall = np.mean([scores[r].mean(0) for r in rows.values()] or [scores.mean(0)], axis=0)
         self.kinds = {k: self.learn_kind([texts[i] for i in r], scores[r]) for k, r in rows.items()}
 
-    def shrink(self, scores, overall) -> np.ndarray:
-        return (scores.sum(0) + self.kind_shrinkage * overall) / (len(scores) + self.kind_shrinkage)
-
     def learn_kind(self, texts, scores) -> Kind:
         "One kind's means, the difficulty of its queries, and its contest."
         features, contest, residuals = Centred(self.encoder, self.cache), Centred(self.contest, self.cache), scores - scores.mean(0)
@@ -644,7 +662,8 @@ class KindContest(Router):
         rivals = self.rivals(F, scores)
         weights, R = np.zeros((F.shape[1], scores.shape[1])), residuals[:, rivals]
         weights[:, rivals] = ridge_by_evidence(F, R - R.mean(1, keepdims=True))
-        return Kind(self.shrink(scores, self.overall), features, shared, contest if weights.any() else None, weights)
+        mean, contest = shrunk(scores, self.overall, self.kind_shrinkage), contest if weights.any() else None
+        return Kind(mean, features, shared, contest, weights, *familiar(F, self.unusual))
 
     def rivals(self, F, scores) -> np.ndarray:
         "The columns among which the kind's contest chooses."
@@ -658,7 +677,9 @@ class KindContest(Router):
             if name not in self.kinds: continue
             kind, own = self.kinds[name], [texts[i] for i in r]
             out[r] = kind.mean + (kind.features.transform(own) @ kind.difficulty)[:, None]
-            if kind.contest: out[r] += kind.contest.transform(own) @ kind.weights
+            if kind.contest:
+                F = kind.contest.transform(own)
+                out[r] += (F @ kind.weights) * (nearness(kind.seen, F) >= kind.usual)[:, None]
         return out
 
     def add_llm(self, llm: str, texts, scores):
@@ -668,7 +689,7 @@ class KindContest(Router):
         overall = np.mean([scores[r].mean(0) for r in rows.values()] or [scores.mean(0)], axis=0)
         self.llms, self.overall = [*self.llms, llm], np.append(self.overall, overall)
         for name, kind in self.kinds.items():
-            kind.mean = np.append(kind.mean, self.shrink(scores[rows.get(name, [])], overall))
+            kind.mean = np.append(kind.mean, shrunk(scores[rows.get(name, [])], overall, self.kind_shrinkage))
             kind.weights = np.pad(kind.weights, ((0, 0), (0, 1)))
         return self
 

@@ -145,3 +145,12 @@ def test_calibration_mends_overconfidence_and_keeps_the_order(cure):
 def test_a_router_is_a_short_class():
     import inspect
     assert all(len(inspect.getsource(cls).splitlines()) < 60 for cls, _ in ROUTERS.values())
+
+# %% ../nbs/04_routers.ipynb #91fbb3a4
+def test_a_query_unlike_all_seen_ones_gets_its_kind_s_best_llm():
+    texts = [f"How many {w} are {i} and {i + 1}?" for i in range(60) for w in ("apples", "pears")]
+    scores = np.array([[1., 0.] if "apples" in t else [.2, 1.] for t in texts])
+    router = make_router("default").fit(texts, scores, ["a", "b"])
+    assert (router.predict(texts).argmax(1) == scores.argmax(1)).mean() > .95
+    odd = router.predict(["zyx wvut qrst, and where?"])[0]
+    assert odd.argmax() == scores.mean(0).argmax()

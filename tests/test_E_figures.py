@@ -165,7 +165,7 @@ def test_a_figure_without_data_is_not_drawn_and_an_old_one_goes(run):
     run.write("results", F.made_up_results().assign(latency_s=np.nan))
     assert F.make_figure("latency", run) is None and not list(run.figures.glob("latency.*"))
 
-# %% ../nbs/E_figures.ipynb #84173ddc
+# %% ../nbs/E_figures.ipynb #b084454e
 def test_a_text_that_a_spreadsheet_would_run_is_written_as_text():
     from llm_routing.figures import csv_text
     text = csv_text(pd.DataFrame({"system": ["=1+1", "@x", "-a", "gemma-7b"], "v": [-1.0, 2.0, 3.0, 4.0]}))
