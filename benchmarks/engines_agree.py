@@ -77,13 +77,10 @@ def run_here(engine: str, llms: list[str], queries: pd.DataFrame, other: str) ->
 
 
 def run_there(engine: str, llms: list[str], queries: Path, other: str, out: Path) -> pd.DataFrame:
-    "The responses of one engine, run by the other interpreter, one LLM to a process: vLLM gives memory back only at its end."
-    tables = []
-    for llm in greedy(engine, llms).pool:
-        command = [other, __file__, "--only", engine, "--llms", llm.name, "--file", str(queries), "--out", str(out)]
-        subprocess.run(command, check=True, env={**os.environ, **QUIET})
-        tables.append(pd.read_parquet(out))
-    return pd.concat(tables)
+    "The responses of one engine, run by the other interpreter."
+    command = [other, __file__, "--only", engine, "--llms", *llms, "--file", str(queries), "--out", str(out)]
+    subprocess.run(command, check=True, env={**os.environ, **QUIET})
+    return pd.read_parquet(out)
 
 
 def compare(engine: str, theirs: pd.DataFrame, ours: pd.DataFrame, queries: pd.DataFrame) -> pd.DataFrame:
