@@ -31,6 +31,7 @@ from llm_routing.study import Generation, load_profile, project_root
 
 VLLM = {"enforce_eager": True, "max_model_len": 512}
 QUIET = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0",
+         "RAY_worker_niceness": "0",  # 15 by default: on a busy machine its workers never start
          "PYTHONPATH": str(project_root())}
 
 
