@@ -31,6 +31,7 @@ from llm_routing.study import Generation, load_profile, project_root
 
 VLLM = {"enforce_eager": True, "max_model_len": 512}
 QUIET = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0",
+         "RAY_worker_niceness": "0",  # 15 by default: on a busy machine its workers never start
          "PYTHONPATH": str(project_root())}
 
 
@@ -51,8 +52,8 @@ def serve(other: str, llm, log: Path) -> tuple[subprocess.Popen, str]:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    command = [str(Path(other).with_name("vllm")), "serve", model_path(llm), "--host", "127.0.0.1", "--port", str(port), "--dtype",
-               "float32", "--enforce-eager", "--max-model-len", "512"]
+    command = [other, "-m", "vllm.entrypoints.openai.api_server", "--model", model_path(llm), "--host", "127.0.0.1", "--port", str(port),
+               "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]  # `vllm serve` does not know itself as vllm-cpu
     job = subprocess.Popen(command, stdout=open(log, "w"), stderr=subprocess.STDOUT, env={**os.environ, **QUIET})
     for _ in range(600):
         try:
@@ -77,13 +78,10 @@ def run_here(engine: str, llms: list[str], queries: pd.DataFrame, other: str) ->
 
 
 def run_there(engine: str, llms: list[str], queries: Path, other: str, out: Path) -> pd.DataFrame:
-    "The responses of one engine, run by the other interpreter, one LLM to a process: vLLM gives memory back only at its end."
-    tables = []
-    for llm in greedy(engine, llms).pool:
-        command = [other, __file__, "--only", engine, "--llms", llm.name, "--file", str(queries), "--out", str(out)]
-        subprocess.run(command, check=True, env={**os.environ, **QUIET})
-        tables.append(pd.read_parquet(out))
-    return pd.concat(tables)
+    "The responses of one engine, run by the other interpreter."
+    command = [other, __file__, "--only", engine, "--llms", *llms, "--file", str(queries), "--out", str(out)]
+    subprocess.run(command, check=True, env={**os.environ, **QUIET})
+    return pd.read_parquet(out)
 
 
 def compare(engine: str, theirs: pd.DataFrame, ours: pd.DataFrame, queries: pd.DataFrame) -> pd.DataFrame:

@@ -90,7 +90,7 @@ def main() -> None:
     table = pd.DataFrame(rows, columns=["event", "moment", "responses_kept", "same_table"])
     table.to_csv(args.table, index=False)
     ends = table[table.event == "end"].same_table
-    print(f"{args.kills} kills, {len(ends)} ends: the table was the uninterrupted run's at {ends.sum()} of them")
+    print(f"{args.kills} kills, {len(ends)} ends: the table was the uninterrupted run's at {int(ends.sum())} of them")
     sys.exit(not ends.all())
 
 

@@ -7,14 +7,15 @@ __all__ = []
 
 # %% ../nbs/01_queries.ipynb #b578a5c9
 import pandas as pd, pytest
-from llm_routing.queries import find_duplicates, load_queries, split_sizes
+from llm_routing.queries import find_duplicates, leaks, load_queries, split_sizes
 from llm_routing.sources import available
 from llm_routing.study import load_profile
 
 # %% ../nbs/01_queries.ipynb #09f1c2cf
 def test_duplicates_and_leaks_are_counted():
-    queries = pd.DataFrame({"dataset": "d", "split": ["train", "train", "test", "test"], "text": ["A  b", "a b", "A B", "c"]})
+    queries = pd.DataFrame({"query_id": list("abcd"), "dataset": "d", "split": ["train", "train", "test", "test"], "text": ["A  b", "a b", "A B", "c"]})
     assert find_duplicates(queries).iloc[0].tolist() == ["d", 1, 1]
+    assert leaks(queries).values.tolist() == [["d", "c", "train", "a"]]
 
 def test_mini_has_all_splits():
     assert (split_sizes(load_queries(load_profile("mini"))) > 0).all().all()
