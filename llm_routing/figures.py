@@ -24,6 +24,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -655,16 +656,15 @@ def calibration_data(
 
 # %% ../nbs/E_figures.ipynb #9c0e8c07
 def draw_calibration(data: pd.DataFrame):
-    "A panel per dataset: the four best-calibrated and the worst router, against the diagonal."
-    datasets = list(dict.fromkeys(data.dataset))
-    fig, axes = panels(len(datasets), 2.75, sharey=True)
-    for ax, dataset in zip(axes, datasets):
-        part = data[data.dataset == dataset]
-        order = part.groupby("router").ece.first().sort_values()
-        chosen = list(dict.fromkeys([*order.index[:4], order.index[-1]]))
+    "A panel per dataset: the four best-calibrated and the worst router, against the diagonal; a router looks the same in every panel."
+    ece = {d: part.groupby("router").ece.first().sort_values() for d, part in data.groupby("dataset", sort=False)}
+    chosen = {d: list(dict.fromkeys([*order.index[:4], order.index[-1]])) for d, order in ece.items()}
+    looks = dict(zip(dict.fromkeys(r for routers in chosen.values() for r in routers), cycle(zip(SERIES, cycle(DASHES), cycle("osD^v")))))
+    fig, axes = panels(len(ece), 2.75, sharey=True)
+    for ax, (dataset, order) in zip(axes, ece.items()):
         ax.plot([0, 1], [0, 1], color=MUTED, linewidth=.6)
-        for router, colour, dash, mark in zip(chosen, SERIES, DASHES, "osD^v"):
-            rows = part[part.router == router]
+        for router in chosen[dataset]:
+            (colour, dash, mark), rows = looks[router], data[(data.dataset == dataset) & (data.router == router)]
             ax.vlines(rows.probability, rows.ci_low, rows.ci_high, color=colour, linewidth=.6)
             ax.plot(rows.probability, rows.right, color=colour, linestyle=dash, marker=mark, markersize=2, linewidth=.8,
                     label=f"{name_of(router)} ({100 * order[router]:.1f})")
