@@ -486,8 +486,9 @@ class FineTuned(Router):
     def learn(self, texts, scores, validation):
         import torch
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
-        torch.manual_seed(self.seed)
-        self.net, self.tokenizer = encoder_classifier(self.start(texts), self.revision, self.layers, len(self.llms))
+        folder = self.start(texts)
+        torch.manual_seed(self.seed)  # after the encoder, so that one from the cache gives the same draws as a new one
+        self.net, self.tokenizer = encoder_classifier(folder, self.revision, self.layers, len(self.llms))
         right = scores.mean(0).clip(.02, .98)
         weight = torch.tensor((1 - right) / right if self.weighted else np.ones(len(right)), dtype=torch.float32)
         bce = torch.nn.BCEWithLogitsLoss(pos_weight=weight)

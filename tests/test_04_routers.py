@@ -154,3 +154,11 @@ def test_a_query_unlike_all_seen_ones_gets_its_kind_s_best_llm():
     assert (router.predict(texts).argmax(1) == scores.argmax(1)).mean() > .95
     odd = router.predict(["zyx wvut qrst, and where?"])[0]
     assert odd.argmax() == scores.mean(0).argmax()
+
+# %% ../nbs/04_routers.ipynb #618d47f8
+def test_a_cached_encoder_gives_the_same_router_as_a_new_one(tmp_path):
+    texts = [f"How many {w} are {i}?" for i in range(40) for w in ("apples", "pears")]
+    scores = np.array([[1., 0.] if "apples" in t else [0., 1.] for t in texts])
+    new, cached = (make_router("mlc_finetuned", model="own", epochs=1, rate=1e-3, cache=tmp_path).fit(texts, scores, ["a", "b"]).predict(texts[:9])
+                   for _ in range(2))
+    assert (new == cached).all()
