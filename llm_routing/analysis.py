@@ -398,7 +398,7 @@ def trained_on_parts(
     "A router trained on parts of the training queries; its settings are not tuned again."
     from llm_routing.routers import make_router
     settings, rows = {k: v for k, v in params.items() if k != "trials"}, outcomes[outcomes["query_id"].isin(set(q["query_id"]))]
-    def known(part): return part["text"].tolist(), matrix(rows, "score", part["query_id"].tolist(), llms)
+    def known(part) -> tuple[list[str], np.ndarray]: return part["text"].tolist(), matrix(rows, "score", part["query_id"].tolist(), llms)
     split = {k: part for k, part in q.groupby("split")}
     validation = known(split["validation"]) if "validation" in split else None
     parts = [training_part(q, s, seed).query("split == 'train'") for s in shares]

@@ -122,7 +122,7 @@ def narrowed(
     "One dataset's results as if the pool had these LLMs alone."
     q = queries[queries.dataset == dataset]
     o, s = (t[t.llm.isin(llms) & t.query_id.isin(set(q.query_id))] for t in (outcomes, scores))
-    selections, _ = select(q, o, s, run.profile.policies.names, run.profile.policies.params)
+    selections, _ = select(q, o, s, run.profile.policies)
     return results_table(q, selections, run.profile.analysis.resamples), selections
 
 # %% ../nbs/07_reproduction.ipynb #e9c4bffe

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,7 @@ class Router:
     "Base of all routers. A new one defines `learn(texts, scores, validation)` and `estimate(texts)`."
     seed: int = 0                     # of everything random
     cache: str | Path | None = None   # folder for embeddings; None keeps none
-    space = {}                        # parameter -> values that `tune` may try
+    space: ClassVar[dict[str, tuple]] = {}  # parameter -> values that `tune` may try
 
     def fit(self, texts, scores, llms, validation=None):
         "Learn from `scores` (n_queries, n_llms) in [0, 1]; `validation` is a pair (texts, scores) to choose hyperparameters on."
