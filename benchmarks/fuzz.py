@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from llm_routing.extraction import extract_number, extract_option, majority_vote, own_part, published_number, published_option, read_answers
 from llm_routing.generation import question_text
+from llm_routing.generation import whole
 from llm_routing.report import el, sortable
 from llm_routing.runner import imported_modules, notebook_code
 from llm_routing.store import Store, request_key, shelf_name
@@ -134,7 +135,7 @@ def extractors(words: str, choices: list) -> None:
     began = time.process_time()
     own_part(words)
     for f in (extract_number, published_number, published_option): assert repr(f(words)) == repr(f(words))
-    found = extract_option(words, [*choices, "one at least"])
+    found = extract_option(words, choices)
     assert found.answer is None or found.answer in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     assert 0 <= extract_number(words).confidence <= 1
     question_text(words, choices)
@@ -156,10 +157,9 @@ def store(texts: list, llm: str, revision: str) -> None:
     "Responses of any text come back from the store as they went in, or are refused."
     with tempfile.TemporaryDirectory() as folder:
         kept = Store(folder)
-        shelf = refuses(shelf_name, llm, revision)
-        if shelf is None: return
+        shelf, texts = shelf_name(llm, revision), [whole(t) for t in texts]
         assert "/" not in shelf and shelf not in (".", "..") and (Path(folder) / shelf).resolve().parent == Path(folder).resolve()
-        keys = [refuses(lambda t=t: request_key(text=t)) for t in texts]
+        keys = [request_key(text=t) for t in texts]
         rows = pd.DataFrame({"request": keys, "sample": range(len(texts)), "text": pd.Series(texts, dtype=object)})
         if refuses(kept.append, shelf, rows, {"llm": llm}) is None: return
         back = kept.read(shelf).sort_values("sample").text.tolist()
