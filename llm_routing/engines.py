@@ -179,10 +179,11 @@ def tokenizer_of(
 # %% ../nbs/I_engines.ipynb #5820aef6
 def token_ids(
     llm: LLM,
-    prompt: Prompt,
-) -> list[int]:
-    "A prompt's tokens. Raises `EngineError`."
-    return tokenizer_of(llm)(prompt.text, add_special_tokens=prompt.special)["input_ids"]
+    prompts: list[Prompt],
+) -> list[list[int]]:  # of each prompt
+    "The tokens of prompts. Raises `EngineError`."
+    tokenizer = tokenizer_of(llm)
+    return [tokenizer(p.text, add_special_tokens=p.special)["input_ids"] for p in prompts]
 
 # %% ../nbs/I_engines.ipynb #6cca4065
 def explain_loading(
@@ -342,14 +343,14 @@ class TransformersEngine(Engine):
 
     def plan(self, work: list[Work], done: set[str]) -> list[list[Work]]:
         "Fixed batches of all the work, without what is done."
-        lengths = {w.key: len(token_ids(self.llm, w.prompt)) for w in work}
+        lengths = {w.key: len(ids) for w, ids in zip(work, token_ids(self.llm, [w.prompt for w in work]))}
         work = sorted(work, key=lambda w: (lengths[w.key], w.key))
         step = max(1, self.settings.batch_size // max((len(w.samples) for w in work), default=1))
         batches = [[w for w in work[at:at + step] if w.key not in done] for at in range(0, len(work), step)]
         return [b for b in batches if b]
 
     def complete(self, work: list[Work], sampling: Sampling) -> Iterator[list[tuple[Work, list[Completion]]]]:
-        ids = [token_ids(self.llm, w.prompt) for w in work]
+        ids = token_ids(self.llm, [w.prompt for w in work])
         stopper = Stopper(self.tokenizer, self.end_ids, sampling.stop)
         counts = [len(w.samples) for w in work]
         try:
@@ -394,11 +395,9 @@ class VLLMEngine(Engine):
         self.seeded = not import_module("vllm.platforms").current_platform.is_cpu()
 
     def complete(self, work: list[Work], sampling: Sampling) -> Iterator[list[tuple[Work, list[Completion]]]]:
-        core, waiting = self.model.llm_engine, {}
-        for i, w in enumerate(work):
-            prompt = self.vllm.TokensPrompt(prompt_token_ids=token_ids(self.llm, w.prompt))
-            core.add_request(str(i), prompt, self._params(w, sampling))
-            waiting[str(i)] = w
+        core, waiting = self.model.llm_engine, {str(i): w for i, w in enumerate(work)}
+        for (i, w), ids in zip(waiting.items(), token_ids(self.llm, [w.prompt for w in work])):
+            core.add_request(i, self.vllm.TokensPrompt(prompt_token_ids=ids), self._params(w, sampling))
         try:
             while core.has_unfinished_requests():
                 ready = [out for out in core.step() if out.finished]
@@ -487,7 +486,7 @@ class OpenAIEngine(Engine):
             messages = [{"role": r, "content": c} for r, c in w.prompt.messages or (("user", w.prompt.text),)]
             reply = self.client.chat.completions.create(messages=messages, **common)
         else:
-            prompt = token_ids(self.llm, w.prompt) if self.settings.send == "tokens" else w.prompt.text
+            prompt = token_ids(self.llm, [w.prompt])[0] if self.settings.send == "tokens" else w.prompt.text
             reply = self.client.completions.create(prompt=prompt, **common)
         return _from_openai(reply)
 
@@ -522,7 +521,8 @@ class RayEngine(Engine):
         self.processor = serving.build_processor(config, preprocess=_ray_request, postprocess=_ray_reply)
 
     def complete(self, work: list[Work], sampling: Sampling) -> Iterator[list[tuple[Work, list[Completion]]]]:
-        rows = [self._row(i, w, s, sampling) for i, w in enumerate(work) for s in w.samples]
+        tokens = token_ids(self.llm, [w.prompt for w in work])
+        rows = [self._row(i, w, ids, s, sampling) for i, (w, ids) in enumerate(zip(work, tokens)) for s in w.samples]
         blocks = max(1, len(rows) // (4 * self.settings.batch_size))
         waiting: dict[int, dict[int, Completion]] = {}
         for reply in self.processor(self.data.from_items(rows, override_num_blocks=blocks)).iter_rows():
@@ -531,11 +531,11 @@ class RayEngine(Engine):
             w = work[reply["unit"]]
             if len(made) == len(w.samples): yield [(w, [made[s] for s in w.samples])]
 
-    def _row(self, unit: int, w: Work, sample: int, sampling: Sampling) -> dict:
+    def _row(self, unit: int, w: Work, ids: list[int], sample: int, sampling: Sampling) -> dict:
         params = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": max(sampling.top_k, 0),
                   "max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
         if self.seeded and sampling.temperature: params["seed"] = (seed_of(w, sampling) + sample) % 2**31
-        return {"unit": unit, "sample": sample, "prompt": w.prompt.text, "ids": token_ids(self.llm, w.prompt), "params": params}
+        return {"unit": unit, "sample": sample, "prompt": w.prompt.text, "ids": ids, "params": params}
 
     def versions(self) -> dict[str, str]:
         return {"engine": self.name, "ray": self.ray.__version__, "vllm": self.vllm.__version__}

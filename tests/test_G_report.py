@@ -67,6 +67,12 @@ def test_every_picture_has_a_text_and_every_column_a_head(run):
     assert all(re.search(r'alt="[^"]{40,}"', img) for img in re.findall(r"<img [^>]*>", html))
     assert html.count("<th ") == html.count('scope="col"') and html.count("<table") == html.count("<caption>")
 
+def test_prints_that_differ_in_time_and_count_are_the_same():
+    printed = b"/CreationDate (D:20260102030405+00'00')\n/ID (node%08d) /Headers [(node%08d)] node12345678"
+    first, later = printed % (44, 46), printed.replace(b"0102", b"0317") % (45, 47)
+    assert report.same_print(first) == report.same_print(later) != report.same_print(printed % (44, 44))
+    assert len(report.same_print(first)) == len(first) and report.same_print(first).endswith(b"node12345678")
+
 def test_pdf_is_the_same_bytes_twice(run):
     path = report.write_pdf(report.write_report(run))
     if path is None: pytest.skip("no Chromium here")
