@@ -155,7 +155,8 @@ def _output(run: Run, name: str) -> Path:
 
 # %% ../nbs/A_runner.ipynb #1593efe9
 QUIET = ["--IPKernelApp.log_level=50"]  # the kernel's own warnings are not the study's
-SAVING = {"request_save_on_cell_execute": False, "autosave_cell_every": 30}  # seconds
+SAVING = {"request_save_on_cell_execute": False, "autosave_cell_every": 30,  # seconds
+          "coalesce_streams": True}  # of a progress bar only the end is kept
 os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # tqdm in a notebook without widgets
 
 # %% ../nbs/A_runner.ipynb #80a08ee0
