@@ -204,19 +204,19 @@ def read_table(
 ) -> pd.DataFrame:
     "Read and check a table. Raises `TableError` naming the file when it is missing, broken, altered or does not fit."
     path = Path(path)
-    again = f"make it with `llm-routing run --from {TABLES[table]}`" if table in TABLES else ""
-    if not path.is_file(): raise TableError(f"{path} is missing: {again}")
+    def again(force: str = "") -> str: return f": make it with `llm-routing run --from {TABLES[table]}{force}`" if table in TABLES else ""
+    if not path.is_file(): raise TableError(f"{path} is missing{again()}")
     try: frame, sealed = _read_parquet(path)
     except Exception as e:  # pyarrow raises many kinds for a broken file
         said = str(e).splitlines() or [type(e).__name__]
-        raise TableError(f"{path} is not a readable Parquet file ({said[0]}): {again} --force") from e
+        raise TableError(f"{path} is not a readable Parquet file ({said[0]}){again(' --force')}") from e
     try:
         frame = check_table(table, frame, path)
         whole = not sealed or sealed == seal(frame)
     except StudyError: raise
     except Exception: whole = False  # such as text that is no UTF-8: a bit was flipped
     if not whole:
-        raise TableError(f"{path} was altered after it was written (its rows are not those that it was sealed with): {again} --force")
+        raise TableError(f"{path} was altered after it was written (its rows are not those that it was sealed with){again(' --force')}")
     return frame
 
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, str]:
