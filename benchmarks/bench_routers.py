@@ -31,7 +31,8 @@ ROUTERS = {
 VARIANTS = {"kinds": "default"}  # a row's name, where it is not the router's
 TRIALS = {"routerdc": 6}  # Optuna's budget, on 15% of train held out
 FIXED = {"kinds", "prior", "mlc", "sc", "knn", "logistic", "win_rate", "ridge", "elo", "sw_ranking"}  # nothing random but the held-out fifth
-SHARPEN = {"routerdc", "routerdc_finetuned"}  # learn from the files' probabilities and from 1,000 queries of each task, as the original does
+SHARPEN = {"routerdc", "routerdc_finetuned"}  # learn from the files' probabilities, as the original does
+BALANCED = {"routerdc_finetuned"}  # learns from 1,000 queries of each task, as the original does
 
 
 def load(split: str) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, list[str]]:
@@ -82,15 +83,16 @@ def run(names: list[str]) -> None:
     file = HOME / "joint.csv"
     done = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=["router", "seed"])
     for name in names:
-        params = dict(ROUTERS[name])
+        labels, params = raw if name in SHARPEN else scores, dict(ROUTERS[name])
         if name in TRIALS:
-            learn, held = balanced(source, 0)
-            params |= tune(name, part(learn, raw), part(held, scores), llms, TRIALS[name], cache=CACHE, **params)
+            order = np.random.default_rng(0).permutation(len(texts))
+            cut = int(.15 * len(order))
+            params |= tune(name, part(order[cut:], labels), part(order[:cut], labels), llms, TRIALS[name], cache=CACHE, **params)
             print(name, params, flush=True)
         for seed in [0] if name in FIXED - SHARPEN else SEEDS:
             if ((done["router"] == name) & (done["seed"] == seed)).any(): continue
-            train, validation = (texts, scores), None
-            if name in SHARPEN: train, validation = (part(ids, labels) for ids, labels in zip(balanced(source, seed), (raw, scores)))
+            train, validation = (texts, labels), None
+            if name in BALANCED: train, validation = (part(ids, known) for ids, known in zip(balanced(source, seed), (labels, scores)))
             began = time.perf_counter()
             router = make_router(VARIANTS.get(name, name), seed=seed, cache=CACHE, **params).fit(*train, llms, validation)
             fit_s, p = time.perf_counter() - began, router.predict(asked)

@@ -446,7 +446,9 @@ def last_layers(folder: str, revision: str | None, count: int):
     encoder.encoder.layer, encoder.embeddings, encoder.pooler = encoder.encoder.layer[-count:], Given(), None
     class Last(torch.nn.Module):
         def __init__(self): super().__init__(); self.encoder = encoder
-        def forward(self, X): return torch.cat([self.read(part) for part in X.split(128)])
+        def forward(self, X):
+            order = (X != 0).any(2).sum(1).argsort()  # texts of similar length together, so that little is read beyond their ends
+            return torch.cat([self.read(part) for part in X[order].split(8)])[order.argsort()]
         def read(self, X):
             mask = (X != 0).any(2).long()
             X, mask = X[:, :mask.sum(1).max()], mask[:, :mask.sum(1).max()]
@@ -455,7 +457,7 @@ def last_layers(folder: str, revision: str | None, count: int):
 
 # %% ../nbs/04_routers.ipynb #42f98478
 @register_router("routerdc")
-@register_router("routerdc_finetuned", tuned=2, epochs=4, rate=5e-5, batch=16, temperature=1.)
+@register_router("routerdc_finetuned", tuned=1, epochs=3, rate=1e-3, batch=16, temperature=1.)
 @dataclass
 class RouterDC(MLP):
     """Dual contrastive learning (RouterDC, Chen et al. 2024, equations 3 to 6). The query is pulled to each of its best LLMs, against the worst
@@ -859,15 +861,15 @@ def run_router(name: str, queries: pd.DataFrame, outcomes: pd.DataFrame, seed: i
     parts = parts_of(queries, outcomes, llms)
     if "train" not in parts: raise ValueError(f"router {name!r}: no training queries in {sorted(queries['dataset'].unique())}")
     began = time.perf_counter()
-    router = train_router(name, parts, llms, seed, **params)
+    router = train_router(name, parts, llms, seed, **{k: v for k, v in params.items() if k != "seeds"})
     seconds = time.perf_counter() - began
     frames = [score_frame(ids, llms, router.predict(texts), name, seed) for split, (ids, texts, _) in parts.items() if split != "train"]
     return router, pd.concat(frames, ignore_index=True), seconds
 
 # %% ../nbs/04_routers.ipynb #e3f0f84b
-def seeds_of(name: str, seeds: list[int]) -> list[int]:
-    "The seeds to repeat router `name` with: all of them, or the first for one that draws nothing."
-    return list(seeds) if ROUTERS[name][0].random else list(seeds[:1])
+def seeds_of(name: str, seeds: list[int], params: dict) -> list[int]:
+    "The seeds to repeat router `name` with: its own in `params`, or else all, but one for a router that draws nothing."
+    return list(params.get(name, {}).get("seeds", seeds))[:None if ROUTERS[name][0].random else 1]
 
 # %% ../nbs/04_routers.ipynb #1bdf09d3
 def validation_table(scores: pd.DataFrame, queries: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:

@@ -232,7 +232,7 @@ def test_routers_that_draw_are_repeated_and_their_spread_is_told():
     parts = {"train": 30, "validation": 15, "test": 15}
     queries = pd.DataFrame({"query_id": [f"q{i}" for i in range(60)], "dataset": "toy", "split": np.repeat([*parts], [*parts.values()]), "text": texts})
     outcomes = pd.DataFrame({"query_id": np.repeat(queries["query_id"], 2), "llm": llms * 60, "score": scores.ravel()})
-    ran = {(n, s): run_router(n, queries, outcomes, s) for n in ("mlc", "clustering_tfidf") for s in seeds_of(n, [0, 1, 2])}
+    ran = {(n, s): run_router(n, queries, outcomes, s) for n in ("mlc", "clustering_tfidf") for s in seeds_of(n, [0, 1, 2], {})}
     costs = pd.DataFrame([{"router": n, "seed": s, "dataset": "toy", "parameters": count_parameters(r)} for (n, s), (r, _, _) in ran.items()])
     table = router_table(pd.concat([rows for _, rows, _ in ran.values()]), queries, outcomes, costs).set_index("router")
     assert table["seeds"].to_dict() == {"mlc": 1, "clustering_tfidf": 3}
