@@ -121,12 +121,19 @@ def route_causes(router: KindContest, texts: list[str], after: list[str]) -> dic
             "contest": share(~other & ~lost & ~won)}
 
 # %% ../nbs/N_router_lab.ipynb #18df61bd
-def leave_out(name: str, texts: list[str], scores: np.ndarray, groups: np.ndarray, llms: list[str], folds: int = 0, **params) -> pd.DataFrame:
-    "Per group of queries: percent earned by a router, and by the best single LLM, that learned from other groups only."
-    rows = []
-    for group in sorted(set(groups)):
+def leave_out(name: str, texts: list[str], scores: np.ndarray, groups: np.ndarray, llms: list[str], **params) -> pd.DataFrame:
+    """Per group of queries, and in a last row for `all` of them: percent earned by a router, and by the best single LLM, that learned from other
+    groups only; and the router's gain with its 95% interval over queries."""
+    earned = np.zeros((len(texts), 3))
+    for group in set(groups):
         rest, own = np.flatnonzero(groups != group), np.flatnonzero(groups == group)
         p = make_router(name, **params).fit([texts[i] for i in rest], scores[rest], llms).predict([texts[i] for i in own])
-        rows.append({"left_out": group, "n": len(own), "router": 100 * routed_score(p, scores[own]),
-                     "best_single": 100 * scores[own, scores[rest].mean(0).argmax()].mean(), "oracle": 100 * scores[own].max(1).mean()})
+        earned[own] = 100 * np.stack([scores[own, p.argmax(1)], scores[own, scores[rest].mean(0).argmax()], scores[own].max(1)], 1)
+    rows = []
+    for group, own in [*((g, groups == g) for g in sorted(set(groups))), ("all", np.full(len(groups), True))]:
+        gain = earned[own, 0] - earned[own, 1]
+        low, high = interval(bootstrap_means(gain[:, None]), len(gain))[0]
+        rows.append({"left_out": group, "n": len(gain), **dict(zip(("router", "best_single", "oracle"), earned[own].mean(0))),
+                     "gain": gain.mean(), "ci_low": low, "ci_high": high})
     return pd.DataFrame(rows)
+

@@ -78,3 +78,4 @@ def test_what_is_left_out_is_not_learned_from():
     groups = np.array(["sums" if "plus" in t else "books" for t in texts])
     table = leave_out("prior", texts, scores, groups, llms).set_index("left_out")
     assert (table["router"] == table["best_single"]).all() and table.loc["sums", "router"] < 30
+    assert (table[["gain", "ci_low", "ci_high"]] == 0).all(axis=None) and table.loc["all", "n"] == len(texts)
