@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'SURFACE_FEATURES', 'register_encoder', 'Encoder', 'surface', 'Surface', 'Tfidf', 'Chars', 'Lsa',
-           'VectorCache', 'minilm_folder', 'load_encoder', 'embed', 'Pretrained', 'hidden_states', 'token_vectors',
-           'Static', 'word_tokenizer', 'train_encoder', 'Joined', 'make_encoder']
+           'VectorCache', 'minilm_folder', 'pretrained_model', 'load_encoder', 'read_layer', 'mean_pool', 'embed',
+           'Pretrained', 'hidden_states', 'TokenStates', 'token_vectors', 'Static', 'word_tokenizer', 'train_encoder',
+           'Joined', 'make_encoder']
 
 # %% ../nbs/C_encoders.ipynb #28a38f60
 import hashlib
@@ -135,32 +136,48 @@ def minilm_folder() -> str:
     return str(get_model_path())
 
 # %% ../nbs/C_encoders.ipynb #0ab99368
+def pretrained_model(folder: str, revision: str | None = None, config=None):
+    "The encoder in `folder` (or on the hub), as its `config` or the given one says; of T5, which has a decoder too, the encoder alone."
+    from transformers import AutoConfig, AutoModel, T5EncoderModel
+    config = config or AutoConfig.from_pretrained(folder, revision=revision)
+    kind = T5EncoderModel if config.model_type == "t5" else AutoModel
+    return kind.from_pretrained(folder, config=config, revision=revision)
+
 _models = {}
 def load_encoder(folder: str, revision: str | None = None):
     "The tokenizer and model in `folder` (or on the hub), loaded once per process."
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import logging
     logging.disable_progress_bar()
     if (folder, revision) not in _models:
         tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        _models[folder, revision] = tokenizer, AutoModel.from_pretrained(folder, revision=revision).eval()
+        _models[folder, revision] = tokenizer, pretrained_model(folder, revision).eval()
     return _models[folder, revision]
 
 # %% ../nbs/C_encoders.ipynb #4b833a74
-def embed(texts: list[str], folder: str, revision=None, max_length: int = 256, batch: int = 32, layer: int = -1) -> np.ndarray:
-    "Mean-pooled, unit-length hidden states of one layer (-1: the last): (n_texts, width). Batches hold texts of similar length."
+def read_layer(texts: list[str], folder: str, revision=None, max_length: int = 256, batch: int = 32, layer: int = -1):
+    "Batches of texts of similar length: their rows, one layer's hidden states (n, n_tokens, width), and which tokens are text (n, n_tokens)."
     import torch
     tokenizer, model = load_encoder(folder, revision)
-    order, rows = sorted(range(len(texts)), key=lambda i: len(texts[i])), [None] * len(texts)
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     for start in range(0, len(texts), batch):
         ids = order[start:start + batch]
         x = tokenizer([texts[i] for i in ids], padding=True, truncation=True, max_length=max_length, return_tensors="pt")
         with torch.inference_mode(): hidden = model(**x, output_hidden_states=True).hidden_states[layer]
-        mask = x["attention_mask"].unsqueeze(-1)
-        pooled = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1).numpy()
-        for i, v in zip(ids, pooled): rows[i] = v
-    return np.array(rows, np.float16)
+        yield ids, hidden, x["attention_mask"]
+
+def mean_pool(hidden, mask):
+    "The mean hidden state of each text: (n, n_tokens, width) and (n, n_tokens) -> (n, width)."
+    return (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+
+def embed(texts: list[str], *args, **kwargs) -> list[np.ndarray]:
+    "Mean-pooled, unit-length hidden states of one layer (-1: the last), (width,) for each text; arguments as `read_layer` takes them."
+    import torch
+    rows = [None] * len(texts)
+    for ids, hidden, mask in read_layer(texts, *args, **kwargs):
+        for i, v in zip(ids, torch.nn.functional.normalize(mean_pool(hidden, mask), dim=-1).numpy().astype(np.float16)): rows[i] = v
+    return rows
 
 # %% ../nbs/C_encoders.ipynb #530b5bf2
 @register_encoder("minilm")
@@ -172,24 +189,50 @@ class Pretrained(Encoder):
     max_length: int = 256
     cache: str | Path | None = None
     layer: int = -1                   # which hidden states; -1 is the last layer's
-    def transform(self, texts):
-        "Embeddings (n_texts, width), from the cache where they are in it."
+    def vectors(self, texts): return embed(texts, self.folder or minilm_folder(), self.revision, self.max_length, layer=self.layer)
+    def transform(self, texts): return np.array(self.known(texts), np.float32)
+    def known(self, texts) -> list[np.ndarray]:
+        "The vector of each text, from the cache where it is in it."
         name = self.folder or "all-MiniLM-L6-v2"
         key = lambda t: hashlib.sha256(repr((name, self.revision, self.max_length, self.layer, t)).encode()).hexdigest()
-        keys, store = [key(t) for t in texts], VectorCache(self.cache, f"{Path(name).name}-{self.revision}")
+        keys, store = [key(t) for t in texts], VectorCache(self.cache, self.store())
         known = store.get(list(dict.fromkeys(keys)))
         new = {k: t for k, t in zip(keys, texts) if k not in known}
         if new:
-            fresh = dict(zip(new, embed(list(new.values()), self.folder or minilm_folder(), self.revision, self.max_length, layer=self.layer)))
+            fresh = dict(zip(new, self.vectors(list(new.values()))))
             store.put(fresh)
             known |= fresh
-        return np.array([known[k] for k in keys], np.float32)
+        return [known[k] for k in keys]
+    def store(self) -> str: return f"{Path(self.folder or 'all-MiniLM-L6-v2').name}-{self.revision}"
 
 # %% ../nbs/C_encoders.ipynb #4e6fdb55
 def hidden_states(folder: str, cache: str | Path | None = None) -> Pretrained:
     "The encoder that mean-pools the middle layer of the LLM in `folder` (or on the hub)."
     from transformers import AutoConfig
     return Pretrained(folder, cache=cache, layer=(AutoConfig.from_pretrained(folder).num_hidden_layers + 1) // 2)
+
+# %% ../nbs/C_encoders.ipynb #6ef896fe
+@dataclass
+class TokenStates(Pretrained):
+    "What goes into the last `above` layers of a pretrained encoder: (n_texts, n_tokens, width), with zeros after a text's end."
+    above: int = 1
+    max_length: int = 128
+    def __post_init__(self): self.layer = -1 - self.above
+    def store(self): return super().store() + f"-tokens-{self.above}"
+    def vectors(self, texts):
+        rows = [None] * len(texts)
+        for ids, hidden, mask in read_layer(texts, self.folder or minilm_folder(), self.revision, self.max_length, layer=self.layer):
+            for i, h, m in zip(ids, hidden, mask): rows[i] = h[m > 0].flatten().numpy().astype(np.float16)
+        return rows
+    def transform(self, texts):
+        from transformers import AutoConfig
+        config = AutoConfig.from_pretrained(self.folder or minilm_folder(), revision=self.revision)
+        if self.above > config.num_hidden_layers:
+            raise ValueError(f"encoder {self.folder or 'minilm'} has {config.num_hidden_layers} layers, so not {self.above} last ones")
+        rows = [v.reshape(-1, config.hidden_size) for v in self.known(texts)]
+        out = np.zeros((len(rows), max(map(len, rows)), config.hidden_size), np.float16)
+        for i, v in enumerate(rows): out[i, :len(v)] = v
+        return out
 
 # %% ../nbs/C_encoders.ipynb #e2fc71e5
 @lru_cache(2)

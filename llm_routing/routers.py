@@ -6,11 +6,12 @@
 __all__ = ['ROUTERS', 'check_scores', 'Router', 'register_router', 'make_router', 'Prior', 'routed_score', 'log_loss', 'hold_out',
            'fit_logistic', 'Logistic', 'log_losses', 'Separate', 'Clustering', 'KNN', 'dense_array', 'Regression',
            'Ridge', 'Forest', 'Boosted', 'bradley_terry', 'SimilarityWeighted', 'UniRoute', 'WinRate', 'train_network',
-           'MLP', 'bilinear', 'Factorised', 'RouterDC', 'GraphRouter', 'FineTuned', 'encoder_classifier',
-           'FineTunedSeparate', 'format_kind', 'rows_by_kind', 'contenders', 'ridge_by_evidence', 'held_out_gain',
-           'Centred', 'nearness', 'familiar', 'shrunk', 'Kind', 'KindContest', 'tune', 'calibration_error',
-           'fit_temperature', 'fit_isotonic', 'count_parameters', 'routing_times', 'pool_of', 'parts_of', 'score_frame',
-           'train_router', 'run_router', 'validation_table', 'router_table']
+           'MLP', 'bilinear', 'Factorised', 'cosine_network', 'query_contrast', 'last_layers', 'RouterDC',
+           'GraphRouter', 'FineTuned', 'encoder_classifier', 'FineTunedSeparate', 'format_kind', 'rows_by_kind',
+           'contenders', 'ridge_by_evidence', 'held_out_gain', 'Centred', 'nearness', 'familiar', 'shrunk', 'Kind',
+           'KindContest', 'tune', 'calibration_error', 'fit_temperature', 'fit_isotonic', 'count_parameters',
+           'routing_times', 'pool_of', 'parts_of', 'score_frame', 'train_router', 'run_router', 'seeds_of',
+           'validation_table', 'router_table']
 
 # %% ../nbs/04_routers.ipynb #bcf1f650
 import inspect
@@ -31,9 +32,10 @@ from sklearn.cluster import KMeans
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import RidgeCV
 from sklearn.multioutput import MultiOutputRegressor
+from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
-from .encoders import Encoder, make_encoder, minilm_folder, train_encoder
+from .encoders import Encoder, Pretrained, TokenStates, make_encoder, mean_pool, minilm_folder, pretrained_model, train_encoder
 from .statistics import gap_closed
 from .study import atomic_write, digest, matrix
 
@@ -57,6 +59,7 @@ class Router:
     seed: int = 0                     # of everything random
     cache: str | Path | None = None   # folder for embeddings; None keeps none
     space: ClassVar[dict[str, tuple]] = {}  # parameter -> values that `tune` may try
+    random: ClassVar[bool] = False    # whether what it learns, validation queries given, hangs on `seed`
 
     def fit(self, texts, scores, llms, validation=None):
         "Learn from `scores` (n_queries, n_llms) in [0, 1]; `validation` is a pair (texts, scores) to choose hyperparameters on."
@@ -173,6 +176,7 @@ class Clustering(Router):
     "K-means on text features, and each cluster's mean score per LLM (Srivatsa et al. 2024, section 3)."
     encoder: str = "tfidf"
     ks: tuple = (2, 5, 10, 20, 50)    # numbers of clusters tried on validation
+    random = True
     def learn(self, texts, scores, validation):
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
         self.features = make_encoder(self.encoder, self.cache)
@@ -237,6 +241,7 @@ class Forest(Regression):
     trees: int = 100
     leaf: int = 10                    # training queries in a leaf, at least
     space = {"leaf": (5, 10, 20, 50)}
+    random = True
     def model(self):
         from sklearn.ensemble import RandomForestRegressor
         return RandomForestRegressor(self.trees, min_samples_leaf=self.leaf, max_features="sqrt", random_state=self.seed)
@@ -248,6 +253,7 @@ class Boosted(Regression):
     leaves: int = 8
     rate: float = .05
     space = {"leaves": (4, 8, 16), "rate": (.02, .05, .1)}
+    random = True
     def model(self):
         from sklearn.ensemble import HistGradientBoostingRegressor
         return MultiOutputRegressor(HistGradientBoostingRegressor(max_iter=60, learning_rate=self.rate, max_leaf_nodes=self.leaves,
@@ -347,18 +353,22 @@ class MLP(Router):
     width: int = 64
     epochs: int = 30
     rate: float = 1e-3
+    batch: int = 128
     space = {"width": (16, 64, 256), "rate": (3e-4, 1e-3, 3e-3)}
+    random = True
     def learn(self, texts, scores, validation):
         import torch
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
-        self.features = make_encoder(self.encoder, self.cache)
+        self.features = self.make_features()
         X, V = dense_array(self.features.fit_transform(texts)), dense_array(self.features.transform(v_texts))
         self.parts = {"train": (torch.tensor(X), torch.tensor(scores, dtype=torch.float32)),
                       "validation": (torch.tensor(V), torch.tensor(v_scores, dtype=torch.float32))}
         torch.manual_seed(self.seed)
-        self.net = train_network(self.network(X.shape[1], scores.shape[1]), self.loss, len(X), len(V), self.epochs, self.seed, self.rate)
+        net = self.network(X.shape[-1], scores.shape[1])
+        self.net = train_network(net, self.loss, len(X), len(V), self.epochs, self.seed, self.rate, self.batch)
         self.finish(*self.parts["train"])
         del self.parts
+    def make_features(self): return make_encoder(self.encoder, self.cache)
     def network(self, d, m):
         from torch import nn
         return nn.Sequential(nn.Linear(d, self.width), nn.GELU(), nn.Dropout(.3), nn.Linear(self.width, m))
@@ -398,56 +408,100 @@ class Factorised(MLP):
     space = {"rank": (2, 8, 32), "rate": (3e-4, 1e-3, 3e-3)}
     def network(self, d, m): return bilinear(d, m, self.rank, self.difficulty)
 
+# %% ../nbs/04_routers.ipynb #34edce09
+def cosine_network(project, width: int, m: int):
+    "A network: what `project` makes of queries, (n, width), to its cosines with `m` learned LLM embeddings, (n, m)."
+    import torch
+    unit = lambda h: torch.nn.functional.normalize(h, dim=1)
+    class Cosine(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.project, self.llms = project, torch.nn.Parameter(torch.randn(m, width))
+        def embed(self, X): return unit(self.project(X))
+        def rank(self, h): return h @ unit(self.llms).T
+        def forward(self, X): return self.rank(self.embed(X))
+    return Cosine()
+
+# %% ../nbs/04_routers.ipynb #1b23010d
+def query_contrast(h, cluster, temperature: float, others: int = 3):
+    "Loss of unit vectors `h` (n, width): each is pulled to a random one of its own `cluster` (n,), against `others` random ones of other clusters."
+    import torch
+    near, same = (h @ h.T) / temperature, cluster[:, None] == cluster[None]
+    own = torch.multinomial((same.float() - .999 * torch.eye(len(h))).clamp(min=0), 1)
+    kept = (~same).any(1)
+    if not kept.any(): return near.sum() * 0
+    far = torch.multinomial((~same[kept]).float() + 1e-9, others, replacement=True)
+    s = torch.cat([near[kept].gather(1, own[kept]), near[kept].gather(1, far)], 1)
+    return -torch.log_softmax(s, 1)[:, 0].mean()
+
+# %% ../nbs/04_routers.ipynb #c806f062
+def last_layers(folder: str, revision: str | None, count: int):
+    "A network of the last `count` layers of the encoder in `folder`: `TokenStates` (n, n_tokens, width) -> mean-pooled (n, width)."
+    import torch
+    encoder = pretrained_model(folder or minilm_folder(), revision)
+    if not hasattr(getattr(encoder, "encoder", None), "layer"):
+        raise ValueError(f"the last layers of {encoder.config.model_type} cannot be fine-tuned by themselves; those of BERT and RoBERTa can")
+    class Given(torch.nn.Module):
+        def forward(self, inputs_embeds, **_): return inputs_embeds
+    encoder.encoder.layer, encoder.embeddings, encoder.pooler = encoder.encoder.layer[-count:], Given(), None
+    class Last(torch.nn.Module):
+        def __init__(self): super().__init__(); self.encoder = encoder
+        def forward(self, X):
+            order = (X != 0).any(2).sum(1).argsort()  # texts of similar length together, so that little is read beyond their ends
+            return torch.cat([self.read(part) for part in X[order].split(8)])[order.argsort()]
+        def read(self, X):
+            mask = (X != 0).any(2).long()
+            X, mask = X[:, :mask.sum(1).max()], mask[:, :mask.sum(1).max()]
+            return mean_pool(self.encoder(inputs_embeds=X, attention_mask=mask).last_hidden_state, mask)
+    return Last()
+
 # %% ../nbs/04_routers.ipynb #42f98478
 @register_router("routerdc")
+@register_router("routerdc_finetuned", tuned=1, epochs=3, rate=1e-3, batch=16, temperature=1.)
 @dataclass
 class RouterDC(MLP):
-    """Dual contrastive learning (RouterDC, Chen et al. 2024, equations 3 to 6), on frozen embeddings. The query is pulled to each of its
-    best LLMs, against the worst that fail, and to a query of its own cluster, against three of other clusters. The epoch that routes
-    validation best is kept, and Platt scaling makes probabilities. Fractions as scores rank the LLMs more finely than right and wrong do."""
+    """Dual contrastive learning (RouterDC, Chen et al. 2024, equations 3 to 6). The query is pulled to each of its best LLMs, against the worst
+    that fail, and to a query of its own cluster, against three of other clusters. The epoch that routes validation best is kept, and Platt
+    scaling makes probabilities. Fractions as scores rank the LLMs more finely than right and wrong do. The embeddings are frozen, or the last
+    layers of their encoder learn too, as released (there all layers, batches of 16, 1,000 steps)."""
     encoder: str = "minilm"
+    tuned: int = 0                    # last layers of the encoder that learn; 0: none, but a small network on the embeddings does
     best: int = 3                     # LLMs counted as good, and as many at most as bad
     clusters: int = 5
     sample_weight: float = 1.
     temperature: float = .3
     space = {"rate": (3e-4, 1e-3, 3e-3), "temperature": (.1, .3, 1.), "sample_weight": (0., 1.), "width": (32, 128)}
+    def make_features(self):
+        encoder = super().make_features()
+        if not self.tuned: return encoder
+        if not isinstance(encoder, Pretrained): raise ValueError(f"encoder {self.encoder!r} has no layers to fine-tune; minilm and hf:FOLDER have")
+        return TokenStates(encoder.folder, encoder.revision, cache=self.cache, above=self.tuned)
     def network(self, d, m):
         import torch
-        class Cosine(torch.nn.Module):
-            def __init__(self, width):
-                super().__init__()
-                self.project = torch.nn.Sequential(torch.nn.Linear(d, 2 * width), torch.nn.GELU(), torch.nn.Linear(2 * width, width))
-                self.llms = torch.nn.Parameter(torch.randn(m, width))
-            def embed(self, X): return torch.nn.functional.normalize(self.project(X), dim=1)
-            def forward(self, X): return self.embed(X) @ torch.nn.functional.normalize(self.llms, dim=1).T
-        X = self.parts["train"][0].numpy()
-        model = KMeans(min(self.clusters, len(X)), n_init=3, random_state=self.seed).fit(X)
-        self.cluster = {p: torch.tensor(model.predict(x.numpy())) for p, (x, _) in self.parts.items()}
-        return Cosine(self.width)
+        means = {p: X if X.dim() == 2 else mean_pool(X, (X != 0).any(2)) for p, (X, _) in self.parts.items()}
+        model = KMeans(min(self.clusters, len(means["train"])), n_init=3, random_state=self.seed).fit(means["train"].numpy())
+        self.cluster = {p: torch.tensor(model.predict(X.numpy())) for p, X in means.items()}
+        if self.tuned: return cosine_network(last_layers(self.features.folder, self.features.revision, self.tuned), d, m)
+        w = self.width
+        return cosine_network(torch.nn.Sequential(torch.nn.Linear(d, 2 * w), torch.nn.GELU(), torch.nn.Linear(2 * w, w)), w, m)
     def loss(self, net, ids, part):
         import torch
         X, Y = (a[ids] for a in self.parts[part])
         if part == "validation": return -Y.gather(1, net(X).argmax(1, keepdim=True)).mean()
-        z, k = net(X) / self.temperature, max(1, min(self.best, Y.shape[1] // 2))
-        good, bad = Y.topk(k, 1), (-Y).topk(k, 1)
+        h, k = net.embed(X), max(1, min(self.best, Y.shape[1] // 2))
+        z, good, bad = net.rank(h) / self.temperature, Y.topk(k, 1), (-Y).topk(k, 1)
         against = (z.gather(1, bad.indices).exp() * (bad.values >= -.5)).sum(1, keepdim=True)
         pull = torch.log(z.gather(1, good.indices).exp() + against) - z.gather(1, good.indices)
-        return (pull * (good.values > 0)).sum(1).mean() + self.sample_weight * self.contrast(net.embed(X), self.cluster[part][ids])
-    def contrast(self, h, cluster, others: int = 3):
-        "Each query of a batch against `others` random ones of other clusters, pulled to a random one of its own."
-        import torch
-        near = (h @ h.T) / self.temperature
-        same = cluster[:, None] == cluster[None]
-        own = torch.multinomial((same.float() - .999 * torch.eye(len(h))).clamp(min=0), 1)
-        kept = (~same).any(1)
-        if not kept.any(): return near.sum() * 0
-        far = torch.multinomial((~same[kept]).float() + 1e-9, others, replacement=True)
-        s = torch.cat([near[kept].gather(1, own[kept]), near[kept].gather(1, far)], 1)
-        return -torch.log_softmax(s, 1)[:, 0].mean()
+        contrast = query_contrast(h, self.cluster[part][ids], self.temperature)
+        return (pull * (good.values > 0)).sum(1).mean() + self.sample_weight * contrast
     def finish(self, X, Y):
         z = self.logits(X.numpy())
         W, b = fit_logistic(z.reshape(-1, 1), Y.numpy().reshape(-1, 1).astype(float), 1e-6)
         self.slope, self.offset = max(float(W[0, 0]), 1e-3), float(b[0])
+    def estimate(self, texts):
+        parts = [texts[s:s + 512] for s in range(0, len(texts), 512)] if self.tuned else [texts]  # token states of many texts are large
+        return np.concatenate([MLP.estimate(self, part) for part in parts])
+
 
 # %% ../nbs/04_routers.ipynb #3ea3f6a5
 @register_router("graph")
@@ -484,12 +538,14 @@ class FineTuned(Router):
     rate: float = 2e-5
     batch: int = 128
     max_length: int = 128
+    random = True
     def learn(self, texts, scores, validation):
         import torch
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
-        folder = self.start(texts)
-        torch.manual_seed(self.seed)  # after the encoder, so that one from the cache gives the same draws as a new one
-        self.net, self.tokenizer = encoder_classifier(folder, self.revision, self.layers, len(self.llms))
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = self.start(texts, Path(self.cache or scratch))
+            torch.manual_seed(self.seed)  # after the encoder, so that one from the cache gives the same draws as a new one
+            self.net, self.tokenizer = encoder_classifier(folder, self.revision, self.layers, len(self.llms))
         right = scores.mean(0).clip(.02, .98)
         weight = torch.tensor((1 - right) / right if self.weighted else np.ones(len(right)), dtype=torch.float32)
         bce = torch.nn.BCEWithLogitsLoss(pos_weight=weight)
@@ -498,10 +554,10 @@ class FineTuned(Router):
             out = [net(**self.encode([data[part][0][i] for i in ids[s:s + self.batch]])) for s in range(0, len(ids), self.batch)]
             return bce(torch.cat(out), torch.tensor(data[part][1][ids], dtype=torch.float32))
         train_network(self.net, loss, len(texts), len(v_texts), self.epochs, self.seed, self.rate, self.batch)
-    def start(self, texts) -> str:
-        "The folder or hub name of the encoder to start from."
+    def start(self, texts, home: Path) -> str:
+        "The folder or hub name of the encoder to start from; one of the study's own is kept in `home`."
         if self.model != "own": return self.model or minilm_folder()
-        return train_encoder(texts, Path(self.cache or tempfile.mkdtemp()) / f"own-{digest(repr((self.seed, texts)))[:16]}", seed=self.seed)
+        return train_encoder(texts, home / f"own-{digest(repr((self.seed, texts)))[:16]}", seed=self.seed)
     def encode(self, texts):
         x = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
         return {"input_ids": x["input_ids"], "attention_mask": x["attention_mask"]}
@@ -515,21 +571,19 @@ class FineTuned(Router):
 def encoder_classifier(folder: str, revision: str | None, layers: int, outputs: int):
     "A network over (the first layers of) the encoder in `folder` with a linear head, and its tokenizer."
     import torch
-    from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
+    from transformers import AutoConfig, AutoTokenizer
     config = AutoConfig.from_pretrained(folder, revision=revision)
     if layers:
         key = next(k for k in ("num_hidden_layers", "n_layers", "num_layers") if hasattr(config, k))
         setattr(config, key, min(layers, getattr(config, key)))
-    kind = T5EncoderModel if config.model_type == "t5" else AutoModel
     class Classifier(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.encoder = kind.from_pretrained(folder, config=config, revision=revision)
+            self.encoder = pretrained_model(folder, revision, config)
             self.head = torch.nn.Linear(config.hidden_size, outputs)
         def forward(self, input_ids, attention_mask):
             hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            mask = attention_mask.unsqueeze(-1)
-            return self.head((hidden * mask).sum(1) / mask.sum(1))
+            return self.head(mean_pool(hidden, attention_mask))
     return Classifier(), AutoTokenizer.from_pretrained(folder, revision=revision)
 
 # %% ../nbs/04_routers.ipynb #5feb748d
@@ -608,14 +662,14 @@ class Centred:
 # %% ../nbs/04_routers.ipynb #f1ec8431
 def nearness(seen: np.ndarray, F: np.ndarray, k: int = 5, same: bool = False) -> np.ndarray:
     "(n_queries,) mean cosine of each row of `F` with its `k` nearest rows of `seen`, which have length 1; `same` leaves out the query itself."
-    near = (F / np.linalg.norm(F, axis=1, keepdims=True).clip(1e-12)) @ seen.T
+    near = normalize(F) @ seen.T
     if same: np.fill_diagonal(near, -1)
     k = max(1, min(k, near.shape[1] - same))
     return np.partition(near, near.shape[1] - k, axis=1)[:, -k:].mean(1)
 
 def familiar(F: np.ndarray, unusual: float) -> tuple[np.ndarray, float]:
     "Rows of `F` at length 1, and the nearness to the others that all but a share `unusual` of them reach."
-    seen = F / np.linalg.norm(F, axis=1, keepdims=True).clip(1e-12)
+    seen = normalize(F)
     return seen, float(np.quantile(nearness(seen, seen, same=True), unusual)) if len(F) > 1 else -1.
 
 def shrunk(scores: np.ndarray, towards: np.ndarray, weight: float) -> np.ndarray:
@@ -633,6 +687,9 @@ class Kind:
     weights: np.ndarray         # (n_contest_features, n_llms)
     seen: np.ndarray            # (n_train, n_contest_features) training queries at length 1, to tell how unlike them a query is
     usual: float                # the similarity to their nearest ones that all but a few of them reach
+    def knows(self, F: np.ndarray) -> np.ndarray:
+        "(n_queries,) whether queries with contest features `F` are like those seen."
+        return nearness(self.seen, F) >= self.usual
 
 # %% ../nbs/04_routers.ipynb #b2b70e45
 @register_router("default")
@@ -647,6 +704,7 @@ class KindContest(Router):
     proof: float = 2.                 # standard errors of held-out gain from which on all LLMs contend
     least: int = 10                   # a kind with fewer training queries is none
     unusual: float = .005             # share of a kind's training queries that are so unlike the others that no contest is held for their like
+    random = True
 
     def learn(self, texts, scores, validation):
         "Nothing is chosen on validation, so its queries teach too."
@@ -660,8 +718,7 @@ class KindContest(Router):
         "One kind's means, the difficulty of its queries, and its contest."
         features, contest, residuals = Centred(self.encoder, self.cache), Centred(self.contest, self.cache), scores - scores.mean(0)
         shared = ridge_by_evidence(features.fit_transform(texts), residuals.mean(1, keepdims=True))[:, 0]
-        F = contest.fit_transform(texts)
-        rivals = self.rivals(F, scores)
+        rivals = self.rivals(F := contest.fit_transform(texts), scores)
         weights, R = np.zeros((F.shape[1], scores.shape[1])), residuals[:, rivals]
         weights[:, rivals] = ridge_by_evidence(F, R - R.mean(1, keepdims=True))
         mean, contest = shrunk(scores, self.overall, self.kind_shrinkage), contest if weights.any() else None
@@ -681,7 +738,7 @@ class KindContest(Router):
             out[r] = kind.mean + (kind.features.transform(own) @ kind.difficulty)[:, None]
             if kind.contest:
                 F = kind.contest.transform(own)
-                out[r] += (F @ kind.weights) * (nearness(kind.seen, F) >= kind.usual)[:, None]
+                out[r] += (F @ kind.weights) * kind.knows(F)[:, None]
         return out
 
     def add_llm(self, llm: str, texts, scores):
@@ -804,10 +861,15 @@ def run_router(name: str, queries: pd.DataFrame, outcomes: pd.DataFrame, seed: i
     parts = parts_of(queries, outcomes, llms)
     if "train" not in parts: raise ValueError(f"router {name!r}: no training queries in {sorted(queries['dataset'].unique())}")
     began = time.perf_counter()
-    router = train_router(name, parts, llms, seed, **params)
+    router = train_router(name, parts, llms, seed, **{k: v for k, v in params.items() if k != "seeds"})
     seconds = time.perf_counter() - began
     frames = [score_frame(ids, llms, router.predict(texts), name, seed) for split, (ids, texts, _) in parts.items() if split != "train"]
     return router, pd.concat(frames, ignore_index=True), seconds
+
+# %% ../nbs/04_routers.ipynb #e3f0f84b
+def seeds_of(name: str, seeds: list[int], params: dict) -> list[int]:
+    "The seeds to repeat router `name` with: its own in `params`, or else all, but one for a router that draws nothing."
+    return list(params.get(name, {}).get("seeds", seeds))[:None if ROUTERS[name][0].random else 1]
 
 # %% ../nbs/04_routers.ipynb #1bdf09d3
 def validation_table(scores: pd.DataFrame, queries: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -825,7 +887,8 @@ def validation_table(scores: pd.DataFrame, queries: pd.DataFrame, outcomes: pd.D
 
 # %% ../nbs/04_routers.ipynb #fc47cb46
 def router_table(scores: pd.DataFrame, queries: pd.DataFrame, outcomes: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    "One row per dataset and router: accuracy and gap closed (percent), log-loss, ECE raw and calibrated on validation, parameters."
+    """One row per dataset and router, means over `seeds` seeds: accuracy, its standard deviation over the seeds, and gap closed (percent);
+    log-loss, ECE raw and calibrated on validation, parameters."""
     rows = []
     for dataset, own in queries.groupby("dataset", sort=False):
         o, splits = outcomes[outcomes["query_id"].isin(own["query_id"])], {s: list(q["query_id"]) for s, q in own.groupby("split")}
@@ -843,4 +906,8 @@ def router_table(scores: pd.DataFrame, queries: pd.DataFrame, outcomes: pd.DataF
                     row[f"ece_{cure}"] = calibration_error(fit(seen, truth["validation"])(p), truth["test"])
             own_costs = costs[(costs["router"] == name) & (costs["seed"] == seed) & costs["dataset"].str.split("+").map(lambda d: dataset in d)]
             rows.append(row | {"parameters": int(own_costs["parameters"].iloc[0])})
-    return pd.DataFrame(rows).groupby(["dataset", "router"], sort=False).mean().reset_index()
+    each = pd.DataFrame(rows).groupby(["dataset", "router"], sort=False)
+    table = each.mean()
+    table.insert(1, "seeds", each.size())
+    table.insert(3, "accuracy_sd", each["accuracy"].std())
+    return table.reset_index()

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/04_routers.ipynb #076bc160
+import re
 from dataclasses import fields
 
 import numpy as np
@@ -24,6 +25,7 @@ from llm_routing.routers import (
     routed_score,
     router_table,
     run_router,
+    seeds_of,
     tune,
     validation_table,
 )
@@ -53,6 +55,7 @@ WEAK = {"prior", "elo", "gbt"}  # one ranking for all queries; trees need more o
 def test_every_router_keeps_the_interface(name, tmp_path):
     known = {f.name for f in fields(ROUTERS[name][0])}
     params = {"encoder": "surface+tfidf"} if "encoder" in known else {}
+    if name == "routerdc_finetuned": params = {"encoder": f"hf:{tiny_encoder(tmp_path)}", "tuned": 1, "rate": 1e-2}
     if "max_length" in known: params = {"model": tiny_encoder(tmp_path), "rate": 1e-2, "layers": 1, "epochs": 4}
     if name == "default": params = {"encoder": "surface", "contest": "surface"}
     texts, scores, llms = toy()
@@ -61,6 +64,7 @@ def test_every_router_keeps_the_interface(name, tmp_path):
     p = router.predict(texts[:7])
     assert p.shape == (7, 2) and (p >= 0).all() and (p <= 1).all() and router.predict([]).shape == (0, 2)
     assert np.allclose(p, fit().predict(texts[:7]), atol=1e-6)
+    if not router.random: assert (p == make_router(name, seed=1, **params).fit(texts, scores, llms, (texts[:20], scores[:20])).predict(texts[:7])).all()
     if name not in WEAK: assert routed_score(router.predict(texts), scores) > .8
 
 # %% ../nbs/04_routers.ipynb #814bc875
@@ -162,3 +166,74 @@ def test_a_cached_encoder_gives_the_same_router_as_a_new_one(tmp_path):
     new, cached = (make_router("mlc_finetuned", model="own", epochs=1, rate=1e-3, cache=tmp_path).fit(texts, scores, ["a", "b"]).predict(texts[:9])
                    for _ in range(2))
     assert (new == cached).all()
+
+# %% ../nbs/04_routers.ipynb #eec4f577
+@pytest.fixture(scope="module")
+def architectures(tmp_path_factory):
+    "A folder each of a random two-layer RoBERTa, DistilBERT and T5 encoder with a tokenizer made on the spot."
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel, T5Config, T5EncoderModel
+    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.train_from_iterator(toy()[0], trainers.WordLevelTrainer(special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"]))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    small, deep = {"vocab_size": len(fast), "pad_token_id": 1}, {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    nets = {"roberta": lambda: RobertaModel(RobertaConfig(hidden_size=32, **deep, **small)),
+            "distilbert": lambda: DistilBertModel(DistilBertConfig(dim=32, n_layers=2, n_heads=2, hidden_dim=64, **small)),
+            "t5": lambda: T5EncoderModel(T5Config(d_model=32, d_kv=16, num_layers=2, num_heads=2, d_ff=64, **small))}
+    home = tmp_path_factory.mktemp("encoders")
+    for name, net in nets.items():
+        torch.manual_seed(0)
+        net().save_pretrained(home / name)
+        fast.save_pretrained(home / name)
+    return home
+
+# %% ../nbs/04_routers.ipynb #5563db1b
+@pytest.mark.parametrize("layers", [0, 1])
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "t5"])
+def test_the_papers_encoders_are_fine_tuned_whole_and_in_part(architectures, kind, layers):
+    texts, scores, llms = toy()
+    router = make_router("mlc_finetuned", model=str(architectures / kind), layers=layers, rate=1e-2, epochs=4).fit(texts, scores, llms)
+    assert routed_score(router.predict(texts), scores) > .8
+    kept = {found.group(1) for name, _ in router.net.named_parameters() if (found := re.search(r"(?:layer|block)\.(\d+)\.", name))}
+    assert len(kept) == (layers or 2)
+
+# %% ../nbs/04_routers.ipynb #7af501f7
+def test_separate_classifiers_take_a_t5_encoder(architectures):
+    texts, scores, llms = toy()
+    router = make_router("sc_finetuned", model=str(architectures / "t5"), rate=1e-2, epochs=4).fit(texts, scores, llms)
+    assert routed_score(router.predict(texts), scores) > .8
+
+# %% ../nbs/04_routers.ipynb #fda5a5e6
+def test_routerdc_fine_tunes_the_last_layers_alone(architectures, tmp_path):
+    import torch
+    from transformers import AutoModel
+    texts, scores, llms = toy()
+    router = make_router("routerdc_finetuned", encoder=f"hf:{architectures / 'roberta'}", tuned=1, rate=1e-2, cache=tmp_path).fit(texts, scores, llms)
+    assert routed_score(router.predict(texts), scores) > .8
+    now, before = router.net.project.encoder.encoder.layer, AutoModel.from_pretrained(architectures / "roberta").encoder.layer
+    assert len(now) == 1 and not torch.equal(now[0].output.dense.weight, before[1].output.dense.weight)
+    with pytest.raises(ValueError, match="t5"): make_router("routerdc_finetuned", encoder=f"hf:{architectures / 't5'}", tuned=1).fit(texts, scores, llms)
+    with pytest.raises(ValueError, match="no layers"): make_router("routerdc_finetuned", encoder="tfidf").fit(texts, scores, llms)
+    with pytest.raises(ValueError, match="2 layers"): make_router("routerdc_finetuned", encoder=f"hf:{architectures / 'roberta'}", tuned=3).fit(texts, scores, llms)
+
+# %% ../nbs/04_routers.ipynb #7fc99115
+def test_fine_tuning_without_a_cache_leaves_nothing_behind(tmp_path, monkeypatch):
+    import tempfile
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    texts, scores, llms = toy()
+    make_router("mlc_finetuned", model="own", epochs=1).fit(texts, scores, llms)
+    assert not list(tmp_path.iterdir())
+
+# %% ../nbs/04_routers.ipynb #9c90dbae
+def test_routers_that_draw_are_repeated_and_their_spread_is_told():
+    texts, scores, llms = toy()
+    parts = {"train": 30, "validation": 15, "test": 15}
+    queries = pd.DataFrame({"query_id": [f"q{i}" for i in range(60)], "dataset": "toy", "split": np.repeat([*parts], [*parts.values()]), "text": texts})
+    outcomes = pd.DataFrame({"query_id": np.repeat(queries["query_id"], 2), "llm": llms * 60, "score": scores.ravel()})
+    ran = {(n, s): run_router(n, queries, outcomes, s) for n in ("mlc", "clustering_tfidf") for s in seeds_of(n, [0, 1, 2], {})}
+    costs = pd.DataFrame([{"router": n, "seed": s, "dataset": "toy", "parameters": count_parameters(r)} for (n, s), (r, _, _) in ran.items()])
+    table = router_table(pd.concat([rows for _, rows, _ in ran.values()]), queries, outcomes, costs).set_index("router")
+    assert table["seeds"].to_dict() == {"mlc": 1, "clustering_tfidf": 3}
+    assert np.isnan(table.loc["mlc", "accuracy_sd"]) and table.loc["clustering_tfidf", "accuracy_sd"] >= 0

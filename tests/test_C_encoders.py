@@ -9,7 +9,7 @@ __all__ = []
 import numpy as np
 import pytest
 
-from llm_routing.encoders import SURFACE_FEATURES, Pretrained, VectorCache, make_encoder, surface, train_encoder
+from llm_routing.encoders import SURFACE_FEATURES, Pretrained, TokenStates, VectorCache, make_encoder, surface, train_encoder
 from llm_routing.study import project_root
 
 # %% ../nbs/C_encoders.ipynb #c21b93d2
@@ -49,6 +49,14 @@ def test_hidden_states_differ_from_the_last_layer():
     folder = str(project_root() / "data/tiny_llms/owl-chat")
     middle, last = (make_encoder(f"{kind}:{folder}").transform(["What is 2 + 2?"]) for kind in ("hidden", "hf"))
     assert middle.shape == last.shape and not np.allclose(middle, last, atol=1e-2)
+
+# %% ../nbs/C_encoders.ipynb #46c839be
+def test_token_states_are_cached_and_end_with_their_text(tmp_path):
+    folder = str(project_root() / "data/tiny_llms/owl-chat")
+    texts = ["What is 2 + 2?", "Why?", "Who wrote it, and when was that?"]
+    new, cached = (TokenStates(folder, above=1, cache=tmp_path).transform(texts) for _ in range(2))
+    alone = TokenStates(folder, above=1).transform(texts[1:2])[0]
+    assert (new == cached).all() and np.allclose(new[1, :len(alone)], alone, atol=1e-2) and not new[1, len(alone):].any()
 
 # %% ../nbs/C_encoders.ipynb #55839b5f
 def test_the_trained_encoder_is_kept_and_the_same_for_the_same_seed(tmp_path):

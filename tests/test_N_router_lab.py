@@ -8,7 +8,18 @@ __all__ = []
 # %% ../nbs/N_router_lab.ipynb #ddf88711
 import numpy as np
 
-from llm_routing.router_lab import join_pool, learning_curve, leave_out, paraphrased, reordered, robustness, say_learning, with_typos
+from llm_routing.router_lab import (
+    changed,
+    join_pool,
+    learning_curve,
+    leave_out,
+    paraphrased,
+    reordered,
+    robustness,
+    route_causes,
+    say_learning,
+    with_typos,
+)
 from llm_routing.routers import make_router
 
 # %% ../nbs/N_router_lab.ipynb #3d4edf67
@@ -43,8 +54,23 @@ def test_changes_keep_what_they_must():
 # %% ../nbs/N_router_lab.ipynb #07d28127
 def test_no_change_changes_nothing():
     texts, scores, llms = toy()
-    table = robustness(make_router("mlc").fit(texts, scores, llms), texts, scores, {"typos": with_typos}).set_index("change")
+    router = make_router("mlc").fit(texts, scores, llms)
+    table = robustness(router, texts, scores, {"typos": with_typos, "swap": lambda t, rng: texts[0]}).set_index("change")
     assert table.loc["none", "same_route"] == 100 and table.loc["typos", "same_route"] > 60
+    assert (table.loc["none", ["gain", "ci_low", "ci_high"]] == 0).all()
+    assert table.loc["swap", "ci_low"] < table.loc["swap", "gain"] < table.loc["swap", "ci_high"] < 0
+
+
+# %% ../nbs/N_router_lab.ipynb #b38f7c5c
+def test_causes_of_changed_routes_add_up():
+    texts = [f"How many {w} are {i} and {i + 1}?" for i in range(60) for w in ("apples", "pears")]
+    scores = np.array([[1., 0.] if "apples" in t else [.2, 1.] for t in texts])
+    router = make_router("default").fit(texts, scores, ["a", "b"])
+    swapped = changed(texts, lambda t, rng: t.replace("apples", "x").replace("pears", "apples").replace("x", "pears"))
+    odd = changed(texts, lambda t, rng: "zyx wvut qrst, and where?")
+    swap, gone = route_causes(router, texts, swapped), route_causes(router, texts, odd)
+    assert swap["contest"] == swap["moved"] > 90 and gone["now_unusual"] == gone["moved"] > 40
+    assert route_causes(router, texts, texts)["moved"] == 0
 
 # %% ../nbs/N_router_lab.ipynb #6e9f00ca
 def test_what_is_left_out_is_not_learned_from():
@@ -52,3 +78,4 @@ def test_what_is_left_out_is_not_learned_from():
     groups = np.array(["sums" if "plus" in t else "books" for t in texts])
     table = leave_out("prior", texts, scores, groups, llms).set_index("left_out")
     assert (table["router"] == table["best_single"]).all() and table.loc["sums", "router"] < 30
+    assert (table[["gain", "ci_low", "ci_high"]] == 0).all(axis=None) and table.loc["all", "n"] == len(texts)
