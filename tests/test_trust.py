@@ -5,7 +5,7 @@ import sys
 import pytest
 from hypothesis import Phase
 
-from llm_routing.runner import open_run
+from llm_routing.runner import STAGE_NAMES, open_run
 from llm_routing.study import StudyError, load_profile, project_root
 
 ROOT = project_root()
@@ -23,7 +23,16 @@ def test_a_short_campaign_of_faults_does_no_harm():
 def test_the_committed_campaign_is_whole_and_without_harm():
     import pandas as pd
     table = pd.read_csv(ROOT / "benchmarks" / "faults.csv")
-    assert (table.verdict == "held").sum() >= 200 and not (table.verdict == "HARM").any()
+    assert (table.verdict == "held").sum() >= 200 and not table.verdict.isin(["HARM", "missed"]).any()
+    assert table.seed.nunique() == 1  # one pass
+    killed = table[table.kind == "killed"]
+    assert set(killed["where"]) == set(STAGE_NAMES) and killed.groupby("where").how.nunique().min() >= 7
+
+
+def test_the_committed_fuzzing_is_half_an_hour_without_a_finding():
+    import pandas as pd
+    table = pd.read_csv(ROOT / "benchmarks" / "fuzz.csv")
+    assert set(table.target) == set(fuzz.TARGETS) and table.minutes.sum() >= 30 and not table.findings.any()
 
 
 @pytest.mark.parametrize("name", list(fuzz.TARGETS))
