@@ -3,8 +3,8 @@
     python benchmarks/mutants.py [extraction policies statistics] [--count 150] [--seed 0] [--minutes 60] [--out benchmarks/mutants.csv]
 
 A mutant is the module with one comparison, operator, number, condition or result changed. Those to try are drawn with a seed. Each is run in a
-process of its own against the module's exported tests, up to the first failure; a mutant is *noticed* when a test fails or never ends. The
-score is the share noticed; a mutant that cannot change any result (an equivalent one) counts as unnoticed, so the true score is higher.
+process of its own against the module's exported tests, up to the first failure; a mutant is *noticed* when a test fails or never ends (takes twice
+the processor time that all tests take, and more). Tests that name the changed function run first, short ones before long ones. The score is the share noticed; a mutant that cannot change any result (an equivalent one) counts as unnoticed, so the true score is higher.
 Runs of the command in other processes see the unchanged module. Exits 0; needs a system with fork.
 """
 import argparse
@@ -13,10 +13,14 @@ import contextlib
 import copy
 import importlib.abc
 import importlib.util
+import inspect
+import json
 import os
 import random
+import resource
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,26 +96,42 @@ class Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module): exec(compile(self.text, f"{self.name} (changed)", "exec"), module.__dict__)  # noqa: S102 (this project's own code)
 
 
-def notices(module: str, text: str, limit: float) -> str:
-    "Whether the module's tests notice: `failed`, `no end`, or `passed`."
+class Sooner:
+    "A pytest plugin: tests that name a function first, quick ones before slow ones; and how long each took."
+    def __init__(self, function: str, took: dict[str, float]): self.function, self.took, self.now = function, took, {}
+
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        items.sort(key=lambda item: (self.function not in inspect.getsource(item.function), self.took.get(item.nodeid, 0.)))
+
+    def pytest_runtest_logreport(self, report) -> None: self.now[report.nodeid] = self.now.get(report.nodeid, 0.) + report.duration
+
+
+def notices(module: str, text: str, seconds: float, function: str = "", took: Path | None = None, write: bool = False) -> tuple[str, float]:
+    "Whether the module's tests notice, as `failed`, `no end` or `passed`, within so many processor seconds; and how many they took."
     child = os.fork()
     if not child:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))  # processor seconds, so that a busy machine does not decide
         sys.meta_path.insert(0, Instead(f"llm_routing.{module}", text))
         import pytest
-        try: status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(ROOT / "tests" / TESTS[module])])
+        plugin = Sooner(function, json.loads(took.read_text()) if took and took.is_file() else {})
+        try: status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(ROOT / "tests" / TESTS[module])], plugins=[plugin])
         except BaseException: status = 1
+        if took and write: took.write_text(json.dumps(plugin.now))
         os._exit(1 if status else 0)
-    until = time.monotonic() + limit
-    while time.monotonic() < until:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done: return "failed" if os.waitstatus_to_exitcode(status) else "passed"
+    until = time.monotonic() + 10 * seconds  # for one that sleeps
+    while True:
+        done, status, used = os.wait4(child, os.WNOHANG)
+        if done: break
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+            _, status, used = os.wait4(child, 0)
+            break
         time.sleep(.02)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return "no end"
+    ended = {0: "passed", -signal.SIGKILL: "no end", -signal.SIGXCPU: "no end"}.get(os.waitstatus_to_exitcode(status), "failed")
+    return ended, used.ru_utime + used.ru_stime
 
 
 def preload() -> None:
@@ -133,17 +153,18 @@ def main() -> None:
     preload()
     rows: list[dict] = []
     stop = time.monotonic() + args.minutes * 60
+    took = Path(tempfile.mkdtemp()) / "seconds.json"
     for k, module in enumerate(args.modules):
-        source, began = (ROOT / "llm_routing" / f"{module}.py").read_text(encoding="utf-8"), time.monotonic()
-        if (said := notices(module, source, 1200)) != "passed": sys.exit(f"{module}: its tests do not pass as they are ({said})")
-        whole = time.monotonic() - began
-        print(f"{module}: {len(places(ast.parse(source)))} changes are possible; its tests take {whole:.0f} s", flush=True)
+        source = (ROOT / "llm_routing" / f"{module}.py").read_text(encoding="utf-8")
+        said, whole = notices(module, source, 1200, "", took, write=True)
+        if said != "passed": sys.exit(f"{module}: its tests do not pass as they are ({said})")
+        print(f"{module}: {len(places(ast.parse(source)))} changes are possible; its tests take {whole:.0f} s of processor time", flush=True)
         share = time.monotonic() + (stop - time.monotonic()) / (len(args.modules) - k)
         drawn = list(mutants(source, args.count, args.seed))
         random.Random(args.seed).shuffle(drawn)  # so that those tried, where time runs out, are a sample too
         for function, line, words, text in drawn:
             if time.monotonic() > share: break
-            rows.append({"module": module, "function": function, "line": line, "change": words, "tests": notices(module, text, 4 * whole + 30)})
+            rows.append({"module": module, "function": function, "line": line, "change": words, "tests": notices(module, text, 2 * whole + 20, function, took)[0]})
             if rows[-1]["tests"] == "passed": print("not noticed:", rows[-1], flush=True)
             if args.out: pd.DataFrame(rows).to_csv(args.out, index=False)
         mine = [r for r in rows if r["module"] == module]
