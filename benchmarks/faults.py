@@ -24,6 +24,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -139,11 +140,12 @@ class Bench:
         for name in STAGE_NAMES[:STAGE_NAMES.index(stage)]: must(not why[name], f"{name} was finished and is lost: {why[name]}")
         return why[stage] or "up to date, and it is"
 
-    def moment(self, stage: str, part: tuple[float, float]) -> tuple[int, float]:
-        "A random moment of a part of a stage's time: how many cells are done by then, and for how many seconds the next one has worked."
+    def moment(self, stage: str, part: tuple[float, float], by: str) -> tuple[int, float]:
+        "A random moment of a part of a stage's time or of its cells: how many cells are done by then, and how long the next one has worked (s)."
         cells = json.loads((self.reference / f"{stage}.ipynb").read_text())["cells"]
         ends = np.cumsum([c["metadata"]["papermill"]["duration"] or 0 for c in cells])
-        when = ends[-1] * self.rng.uniform(*part)
+        drawn = self.rng.uniform(*part)
+        when = ends[-1] * drawn if by == "time" else np.interp(drawn * len(ends), np.arange(len(ends) + 1), [0, *ends])
         done = int(np.searchsorted(ends, when))
         return done, float(when - (ends[done - 1] if done else 0))
 
@@ -177,6 +179,7 @@ class Watched:
     def __init__(self, folder: Path, stage: str):
         self.stage, self.said = stage, ""
         self.screen, end = pty.openpty()
+        termios.tcsetwinsize(end, (40, 200))  # a terminal of no width shows no bar
         self.job = command(folder, "--from", stage, "--to", stage, stderr=end)
         os.close(end)
 
@@ -210,10 +213,10 @@ class Watched:
     def returncode(self) -> int: return self.job.returncode
 
 
-def at_a_moment(bench: Bench, folder: Path, stage: str, part: tuple[float, float]) -> tuple[Watched, str]:
+def at_a_moment(bench: Bench, folder: Path, stage: str, part: tuple[float, float], by: str = "time") -> tuple[Watched, str]:
     "Start a stage that has all its work before it, and wait for a random moment of it: the command, and where it is."
     clear(folder, stage)
-    cells, into = bench.moment(stage, part)
+    cells, into = bench.moment(stage, part, by)
     watched = Watched(folder, stage)
     watched.wait_until(lambda: watched.look() >= cells)
     until = time.monotonic() + into
@@ -240,17 +243,17 @@ def kernel_of(job: subprocess.Popen) -> psutil.Process | None:
 
 
 # ---- processes ----
-PARTS = {"at its start": (0., 0.), "first third": (0., 1 / 3), "middle": (1 / 3, 2 / 3), "last third": (2 / 3, .98)}  # of a stage's time
+PARTS = {"first third": (0., 1 / 3), "middle": (1 / 3, 2 / 3), "last third": (2 / 3, .98)}  # of a stage's time, or of its cells
 
 
 def killed(bench: Bench, folder: Path, stage: str, what: str) -> str:
-    "kill -9 of the whole process tree, or of the runner alone."
+    "kill -9 of the whole process tree, at a moment drawn from the stage's time, or of the runner alone, at one drawn from its cells."
     victim, _, part = what.partition(", ")
     if part == "at its start":  # before its first cell
         clear(folder, stage)
         watched, place = Watched(folder, stage), "before its first cell"
         watched.wait_until(lambda: at_work(Run.open("mini", folder)))
-    else: watched, place = at_a_moment(bench, folder, stage, PARTS[part])
+    else: watched, place = at_a_moment(bench, folder, stage, PARTS[part], "time" if victim == "tree" else "cells")
     tree = [p.pid for p in psutil.Process(watched.job.pid).children(recursive=True)] if victim == "tree" else []
     if watched.job.poll() is not None: raise Missed("ended before the kill")
     for pid in [watched.job.pid, *tree]:
