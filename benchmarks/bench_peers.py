@@ -2,8 +2,8 @@
 
     LLM_ROUTING_DATA=../shared/data python benchmarks/bench_peers.py [--repeats 5]
 
-Needs `pip install --no-deps llmrouter-lib==0.4.0 litellm openai ...` (see the appendix on measured costs) in an environment of its own that also sees
-this package. Writes benchmarks/peers.csv: seconds of fitting and routing by both, the ratio of theirs to ours (above 1: ours is quicker), and
+Needs an environment of its own that also sees this package's, with `pip install --no-deps llmrouter-lib==0.4.0 litellm datasets peft torch-geometric`.
+Writes benchmarks/peers.csv: seconds of fitting and routing by both, the ratio of theirs to ours (above 1: ours is quicker), and
 the accuracy that each reaches.
 The queries are RouterDC's five training files, split in two by a seed. Embeddings are made once and given to both, so that their cost is in neither's
 time. Theirs are measured from their classes' own methods; where routing a query one by one reads the model's file again each time, as
@@ -29,14 +29,15 @@ from bench_routers import load
 from llm_routing import routers
 from llm_routing.encoders import make_encoder
 
-PEER = "llmrouter-lib"
-
 
 class Given:
     "An encoder that looks embeddings up: what both sides are given."
-    def __init__(self, known: dict[str, np.ndarray]): self.known = known
+    def __init__(self, known: dict[str, np.ndarray], *lists: list[str]):
+        self.known, self.stacked = known, {(len(texts), texts[0], texts[-1]): np.stack([known[t] for t in texts]) for texts in lists}
 
-    def transform(self, texts) -> np.ndarray: return np.stack([self.known[t] for t in texts])
+    def transform(self, texts) -> np.ndarray:
+        ready = self.stacked.get((len(texts), texts[0], texts[-1]))
+        return np.stack([self.known[t] for t in texts]) if ready is None else ready
 
     fit_transform = transform
 
@@ -87,7 +88,8 @@ def compare(name: str, ours, theirs: tuple, texts: list[str], scores: np.ndarray
             peer_one, _ = median_seconds(lambda: [peer.route_single({"query": t}) for t in some], 1)
     earned = 100 * truth[np.arange(len(truth)), p].mean(), 100 * truth[np.arange(len(truth)), [llms.index(m) for m in names]].mean()
     for part, n, a, b in (("fit", len(texts), fit, peer_fit), ("route all at once", len(asked), route, peer_route), ("route one by one", len(some), one, peer_one)):
-        rows.append({"router": name, "setting": setting, "part": part, "queries": n, "seconds": a, "peer_seconds": b, "ratio": b / a, "accuracy": earned[0], "peer_accuracy": earned[1]})
+        rows.append({"router": name, "setting": setting, "part": part, "queries": n, "seconds": a, "peer_seconds": b, "ratio": b / a,
+                     "accuracy": round(earned[0], 2), "peer_accuracy": round(earned[1], 2)})
         print(rows[-1], flush=True)
     return rows
 
@@ -112,8 +114,8 @@ def main() -> None:
     X = np.asarray(make_encoder(args.encoder).fit_transform(texts), np.float32)
     known = dict(zip(texts, X))
     data = ([texts[i] for i in train], scores[train], [texts[i] for i in test], scores[test], llms, known)
-    rows = []
-    with mock.patch.object(routers, "make_encoder", lambda name, cache=None: Given(known)):
+    given, rows = Given(known, data[0], data[2]), []
+    with mock.patch.object(routers, "make_encoder", lambda name, cache=None: given):
         rows += compare("kNN", lambda: routers.make_router("knn", k=100), (KNNRouter, KNNRouterTrainer, knn_module, "pkl"), *data,
                         {"n_neighbors": 100, "metric": "cosine"}, args.repeats, "100 neighbours, cosine")
         for setting, ours, theirs in (("each package's own settings", {}, {"hidden_layer_sizes": [128, 64]}),

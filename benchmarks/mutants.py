@@ -71,17 +71,22 @@ def places(tree: ast.Module) -> list[tuple[str, ast.AST, str, int | None, str, a
     return found
 
 
-def mutants(source: str, count: int, seed: int) -> Iterator[tuple[str, int, str, str]]:
-    "Function, line, change, and the changed module's text, for a sample of all changes."
-    tree = ast.parse(source)
-    for k in sorted(random.Random(seed).sample(range(n := len(places(tree))), min(count, n))):
+def drawn(source: str, count: int, seed: int) -> list[int]:
+    "Which of all changes are tried, in random order."
+    n = len(places(ast.parse(source)))
+    return random.Random(seed).sample(range(n), min(count, n))
+
+
+def mutants(source: str, chosen: list[int]) -> Iterator[tuple[int, str, int, str, str]]:
+    "Position, function, line, change, and the changed module's text, for some of all changes."
+    for k in chosen:
         fresh = ast.parse(source)
         function, parent, field, i, words, new = places(fresh)[k]
         held = getattr(parent, field)
         line = (held if i is None else held[i]).lineno
         if i is None: setattr(parent, field, new)
         else: held[i] = new
-        yield function, line, words, ast.unparse(ast.fix_missing_locations(fresh))
+        yield k, function, line, words, ast.unparse(ast.fix_missing_locations(fresh))
 
 
 class Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -148,10 +153,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=60, help="for all modules together")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--again", action="store_true", help="try again those of --out that were not noticed, after tests were added; nothing else may have changed")
     args = parser.parse_args()
     os.chdir(ROOT)
     preload()
     rows: list[dict] = []
+    before = pd.read_csv(args.out).to_dict("records") if args.again else []
+    again = [r for r in before if r["tests"] == "passed" and r["module"] in args.modules]
+    kept = [r for r in before if r not in again]
     stop = time.monotonic() + args.minutes * 60
     took = Path(tempfile.mkdtemp()) / "seconds.json"
     for k, module in enumerate(args.modules):
@@ -160,14 +169,13 @@ def main() -> None:
         if said != "passed": sys.exit(f"{module}: its tests do not pass as they are ({said})")
         print(f"{module}: {len(places(ast.parse(source)))} changes are possible; its tests take {whole:.0f} s of processor time", flush=True)
         share = time.monotonic() + (stop - time.monotonic()) / (len(args.modules) - k)
-        drawn = list(mutants(source, args.count, args.seed))
-        random.Random(args.seed).shuffle(drawn)  # so that those tried, where time runs out, are a sample too
-        for function, line, words, text in drawn:
+        chosen = [r["place"] for r in again if r["module"] == module] if args.again else drawn(source, args.count, args.seed)
+        for place, function, line, words, text in mutants(source, chosen):  # where time runs out, those tried are a sample too
             if time.monotonic() > share: break
-            rows.append({"module": module, "function": function, "line": line, "change": words, "tests": notices(module, text, 2 * whole + 20, function, took)[0]})
+            rows.append({"module": module, "place": place, "function": function, "line": line, "change": words, "tests": notices(module, text, 2 * whole + 20, function, took)[0]})
             if rows[-1]["tests"] == "passed": print("not noticed:", rows[-1], flush=True)
-            if args.out: pd.DataFrame(rows).to_csv(args.out, index=False)
-        mine = [r for r in rows if r["module"] == module]
+            if args.out: pd.DataFrame(kept + rows).to_csv(args.out, index=False)
+        mine = [r for r in kept + rows if r["module"] == module]
         print(f"{module}: {sum(r['tests'] != 'passed' for r in mine)} of {len(mine)} noticed", flush=True)
 
 
