@@ -96,9 +96,12 @@ def make_profile(folder: Path, seed: int) -> Path:
     return folder / "toy.toml"
 
 
+MEASURED = ("latency.csv",)  # seconds that a stage took here: other ones each time
+
+
 def results(folder: Path) -> dict[str, bytes]:
     "A run's tables and its figures' data."
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.suffix in (".parquet", ".csv")}
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.suffix in (".parquet", ".csv") and p.name not in MEASURED}
 
 
 @dataclass
@@ -480,7 +483,13 @@ Fault = tuple[str, Callable, str, str]  # its kind, what does it, where, and how
 
 def groups() -> list[tuple[list[Fault], bool]]:
     "Faults that strike one folder after another, and whether the study is then run again and compared."
-    every: list[tuple[list[Fault], bool]] = [([("read-only folder", read_only, s, "mounted so")], False) for s in STAGE_NAMES]
+    every: list[tuple[list[Fault], bool]] = []
+    for s in STAGE_NAMES[::-1]:
+        kills: list[Fault] = [("killed", killed, s, f"{w}, {part}") for part in ("first third", "middle", "last third") for w in ("tree", "runner")]
+        kills += [("killed", killed, s, "tree, at its start")]
+        kills += [("stopped", stopped, s, w) for w in ("Ctrl-C", "SIGTERM")] + [("kernel died", kernel_died, s, "kill -9")]
+        every += [(kills, True), ([("disk full", disk_full, s, "room for a part")], False)]
+    every += [([("read-only folder", read_only, s, "mounted so")], False) for s in STAGE_NAMES]
     if os.environ.get("LLM_ROUTING_DATA"):
         every += [([("download", download, p, h) for h in ANSWERS], False) for p in ("gsm8k/test.jsonl", "routellm/gsm8k_responses.csv")]
     every += [([("record broken", record_broken, n, h) for h in ("truncated", "emptied", "zeroed", "an HTML page")], True) for n in RECORDS]
@@ -488,11 +497,6 @@ def groups() -> list[tuple[list[Fault], bool]]:
     every += [([("table replaced", table_replaced, t, h) for h in ("other order", "a row less")], False) for t in TABLES if t != "responses"]
     every += [([("table replaced", table_replaced, "results", "used all the same")], True)]
     every += [([("stage on a broken table", downstream_refuses, t, h)], False) for t in FILES for h in ("truncated", "zeroed")]
-    for s in STAGE_NAMES:
-        kills: list[Fault] = [("killed", killed, s, f"{w}, {part}") for part in ("first third", "middle", "last third") for w in ("tree", "runner")]
-        kills += [("killed", killed, s, "tree, at its start")]
-        kills += [("stopped", stopped, s, w) for w in ("Ctrl-C", "SIGTERM")] + [("kernel died", kernel_died, s, "kill -9")]
-        every += [(kills, True), ([("disk full", disk_full, s, "room for a part")], False)]
     every += [([(kind, do, s, how)], False) for s in STAGE_NAMES for kind, do, how in (("two runs", two_runs, "other seed"), ("clock jumps", clock_jumps, "a month"))]
     return every
 
@@ -502,7 +506,7 @@ def short(every: list[tuple[list[Fault], bool]]) -> list[tuple[list[Fault], bool
     seen: set[str] = set()
     some = []
     for faults, again in every:
-        few = [f for f in faults if f[2] not in ("00_study", "02_generation") and f[0] not in seen and not seen.add(f[0])]  # type: ignore[func-returns-value]
+        few = [f for f in faults if (f[2] == "01_queries" or f[2] not in STAGE_NAMES) and f[0] not in seen and not seen.add(f[0])]  # type: ignore[func-returns-value]
         if few: some.append((few, again and few[0][0] in ("killed", "table broken")))
     return some
 
