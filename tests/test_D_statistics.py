@@ -309,6 +309,11 @@ def test_small_differences_count_in_the_limit_too():
     fair, one = np.tile([1., -1], 50)[:, None], sign_flip_test(np.ones((1, 1)), 4000)[0]
     assert sign_flip_test(fair, 400)[0] == 1 and one == 1  # whichever sign one query has, the sum is as far from 0
 
+def test_signs_are_flipped_as_long_as_the_draws_reach():
+    d = np.random.default_rng(0).normal(.3, 1, (10, 1))
+    drawn, limit = sign_flip_test(d, 200, draws=10 * 200)[0], sign_flip_test(d, 200, draws=10 * 200 - 1)[0]
+    assert drawn * 201 == pytest.approx(round(drawn * 201)) and limit == sign_flip_test(d, draws=0)[0] != drawn
+
 def test_a_rank_that_one_resample_in_forty_shows_is_at_the_end_of_the_interval():
     def draws(second): return np.repeat([[.9, .5], [.5, .9]], [1000 - second, second], axis=0)  # the first system is second so often
     assert rank_intervals(draws(20))[0].tolist() == [[1, 1], [2, 2]] and rank_intervals(draws(30))[0].tolist() == [[1, 2], [1, 2]]
