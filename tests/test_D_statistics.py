@@ -299,6 +299,7 @@ def test_without_a_seed_all_draws_are_those_of_seed_0():
     values = np.random.default_rng(0).random((40, 3))
     assert (bootstrap_means(values, resamples=20) == bootstrap_means(values, resamples=20, seed=0)).all()
     assert (sign_flip_test(values - .5, 200) == sign_flip_test(values - .5, 200, seed=0)).all()
+    assert (paired_tests(values, values[:, 0], 200) == paired_tests(values, values[:, 0], 200, seed=0)).all()
     draws = np.tile([0., 1], (50, 1))
     assert (over_seeds(draws, ["r", "r"])[1] == over_seeds(draws, ["r", "r"], seed=0)[1]).all()
     right = np.array([[3, 1], [2, 4], [0, 5]])
@@ -313,6 +314,19 @@ def test_signs_are_flipped_as_long_as_the_draws_reach():
     d = np.random.default_rng(0).normal(.3, 1, (10, 1))
     drawn, limit = sign_flip_test(d, 200, draws=10 * 200)[0], sign_flip_test(d, 200, draws=10 * 200 - 1)[0]
     assert drawn * 201 == pytest.approx(round(drawn * 201)) and limit == sign_flip_test(d, draws=0)[0] != drawn
+
+def test_signs_are_flipped_in_blocks_as_often_as_asked():
+    assert sign_flip_test(np.zeros((30_000, 1)), 200)[0] == 1  # in blocks of 133 and 67, each as far from 0 as what was seen
+
+def test_two_queries_have_an_interval_of_their_own():
+    low, high = expanded_levels(2)
+    assert 0 < low < .025 and high == 1 - low
+
+def test_areas_go_by_every_corner():
+    assert aiq([1, 2, 3], [.2, .6, .7]) == pytest.approx((.4 + .65) / 2) and aiq([1, 2, 3], [.2, .6, .7], 2) == pytest.approx(.65)
+
+def test_accuracy_and_cheapness_that_are_equal_give_themselves():
+    assert router_arena_score(.5, np.sqrt(.0044 * 200)) == pytest.approx(.5)
 
 def test_a_rank_that_one_resample_in_forty_shows_is_at_the_end_of_the_interval():
     def draws(second): return np.repeat([[.9, .5], [.5, .9]], [1000 - second, second], axis=0)  # the first system is second so often
