@@ -4,7 +4,9 @@
 
 A mutant is the module with one comparison, operator, number, condition or result changed. Those to try are drawn with a seed. Each is run in a
 process of its own against the module's exported tests, up to the first failure; a mutant is *noticed* when a test fails or never ends (takes twice
-the processor time that all tests take, and more). Tests that name the changed function run first, short ones before long ones; one that measures the source's own lines is left out. The score is the share noticed; a mutant that cannot change any result (an equivalent one) counts as unnoticed, so the true score is higher.
+the processor time that all tests take, and more). Tests that name the changed function run first, short ones before long ones; one that counts the
+source's own lines is left out. The score is the share noticed; a mutant that cannot change any result (an equivalent one) counts as unnoticed, so the
+true score is higher.
 Runs of the command in other processes see the unchanged module. Exits 0; needs a system with fork.
 """
 import argparse
