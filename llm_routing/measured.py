@@ -71,6 +71,6 @@ def verdicts() -> pd.DataFrame:  # table, row, column, ratio, in favour, why not
             for i, row in table.dropna(subset=[column]).iterrows():
                 ratio = 1 / row[column] if column in INVERSE else row[column]
                 label = ", ".join(str(row[c]) for c in words) or str(i)
-                if column == "over_nbclient" and label == "nbclient": continue  # the peer itself
+                if column == "over_nbclient" and "runner" not in label: continue  # the peer itself, and papermill without the runner's setting
                 rows.append((name, label, column, ratio, ratio >= 1, "" if ratio >= 1 else WHY_NOT.get(column, WHY_NOT.get(name, "?"))))
     return pd.DataFrame(rows, columns=["table", "row", "column", "ratio", "in favour", "why not"])
