@@ -390,6 +390,7 @@ def test_conformal_bars_by_hand():
     assert conformal_bar(s, .91) == 0  # ten would be needed
     unsolved = scores_of(np.r_[p, [[.01, .01]]], earned=np.r_[np.c_[np.ones(9), np.zeros(9)], [[0, 0]]])
     assert conformal_bar(unsolved, .9) == pytest.approx(.1)  # a query that nobody solves says nothing
+    assert conformal_bar(scores_of(p, earned=np.c_[np.full(9, .5), np.zeros(9)]), .9) == pytest.approx(.1)  # half of the samples is right enough
 
 # %% ../nbs/05_policies.ipynb #8b29efda
 def test_cascades_stop_where_they_should():
