@@ -324,9 +324,10 @@ def test_two_queries_have_an_interval_of_their_own():
 
 def test_areas_go_by_every_corner():
     assert aiq([1, 2, 3], [.2, .6, .7]) == pytest.approx((.4 + .65) / 2) and aiq([1, 2, 3], [.2, .6, .7], 2) == pytest.approx(.65)
+    assert aiq([1, 2, 3], [.2, .6, .7], 1, 2) == pytest.approx(.4)
 
 def test_accuracy_and_cheapness_that_are_equal_give_themselves():
-    assert router_arena_score(.5, np.sqrt(.0044 * 200)) == pytest.approx(.5)
+    assert router_arena_score(.5, np.sqrt(.0044 * 200)) == pytest.approx(.5) and router_arena_score(1., .0001) == pytest.approx(1)
 
 def test_a_rank_that_one_resample_in_forty_shows_is_at_the_end_of_the_interval():
     def draws(second): return np.repeat([[.9, .5], [.5, .9]], [1000 - second, second], axis=0)  # the first system is second so often
