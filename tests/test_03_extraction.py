@@ -91,6 +91,11 @@ def test_what_a_mistake_costs_is_in_percent_of_two_places(small):
 
 def test_an_answer_right_after_its_colon():
     assert extract_number("A:5").answer == 5 and extract_number("so\nA:7 apples").answer == 7
+    assert X._in_a_line("A:5", 0) == (5, 3, 0, "answer")
+
+def test_a_judged_option_at_the_very_start():
+    for text in ("B is correct.", "B is correct, C is not.", "B is right because A and C are not."):
+        assert extract_option(text, ["red", "blue", "green"]).answer == "B", text
 
 # %% ../nbs/03_extraction.ipynb #x0000188
 def test_numbers_compare_with_any_exact_type():
