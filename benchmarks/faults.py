@@ -5,6 +5,9 @@
 A small study (120 queries, 3 LLMs) is run once. Each group of faults then works on a copy of its folder: something is broken at a random
 moment or place, what the command and `status` say is checked, the next fault strikes what is left, and at last the study is run again. It
 has to end with the first run's tables, byte by byte.
+Before a stage is killed, stopped or left without room, all that it wrote is deleted, so that there is work to be lost; the moment is drawn
+from the time that its cells took in the first run, and found again by the cell that the progress bar shows. A fault that came too late is
+tried again, and called missed, not held, when that does not help.
 Needs Linux; the full disk and the read-only folder need the right to mount, and are skipped with that reason where it is missing.
 Exits 1 where a fault did harm.
 """
@@ -13,11 +16,15 @@ import contextlib
 import http.server
 import json
 import os
+import pty
+import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -67,6 +74,10 @@ class Skipped(Exception):
     "A fault that this machine does not permit."
 
 
+class Missed(Exception):
+    "A fault that came too late: what it should have struck had ended."
+
+
 def must(held: bool, what: str) -> None:
     if not held: raise Harm(what)
 
@@ -85,9 +96,12 @@ def make_profile(folder: Path, seed: int) -> Path:
     return folder / "toy.toml"
 
 
+MEASURED = ("latency.csv",)  # seconds that a stage took here: other ones each time
+
+
 def results(folder: Path) -> dict[str, bytes]:
     "A run's tables and its figures' data."
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.suffix in (".parquet", ".csv")}
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.suffix in (".parquet", ".csv") and p.name not in MEASURED}
 
 
 @dataclass
@@ -96,7 +110,6 @@ class Bench:
     home: Path
     reference: Path
     rng: np.random.Generator
-    seconds: dict[str, float]  # stage -> wall seconds of its command
 
     def copy(self, to: Path | None = None) -> Path:
         folder = to or Path(tempfile.mkdtemp(dir=self.home, prefix="fault-"))
@@ -110,21 +123,111 @@ class Bench:
         self.same(folder)
         stale = {s.name: why for s in STAGES if (why := why_stale(s, open_run(run_dir=str(folder))))}
         must(not stale, f"not up to date after the next run: {stale}")
+        known = json.loads((folder / "provenance.json").read_text())["stages"]
+        must(sorted(known) == STAGE_NAMES, f"the provenance speaks of {sorted(known)} only")
 
     def same(self, folder: Path) -> None:
         mine, theirs = results(folder), results(self.reference)
         differ = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
         must(not differ, f"other results than the reference: {differ[:3]}")
 
+    def truth(self, folder: Path, stage: str) -> str:
+        "Every result that is there is whole, `status` calls no stage up to date that lacks one, and nothing finished before the stage is lost."
+        mine, theirs = results(folder), results(self.reference)
+        differ = [k for k in mine if mine[k] != theirs.get(k)]
+        must(not differ, f"parts, or other results than the reference: {differ[:3]}")
+        run = open_run(run_dir=str(folder))
+        why = {s.name: why_stale(s, run) for s in STAGES}
+        for name in (n for n, reason in why.items() if not reason):
+            must(not (lost := outputs(self.reference, name) & theirs.keys() - mine.keys()), f"{name} is called up to date without {sorted(lost)[:3]}")
+        for name in STAGE_NAMES[:STAGE_NAMES.index(stage)]: must(not why[name], f"{name} was finished and is lost: {why[name]}")
+        return why[stage] or "up to date, and it is"
 
-def command(folder: Path, *args: str, clock: str = "") -> subprocess.Popen:
-    env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [clock, os.environ.get("PYTHONPATH", "")])))
-    return subprocess.Popen([sys.executable, "-m", "llm_routing.runner", "run", "--run-dir", str(folder), *args], env=env,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    def moment(self, stage: str, part: tuple[float, float], by: str) -> tuple[int, float]:
+        "A random moment of a part of a stage's time or of its cells: how many cells are done by then, and how long the next one has worked (s)."
+        cells = json.loads((self.reference / f"{stage}.ipynb").read_text())["cells"]
+        ends = np.cumsum([c["metadata"]["papermill"]["duration"] or 0 for c in cells])
+        drawn = self.rng.uniform(*part)
+        when = ends[-1] * drawn if by == "time" else np.interp(drawn * len(ends), np.arange(len(ends) + 1), [0, *ends])
+        done = int(np.searchsorted(ends, when))
+        return done, float(when - (ends[done - 1] if done else 0))
+
+
+def outputs(folder: Path, stage: str) -> set[str]:
+    "The names of what a stage is recorded to have written, below the folder."
+    return set(read_state(Run.open("mini", folder))[stage]["outputs"])
+
+
+def clear(folder: Path, stage: str) -> None:
+    "Delete what a stage wrote, so that its command has work to do and to lose."
+    for name in outputs(folder, stage): (folder / name).unlink(missing_ok=True)
+
+
+JOBS: list[subprocess.Popen] = []  # of the fault that strikes now
+
+
+def command(folder: Path, *args: str, clock: str = "", stderr: int = subprocess.PIPE) -> subprocess.Popen:
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [clock, os.environ.get("PYTHONPATH", "")])), TQDM_MININTERVAL="0", TQDM_MINITERS="1")
+    JOBS.append(subprocess.Popen([sys.executable, "-m", "llm_routing.runner", "run", "--run-dir", str(folder), *args], env=env,
+                                 stdout=subprocess.DEVNULL, stderr=stderr, text=True, start_new_session=True))
+    return JOBS[-1]
 
 
 def one_stage(folder: Path, stage: str, *args: str, **kw) -> subprocess.Popen:
     return command(folder, "--from", stage, "--to", stage, "--force", *args, **kw)
+
+
+class Watched:
+    "A stage's command on a terminal of its own, where its progress bar shows how many cells are done."
+    def __init__(self, folder: Path, stage: str):
+        self.stage, self.said = stage, ""
+        self.screen, end = pty.openpty()
+        termios.tcsetwinsize(end, (40, 200))  # a terminal of no width shows no bar
+        self.job = command(folder, "--from", stage, "--to", stage, stderr=end)
+        os.close(end)
+
+    def look(self) -> int:  # cells done; -1 before its first cell
+        "Read what came to the terminal."
+        if select.select([self.screen], [], [], .02)[0]:
+            try: self.said += os.read(self.screen, 1 << 16).decode(errors="replace")
+            except OSError: time.sleep(.02)  # nobody holds the terminal's other end any more
+        shown = re.findall(rf"{self.stage}:[^\r\n]*?(\d+)/\d+ \[", self.said)
+        return int(shown[-1]) if shown else -1
+
+    def wait_until(self, come: Callable[[], bool]) -> None:
+        "Wait for something to come. Raises `Missed` when the command ends before."
+        while not come():
+            self.look()
+            if self.job.poll() is not None: raise Missed(f"ended with status {self.job.returncode} before the fault")
+
+    def communicate(self, timeout: float = 600) -> tuple[None, str]:
+        "Wait for the end, as `Popen.communicate` does; all that came to the terminal."
+        until = time.monotonic() + timeout
+        while self.job.poll() is None and time.monotonic() < until: self.look()
+        must(self.job.poll() is not None, "it never ended")
+        while select.select([self.screen], [], [], 0)[0]:
+            was = len(self.said)
+            self.look()
+            if len(self.said) == was: break
+        os.close(self.screen)
+        return None, self.said
+
+    @property
+    def returncode(self) -> int: return self.job.returncode
+
+
+def at_a_moment(bench: Bench, folder: Path, stage: str, part: tuple[float, float], by: str = "time") -> tuple[Watched, str]:
+    "Start a stage that has all its work before it, and wait for a random moment of it: the command, and where it is."
+    clear(folder, stage)
+    cells, into = bench.moment(stage, part, by)
+    watched = Watched(folder, stage)
+    watched.wait_until(lambda: watched.look() >= cells)
+    until = time.monotonic() + into
+    watched.wait_until(lambda: time.monotonic() > until or watched.look() > cells)  # at the cell's end at the latest, where it is quicker now
+    wanted = outputs(bench.reference, stage)
+    there = sum((folder / name).is_file() for name in wanted if not name.endswith(".ipynb"))
+    n = len(json.loads((bench.reference / f"{stage}.ipynb").read_text())["cells"])
+    return watched, f"in cell {watched.look() + 1} of {n}, {there} of {sum(not w.endswith('.ipynb') for w in wanted)} results written"
 
 
 def spoke(job: subprocess.Popen, status: int, says: str) -> str:
@@ -136,26 +239,6 @@ def spoke(job: subprocess.Popen, status: int, says: str) -> str:
     return "".join(last)[:160]
 
 
-def kept_before(folder: Path, stage: str) -> None:
-    "All that stood before the stage is still up to date."
-    for s in STAGES[:STAGE_NAMES.index(stage)]:
-        must(not (why := why_stale(s, open_run(run_dir=str(folder)))), f"{s.name} was finished and is lost: {why}")
-
-
-def truth(bench: Bench, folder: Path, stage: str) -> str:
-    "Whether `status` calls a stage up to date only where its results are those of the reference."
-    why = why_stale(STAGES[STAGE_NAMES.index(stage)], open_run(run_dir=str(folder)))
-    if not why: bench.same(folder)
-    return why or "up to date, and it is"
-
-
-def at_random(bench: Bench, job: subprocess.Popen, stage: str) -> float:
-    "Wait for a random moment of a running stage; whoever ended before it is waited for no longer."
-    moment = bench.seconds[stage] * bench.rng.uniform(.1, .9)
-    with contextlib.suppress(subprocess.TimeoutExpired): job.wait(moment)
-    return moment
-
-
 def kernel_of(job: subprocess.Popen) -> psutil.Process | None:
     with contextlib.suppress(psutil.Error):
         return next((p for p in psutil.Process(job.pid).children(recursive=True) if "ipykernel_launcher" in " ".join(p.cmdline())), None)
@@ -163,47 +246,48 @@ def kernel_of(job: subprocess.Popen) -> psutil.Process | None:
 
 
 # ---- processes ----
+PARTS = {"first third": (0., 1 / 3), "middle": (1 / 3, 2 / 3), "last third": (2 / 3, .98)}  # of a stage's time, or of its cells
+
+
 def killed(bench: Bench, folder: Path, stage: str, what: str) -> str:
-    "kill -9 of the whole process tree, or of the runner alone, at a random moment."
-    job = one_stage(folder, stage)
-    moment = at_random(bench, job, stage)
-    tree = [p.pid for p in psutil.Process(job.pid).children(recursive=True)] if what == "tree" and job.poll() is None else []
-    for pid in [job.pid, *tree]:
+    "kill -9 of the whole process tree, at a moment drawn from the stage's time, or of the runner alone, at one drawn from its cells."
+    victim, _, part = what.partition(", ")
+    if part == "at its start":  # before its first cell
+        clear(folder, stage)
+        watched, place = Watched(folder, stage), "before its first cell"
+        watched.wait_until(lambda: at_work(Run.open("mini", folder)))
+    else: watched, place = at_a_moment(bench, folder, stage, PARTS[part], "time" if victim == "tree" else "cells")
+    tree = [p.pid for p in psutil.Process(watched.job.pid).children(recursive=True)] if victim == "tree" else []
+    if watched.job.poll() is not None: raise Missed("ended before the kill")
+    for pid in [watched.job.pid, *tree]:
         with contextlib.suppress(ProcessLookupError): os.kill(pid, signal.SIGKILL)
-    job.communicate()
-    kept_before(folder, stage)
-    return f"after {moment:.1f} s; status: {truth(bench, folder, stage)}"
+    watched.communicate()
+    must(watched.returncode == -signal.SIGKILL, f"ended with status {watched.returncode}")
+    return f"{place}; status: {bench.truth(folder, stage)}"
 
 
 def stopped(bench: Bench, folder: Path, stage: str, what: str) -> str:
-    "Ctrl-C (to the terminal's whole group) or a scheduler's SIGTERM, once the command works."
-    job = one_stage(folder, stage)
-    while job.poll() is None and not at_work(Run.open("mini", folder)): time.sleep(.05)
-    time.sleep(bench.rng.uniform(0, .7) * bench.seconds[stage])
-    if job.poll() is not None: return "ended before the signal"
-    os.killpg(job.pid, signal.SIGINT) if what == "Ctrl-C" else os.kill(job.pid, signal.SIGTERM)
-    said = spoke(job, 130, "the same command goes on")
-    kept_before(folder, stage)
-    truth(bench, folder, stage)
-    return said
+    "Ctrl-C (to the terminal's whole group) or a scheduler's SIGTERM."
+    watched, place = at_a_moment(bench, folder, stage, (0, .9))
+    os.killpg(watched.job.pid, signal.SIGINT) if what == "Ctrl-C" else os.kill(watched.job.pid, signal.SIGTERM)
+    said = watched.communicate()[1]
+    if watched.returncode == 0: raise Missed("it ended well before the signal came through")
+    must(watched.returncode == 130 and "the same command goes on" in said and "Traceback" not in said, f"exit status {watched.returncode}: {said[-300:]}")
+    return f"{place}; stopped, and says how to go on; status: {bench.truth(folder, stage)}"
 
 
 def kernel_died(bench: Bench, folder: Path, stage: str, what: str) -> str:
-    job = one_stage(folder, stage)
-    while job.poll() is None and kernel_of(job) is None: time.sleep(.05)
-    time.sleep(bench.rng.uniform(0, .5) * bench.seconds[stage])
-    kernel = kernel_of(job)
-    if kernel is None:
-        job.communicate(timeout=600)
-        return "ended before its kernel could be killed"
+    watched, place = at_a_moment(bench, folder, stage, (0, .9))
+    kernel = kernel_of(watched.job)
+    if kernel is None: raise Missed("its kernel had ended")
     kernel.kill()
-    if job.wait(600) == 0:  # its last cell was done, and it was on its way out
+    said = watched.communicate()[1]
+    if watched.returncode == 0:  # its last cell was done, and it was on its way out
         cells = json.loads((folder / f"{stage}.ipynb").read_text())["cells"]
         must(all(c["metadata"]["papermill"]["status"] == "completed" for c in cells if c["cell_type"] == "code"), "ended well with cells that did not run")
-        return "killed after its last cell"
-    said = spoke(job, 1, "its kernel died")
-    kept_before(folder, stage)
-    return said
+        raise Missed("killed after its last cell")
+    must(watched.returncode == 1 and "its kernel died" in said and "Traceback" not in said, f"no clear message: {said[-400:]}")
+    return f"{place}; its kernel died, and the command says so; status: {bench.truth(folder, stage)}"
 
 
 def two_runs(bench: Bench, folder: Path, stage: str, what: str) -> str:
@@ -211,7 +295,7 @@ def two_runs(bench: Bench, folder: Path, stage: str, what: str) -> str:
     job = one_stage(folder, stage)
     while job.poll() is None and not at_work(Run.open("mini", folder)): time.sleep(.05)
     said = spoke(command(folder, "--set", "seed=5"), 1, "another run is working")
-    must(job.poll() is None, "the first run had ended already")
+    if job.poll() is not None: raise Missed("the first run had ended already")
     spoke(job, 0, "")
     bench.same(folder)
     return said
@@ -226,13 +310,14 @@ def clock_jumps(bench: Bench, folder: Path, stage: str, what: str) -> str:
     said = job.communicate(timeout=600)[1]
     if job.returncode:  # Jupyter waits for a kernel by the clock, and gives up when that jumps ahead
         must(job.returncode == 1 and "run the same command again" in said and "Traceback (most" not in said.split("llm-routing: ")[-1], f"no clear message: {said[-300:]}")
-        kept_before(folder, stage)
+        for name in STAGE_NAMES[:STAGE_NAMES.index(stage)]:
+            must(not (why := why_stale(STAGES[STAGE_NAMES.index(name)], open_run(run_dir=str(folder)))), f"{name} was finished and is lost: {why}")
         bench.check(folder)
         return "stopped with a message, and went on"
     wrote, known = (set(read_state(Run.open("mini", f))[stage]["outputs"]) for f in (folder, bench.reference))
-    must(wrote == known, f"recorded other outputs: {sorted(wrote ^ known)[:3]}")
+    must(not known - wrote, f"not recorded: {sorted(known - wrote)[:3]}")
     bench.same(folder)
-    return f"{len(wrote)} outputs recorded"
+    return f"{len(wrote)} outputs recorded" + "".join(f", and {name}, that the first run had not" for name in sorted(wrote - known))
 
 
 # ---- files ----
@@ -314,21 +399,22 @@ def mounted(*options: str) -> Iterator[Path]:
 
 
 def disk_full(bench: Bench, folder: Path, stage: str, what: str) -> str:
-    "The run folder's disk has a few KB left; then space is freed."
+    "The run folder's disk has room for a part of what the stage writes; then space is freed."
+    wanted = sum((bench.reference / name).stat().st_size for name in outputs(bench.reference, stage))
     with mounted("-t", "tmpfs", "-o", "size=64m", "tmpfs") as place:
         bench.copy(place)
-        free = int(bench.rng.integers(0, 6)) * 4096
+        clear(place, stage)
+        free = int(bench.rng.uniform(0, .9) * wanted) // 4096 * 4096
         size = os.statvfs(place).f_bavail * os.statvfs(place).f_bsize
         (place / "ballast").write_bytes(bytes(max(size - free, 0)))
         job = one_stage(place, stage)
-        if job.wait(600) == 0:  # an overwritten notebook frees its own room
-            truth(bench, place, stage)
-            return f"{free // 1024} KB left were enough"
-        said = spoke(job, 1, "the disk is full")
-        kept_before(place, stage)
+        said = job.communicate(timeout=600)[1]
+        if job.returncode == 0: raise Missed(f"{free // 1024} KB were enough")
+        must(job.returncode == 1 and "the disk is full" in said and "Traceback (most" not in said, f"no clear message: {said[-400:]}")
+        bench.truth(place, stage)
         (place / "ballast").unlink()
         bench.check(place)
-    return f"{free // 1024} KB left: {said}"[:160].replace(str(place), "")
+    return f"room for {free // 1024} of {wanted // 1024} KB: stopped, and says that the disk is full"
 
 
 def read_only(bench: Bench, folder: Path, stage: str, what: str) -> str:
@@ -397,18 +483,20 @@ Fault = tuple[str, Callable, str, str]  # its kind, what does it, where, and how
 
 def groups() -> list[tuple[list[Fault], bool]]:
     "Faults that strike one folder after another, and whether the study is then run again and compared."
-    every: list[tuple[list[Fault], bool]] = [([("read-only folder", read_only, s, "mounted so")], False) for s in STAGE_NAMES]
+    every: list[tuple[list[Fault], bool]] = []
+    for s in STAGE_NAMES[::-1]:
+        kills: list[Fault] = [("killed", killed, s, f"{w}, {part}") for part in ("first third", "middle", "last third") for w in ("tree", "runner")]
+        kills += [("killed", killed, s, "tree, at its start")]
+        kills += [("stopped", stopped, s, w) for w in ("Ctrl-C", "SIGTERM")] + [("kernel died", kernel_died, s, "kill -9")]
+        every += [(kills, True), ([("disk full", disk_full, s, "room for a part")], False)]
+    every += [([("read-only folder", read_only, s, "mounted so")], False) for s in STAGE_NAMES]
     if os.environ.get("LLM_ROUTING_DATA"):
         every += [([("download", download, p, h) for h in ANSWERS], False) for p in ("gsm8k/test.jsonl", "routellm/gsm8k_responses.csv")]
-    every += [([("record broken", record_broken, n, h) for h in ("truncated", "emptied", "zeroed", "an HTML page")], n != "state.json") for n in RECORDS]
+    every += [([("record broken", record_broken, n, h) for h in ("truncated", "emptied", "zeroed", "an HTML page")], True) for n in RECORDS]
     every += [([("table broken", table_broken, t, h) for h in HOWS], True) for t in TABLES]
     every += [([("table replaced", table_replaced, t, h) for h in ("other order", "a row less")], False) for t in TABLES if t != "responses"]
     every += [([("table replaced", table_replaced, "results", "used all the same")], True)]
     every += [([("stage on a broken table", downstream_refuses, t, h)], False) for t in FILES for h in ("truncated", "zeroed")]
-    for s in STAGE_NAMES:
-        kills: list[Fault] = [("killed", killed, s, w) for w in ("tree", "runner") * 3]
-        kills += [("stopped", stopped, s, w) for w in ("Ctrl-C", "SIGTERM")] + [("kernel died", kernel_died, s, "kill -9")]
-        every += [(kills, True), ([("disk full", disk_full, s, "a few KB left")], False)]
     every += [([(kind, do, s, how)], False) for s in STAGE_NAMES for kind, do, how in (("two runs", two_runs, "other seed"), ("clock jumps", clock_jumps, "a month"))]
     return every
 
@@ -418,37 +506,46 @@ def short(every: list[tuple[list[Fault], bool]]) -> list[tuple[list[Fault], bool
     seen: set[str] = set()
     some = []
     for faults, again in every:
-        few = [f for f in faults if f[2] not in ("00_study", "02_generation") and f[0] not in seen and not seen.add(f[0])]  # type: ignore[func-returns-value]
+        few = [f for f in faults if (f[2] == "01_queries" or f[2] not in STAGE_NAMES) and f[0] not in seen and not seen.add(f[0])]  # type: ignore[func-returns-value]
         if few: some.append((few, again and few[0][0] in ("killed", "table broken")))
     return some
+
+
+def attempt(bench: Bench, fault: Fault, folder: Path) -> tuple[str, str]:
+    "A fault's verdict and what was seen of it. One that came too late is tried three times."
+    _, do, where, how = fault
+    verdict, seen = "", ""
+    for _ in range(3):
+        try: return "held", do(bench, folder, where, how)
+        except Missed as e: verdict, seen = "missed", str(e)
+        except Harm as e: return "HARM", str(e)
+        except Skipped as e: return "skipped", str(e)
+        except Exception as e: return "HARM", f"the fault itself broke ({type(e).__name__}: {e})"  # to be looked at, and the campaign goes on
+        finally:
+            for job in JOBS: job.kill()  # none is left, unless something broke
+            JOBS.clear()
+    return verdict, seen
 
 
 def strike(bench: Bench, faults: list[Fault], again: bool) -> Iterator[dict]:
     "A group of faults as rows of the table; harm that shows only in the end is laid at the last one's door."
     folder = bench.copy()
-    for i, (kind, do, where, how) in enumerate(faults):
+    for i, fault in enumerate(faults):
         began = time.perf_counter()
-        try:
-            seen, verdict = do(bench, folder, where, how), "held"
-            if again and i + 1 == len(faults): bench.check(folder)
-        except Harm as e: seen, verdict = str(e), "HARM"
-        except Skipped as e: seen, verdict = str(e), "skipped"
+        verdict, seen = attempt(bench, fault, folder)
+        if again and i + 1 == len(faults):
+            try: bench.check(folder)
+            except Harm as e: verdict, seen = "HARM", f"{seen}; {e}"
         seen = " ".join(seen.replace(str(folder), "").replace(str(bench.home), "").split())
-        yield {"kind": kind, "where": where, "how": how, "seen": seen, "verdict": verdict, "seconds": round(time.perf_counter() - began, 1)}
+        yield {"kind": fault[0], "where": fault[2], "how": fault[3], "seen": seen, "verdict": verdict, "seconds": round(time.perf_counter() - began, 1)}
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def set_up(home: Path, seed: int, stages: list[str]) -> Bench:
-    "The reference run, and how long each stage's command takes."
+def set_up(home: Path, seed: int) -> Bench:
+    "The reference run."
     profile = make_profile(home, seed)
     run_study(open_run(str(profile), str(home / "reference")), progress=False)
-    bench = Bench(home, home / "reference", np.random.default_rng(seed), {})
-    own = {s.name: read_state(Run.open("mini", bench.reference))[s.name]["seconds"] for s in STAGES}
-    began = time.perf_counter()
-    spoke(one_stage(bench.copy(), stages[0]), 0, "")
-    start = max(time.perf_counter() - began - own[stages[0]], 1)
-    bench.seconds = {s: start + seconds for s, seconds in own.items()}
-    return bench
+    return Bench(home, home / "reference", np.random.default_rng(seed))
 
 
 def campaign(quick: bool = False, only: Sequence[str] = (), where: Sequence[str] = (), seed: int = 0, out: Path | None = None) -> pd.DataFrame:
@@ -456,10 +553,10 @@ def campaign(quick: bool = False, only: Sequence[str] = (), where: Sequence[str]
     chosen = [(some, again) for faults, again in (short(groups()) if quick else groups()) if (some := [f for f in faults if (not only or f[0] in only) and (not where or f[2] in where)])]
     rows: list[dict] = []
     with tempfile.TemporaryDirectory() as home:
-        bench = set_up(Path(home), seed, STAGE_NAMES)
+        bench = set_up(Path(home), seed)
         for faults, again in chosen:
             for row in strike(bench, faults, again):
-                rows.append(row)
+                rows.append({"seed": seed, **row})
                 print(f"{len(rows)}/{sum(len(f) for f, _ in chosen)} {json.dumps(row)}", flush=True)
                 if out: pd.DataFrame(rows).to_csv(out, index=False)
     return pd.DataFrame(rows)
@@ -477,7 +574,7 @@ def main() -> None:
     table = campaign(args.short, args.only, args.where, args.seed, args.out)
     print(table.groupby(["kind", "verdict"]).size().unstack(fill_value=0).to_string())
     harm = table[table.verdict == "HARM"]
-    print(f"{len(table)} faults, {(table.verdict == 'skipped').sum()} skipped, {len(harm)} did harm")
+    print(f"{len(table)} faults, {(table.verdict == 'skipped').sum()} skipped, {(table.verdict == 'missed').sum()} missed, {len(harm)} did harm")
     sys.exit(len(harm) > 0)
 
 

@@ -1,14 +1,15 @@
 """Feeds hostile and odd input to everything that reads input, for as long as it is given.
 
-    python benchmarks/fuzz.py [--minutes 30] [--only TARGET] [--seed 0] [--atheris]
+    python benchmarks/fuzz.py [--minutes 30] [--only TARGET] [--seed 0] [--out benchmarks/fuzz.csv] [--atheris]
 
 Targets: the profile reader, the importers, the extractors, the response store, the tables, the report, the notebook reader. Each may refuse
 its input with the study's own one-message error, or take it and keep its promises; anything else is a finding: it is printed with the
-input that shows it, made as small as hypothesis can. --atheris lets coverage guide the bytes (pip install atheris; Linux).
-Exits 1 where there was a finding.
+input that shows it, made as small as hypothesis can. Minutes are this process's own processor time, which a busy machine does not shorten, shared
+evenly by the targets. --atheris lets coverage guide the bytes (pip install atheris; Linux). Exits 1 where there was a finding.
 """
 import argparse
 import csv
+import functools
 import io
 import json
 import random
@@ -17,6 +18,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -69,7 +71,6 @@ class Shape(HTMLParser):
 def refuses(f: Callable, *args):
     "What a reader gives, or None where it refuses in the study's own words."
     try: return f(*args)
-    except UnicodeEncodeError: return None  # half of a character, which no file can hold
     except StudyError as e:
         assert str(e) and len(str(e)) < 20_000, "the message is empty or drowns in the input"
         return None
@@ -204,16 +205,20 @@ def notebooks(raw: bytes, code: str, cells) -> None:
             refuses(lambda f: imported_modules(notebook_code(f)), file)
 
 
-def look(name: str, **how) -> Callable[[], None]:
-    "A target with its inputs, as a test of hypothesis under these settings."
+def look(name: str, tried: Counter | None = None, **how) -> Callable[[], None]:
+    "A target with its inputs, as a test of hypothesis under these settings, that counts the inputs it tries."
     test, inputs = TARGETS[name]
-    return settings(deadline=None, database=None, print_blob=False, suppress_health_check=list(HealthCheck), **how)(given(*inputs)(test))
+    @functools.wraps(test)
+    def counted(*args, **kwargs) -> None:
+        if tried is not None: tried[name] += 1
+        test(*args, **kwargs)
+    return settings(deadline=None, database=None, print_blob=False, suppress_health_check=list(HealthCheck), **how)(given(*inputs)(counted))
 
 
-def rounds(name: str, until: float, number: int) -> str:
-    "Try a target with new examples until its time is up; the first finding's traceback, or nothing."
-    test = look(name, max_examples=200, phases=[Phase.generate, Phase.shrink])
-    while time.monotonic() < until:
+def rounds(name: str, seconds: float, number: int, tried: Counter) -> str:
+    "Try a target with new examples for so many processor seconds; the first finding's traceback, or nothing."
+    test, began = look(name, tried, max_examples=200, phases=[Phase.generate, Phase.shrink]), time.process_time()
+    while time.process_time() - began < seconds:
         number += 1
         try: seed(number)(test)()
         except Exception as e: return "".join(traceback.format_exception(e, limit=-4))  # whatever it is, it is a finding
@@ -238,22 +243,29 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--only", choices=list(TARGETS), help="one target")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="a CSV file for the table")
     parser.add_argument("--atheris", action="store_true")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     if args.atheris: return guided(args.minutes * 60)
     names = [args.only] if args.only else list(TARGETS)
     random.Random(args.seed).shuffle(names)
-    findings, turns, began = {}, max(1, round(args.minutes * 60 / len(names) / 30)), time.monotonic()
+    turns = max(1, round(args.minutes * 60 / len(names) / 30))
+    rows = {name: {"target": name, "seed": args.seed, "minutes": 0., "wall_minutes": 0., "inputs": 0, "findings": 0} for name in names}
+    tried: Counter = Counter()
     for turn in range(turns):
-        for i, name in enumerate(n for n in names if n not in findings):
-            until = began + args.minutes * 60 * (turn * len(names) + i + 1) / (turns * len(names))
-            if found := rounds(name, until, args.seed * 10**6 + turn * 10**4):
-                findings[name] = found
-                print(f"== {name}\n{found}", flush=True)
-            else: print(f"{time.monotonic() - began:6.0f} s  {name}: nothing found", flush=True)
-    print(f"{len(names)} targets, {(time.monotonic() - began) / 60:.1f} minutes ({time.process_time() / 60:.1f} of this process's own), {len(findings)} with a finding")
-    sys.exit(len(findings) > 0)
+        for name in (n for n in names if not rows[n]["findings"]):
+            wall, own = time.monotonic(), time.process_time()
+            found = rounds(name, args.minutes * 60 / len(names) / turns, args.seed * 10**6 + turn * 10**4, tried)
+            row = rows[name]
+            row |= {"minutes": row["minutes"] + (time.process_time() - own) / 60, "wall_minutes": row["wall_minutes"] + (time.monotonic() - wall) / 60,
+                    "inputs": tried[name], "findings": int(bool(found))}
+            print(f"== {name}\n{found}" if found else f"turn {turn + 1} of {turns}, {name}: nothing found, {tried[name]} inputs", flush=True)
+            if args.out: pd.DataFrame(rows.values()).round(2).to_csv(args.out, index=False)
+    table = pd.DataFrame(rows.values())
+    print(f"{len(table)} targets, {table.inputs.sum()} inputs in {table.minutes.sum():.1f} processor minutes ({table.wall_minutes.sum():.1f} by the clock), "
+          f"{table.findings.sum()} with a finding")
+    sys.exit(bool(table.findings.any()))
 
 
 if __name__ == "__main__": main()

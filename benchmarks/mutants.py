@@ -3,8 +3,10 @@
     python benchmarks/mutants.py [extraction policies statistics] [--count 150] [--seed 0] [--minutes 60] [--out benchmarks/mutants.csv]
 
 A mutant is the module with one comparison, operator, number, condition or result changed. Those to try are drawn with a seed. Each is run in a
-process of its own against the module's exported tests, up to the first failure; a mutant is *noticed* when a test fails or never ends. The
-score is the share noticed; a mutant that cannot change any result (an equivalent one) counts as unnoticed, so the true score is higher.
+process of its own against the module's exported tests, up to the first failure; a mutant is *noticed* when a test fails or never ends (takes twice
+the processor time that all tests take, and more). Tests that name the changed function run first, short ones before long ones; one that counts the
+source's own lines is left out. The score is the share noticed; a mutant that cannot change any result (an equivalent one) counts as unnoticed, so the
+true score is higher.
 Runs of the command in other processes see the unchanged module. Exits 0; needs a system with fork.
 """
 import argparse
@@ -13,10 +15,14 @@ import contextlib
 import copy
 import importlib.abc
 import importlib.util
+import inspect
+import json
 import os
 import random
+import resource
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,17 +73,22 @@ def places(tree: ast.Module) -> list[tuple[str, ast.AST, str, int | None, str, a
     return found
 
 
-def mutants(source: str, count: int, seed: int) -> Iterator[tuple[str, int, str, str]]:
-    "Function, line, change, and the changed module's text, for a sample of all changes."
-    tree = ast.parse(source)
-    for k in sorted(random.Random(seed).sample(range(n := len(places(tree))), min(count, n))):
+def drawn(source: str, count: int, seed: int) -> list[int]:
+    "Which of all changes are tried, in random order."
+    n = len(places(ast.parse(source)))
+    return random.Random(seed).sample(range(n), min(count, n))
+
+
+def mutants(source: str, chosen: list[int]) -> Iterator[tuple[int, str, int, str, str]]:
+    "Position, function, line, change, and the changed module's text, for some of all changes."
+    for k in chosen:
         fresh = ast.parse(source)
         function, parent, field, i, words, new = places(fresh)[k]
         held = getattr(parent, field)
         line = (held if i is None else held[i]).lineno
         if i is None: setattr(parent, field, new)
         else: held[i] = new
-        yield function, line, words, ast.unparse(ast.fix_missing_locations(fresh))
+        yield k, function, line, words, ast.unparse(ast.fix_missing_locations(fresh))
 
 
 class Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -92,26 +103,42 @@ class Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module): exec(compile(self.text, f"{self.name} (changed)", "exec"), module.__dict__)  # noqa: S102 (this project's own code)
 
 
-def notices(module: str, text: str, limit: float) -> str:
-    "Whether the module's tests notice: `failed`, `no end`, or `passed`."
+class Sooner:
+    "A pytest plugin: tests that name a function first, quick ones before slow ones; and how long each took."
+    def __init__(self, function: str, took: dict[str, float]): self.function, self.took, self.now = function, took, {}
+
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        items.sort(key=lambda item: (self.function not in inspect.getsource(item.function), self.took.get(item.nodeid, 0.)))
+
+    def pytest_runtest_logreport(self, report) -> None: self.now[report.nodeid] = self.now.get(report.nodeid, 0.) + report.duration
+
+
+def notices(module: str, text: str, seconds: float, function: str = "", took: Path | None = None, write: bool = False) -> tuple[str, float]:
+    "Whether the module's tests notice, as `failed`, `no end` or `passed`, within so many processor seconds; and how many they took."
     child = os.fork()
     if not child:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))  # processor seconds, so that a busy machine does not decide
         sys.meta_path.insert(0, Instead(f"llm_routing.{module}", text))
         import pytest
-        try: status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(ROOT / "tests" / TESTS[module])])
+        plugin = Sooner(function, json.loads(took.read_text()) if took and took.is_file() else {})
+        try: status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", "not on_a_screen", str(ROOT / "tests" / TESTS[module])], plugins=[plugin])
         except BaseException: status = 1
+        if took and write: took.write_text(json.dumps(plugin.now))
         os._exit(1 if status else 0)
-    until = time.monotonic() + limit
-    while time.monotonic() < until:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done: return "failed" if os.waitstatus_to_exitcode(status) else "passed"
+    until = time.monotonic() + 10 * seconds  # for one that sleeps
+    while True:
+        done, status, used = os.wait4(child, os.WNOHANG)
+        if done: break
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+            _, status, used = os.wait4(child, 0)
+            break
         time.sleep(.02)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return "no end"
+    ended = {0: "passed", -signal.SIGKILL: "no end", -signal.SIGXCPU: "no end"}.get(os.waitstatus_to_exitcode(status), "failed")
+    return ended, used.ru_utime + used.ru_stime
 
 
 def preload() -> None:
@@ -128,25 +155,30 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=60, help="for all modules together")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--again", action="store_true", help="try again those of --out that were not noticed, after tests were added; nothing else may have changed")
     args = parser.parse_args()
     os.chdir(ROOT)
     preload()
     rows: list[dict] = []
+    before = pd.read_csv(args.out).to_dict("records") if args.again else []
+    again = [r for r in before if r["tests"] == "passed" and r["module"] in args.modules]
+    kept = [r for r in before if r not in again]
     stop = time.monotonic() + args.minutes * 60
+    took = Path(tempfile.mkdtemp()) / "seconds.json"
     for k, module in enumerate(args.modules):
-        source, began = (ROOT / "llm_routing" / f"{module}.py").read_text(encoding="utf-8"), time.monotonic()
-        if (said := notices(module, source, 1200)) != "passed": sys.exit(f"{module}: its tests do not pass as they are ({said})")
-        whole = time.monotonic() - began
-        print(f"{module}: {len(places(ast.parse(source)))} changes are possible; its tests take {whole:.0f} s", flush=True)
+        source = (ROOT / "llm_routing" / f"{module}.py").read_text(encoding="utf-8")
+        said, whole = notices(module, ast.unparse(ast.parse(source)), 1200, "", took, write=True)
+        if said != "passed": sys.exit(f"{module}: its tests do not pass as they are ({said})")
+        print(f"{module}: {len(places(ast.parse(source)))} changes are possible; its tests take {whole:.0f} s of processor time", flush=True)
         share = time.monotonic() + (stop - time.monotonic()) / (len(args.modules) - k)
-        drawn = list(mutants(source, args.count, args.seed))
-        random.Random(args.seed).shuffle(drawn)  # so that those tried, where time runs out, are a sample too
-        for function, line, words, text in drawn:
+        chosen = [r["place"] for r in again if r["module"] == module] if args.again else drawn(source, args.count, args.seed)
+        for place, function, line, words, text in mutants(source, chosen):  # where time runs out, those tried are a sample too
             if time.monotonic() > share: break
-            rows.append({"module": module, "function": function, "line": line, "change": words, "tests": notices(module, text, 4 * whole + 30)})
+            rows.append({"module": module, "place": place, "function": function, "line": line, "change": words, "tests": notices(module, text, 2 * whole + 20, function, took)[0]})
             if rows[-1]["tests"] == "passed": print("not noticed:", rows[-1], flush=True)
-            if args.out: pd.DataFrame(rows).to_csv(args.out, index=False)
-        mine = [r for r in rows if r["module"] == module]
+            again = [r for r in again if (r["module"], r["place"]) != (module, place)]  # those left, where time runs out, stay unnoticed
+            if args.out: pd.DataFrame(kept + rows + again).to_csv(args.out, index=False)
+        mine = [r for r in kept + rows + again if r["module"] == module]
         print(f"{module}: {sum(r['tests'] != 'passed' for r in mine)} of {len(mine)} noticed", flush=True)
 
 

@@ -81,6 +81,21 @@ def test_the_originals_viability_numbers():
     table = viability_table(counts[["llm", "responses", "unusable"]]).set_index("llm")
     assert np.allclose(table.published_percent, counts.printed_percent, atol=5e-7) and table.published_viable.all()
     assert sorted(table.index[~table.viable]) == ["falcon-7b", "olmo-7b", "opt-6.7b"]
+    assert X.published_viability().set_index("llm").equals(table)
+
+def test_what_a_mistake_costs_is_in_percent_of_two_places(small):
+    queries, responses = small
+    three = pd.concat([responses, responses[responses.query_id == "n"].assign(query_id="n2")])
+    asked = pd.concat([queries, queries[queries.query_id == "n"].assign(query_id="n2", gold="20")]).assign(dataset="demo")
+    assert rule_effect(three, asked).set_index("llm").mended["x"] == 66.67  # two of three
+
+def test_an_answer_right_after_its_colon():
+    assert extract_number("A:5").answer == 5 and extract_number("so\nA:7 apples").answer == 7
+    assert X._in_a_line("A:5", 0) == (5, 3, 0, "answer")
+
+def test_a_judged_option_at_the_very_start():
+    for text in ("B is correct.", "B is correct, C is not.", "B is right because A and C are not."):
+        assert extract_option(text, ["red", "blue", "green"]).answer == "B", text
 
 # %% ../nbs/03_extraction.ipynb #x0000188
 def test_numbers_compare_with_any_exact_type():
@@ -340,6 +355,7 @@ def test_lesson_one_measures():
     wins, unsolved = unique_wins(outcomes)
     assert wins.set_index("llm").unique_wins.to_dict() == {"a": pytest.approx(1 / 3), "b": 0} and unsolved == pytest.approx(1 / 3)
     assert agreement(outcomes).loc["a", "b"] == pytest.approx(2 / 3) and agreement(outcomes).loc["a", "a"] == 1
+    assert agreement(outcomes).loc["b", "a"] == pytest.approx(2 / 3)  # whoever of the two is named first
 
 def test_tie_share_and_weighted_vote():
     answers = pd.DataFrame({"query_id": "q", "llm": ["a"] * 3 + ["b"] * 2, "answer": ["1", "2", None, "2", "2"], "confidence": [.9, .4, 0, .5, .5]})

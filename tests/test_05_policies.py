@@ -340,6 +340,16 @@ def test_alike_queries_are_called_in_counts():
     assert called("budget", scores_of([[.2, .9]] * 4, price=[1., 3]), share=0.) == [0] * 4 and called("budget", scores_of([[.2, .9]], price=[1., 3]), share=1.) == [1]
     assert called("budget", scores_of([[.2, .9]] * 4, price=[1., 3]), exact=0).count(1) == 2
 
+# %% ../nbs/05_policies.ipynb #b9640cc6
+def test_a_budget_holds_in_small_units_and_is_spent_exactly_where_that_is_asked():
+    assert called("budget", scores_of([[.2, .9]] * 4, price=[.1, .3]), share=.5).count(1) == 2  # 0.8 is paid for, and not a coin more
+    p = np.array([[.54, .34, .37], [.37, .99, .63], [.67, .33, .68], [.12, .05, .85], [.01, .98, .83], [.79, .05, .21]])
+    s = scores_of(p, price=[.1, .25, .4])
+    exact, quick = apply_policy("budget", s).answer, apply_policy("budget", s, exact=5).answer
+    budget = 6 * (.1 + .5 * (s.price[p.argmax(1)].mean() - .1))
+    assert (p * exact).sum() == pytest.approx(brute_force(p, s.price, budget)) and (p * quick).sum() < (p * exact).sum()
+    assert (apply_policy("budget", s, exact=6).answer == exact).all() and max((exact @ s.price).sum(), (quick @ s.price).sum()) <= budget + 1e-6
+
 # %% ../nbs/05_policies.ipynb #fa1342f0
 def test_cheapest_accurate_goes_as_low_as_validation_lets_it():
     price, p = [1., 2, 9], np.array([[.62, .1, .9], [.3, .62, .9], [.1, .2, .9]])
@@ -380,6 +390,7 @@ def test_conformal_bars_by_hand():
     assert conformal_bar(s, .91) == 0  # ten would be needed
     unsolved = scores_of(np.r_[p, [[.01, .01]]], earned=np.r_[np.c_[np.ones(9), np.zeros(9)], [[0, 0]]])
     assert conformal_bar(unsolved, .9) == pytest.approx(.1)  # a query that nobody solves says nothing
+    assert conformal_bar(scores_of(p, earned=np.c_[np.full(9, .5), np.zeros(9)]), .9) == pytest.approx(.1)  # half of the samples is right enough
 
 # %% ../nbs/05_policies.ipynb #8b29efda
 def test_cascades_stop_where_they_should():
@@ -400,6 +411,11 @@ def test_cascades_without_prices_go_by_probability_and_unreadable_answers_never_
     assert rising(s).tolist() == [[1, 2, 0]] and called("cascade_agreement", s) == [1]
     assert apply_policy("cascade_agreement", s).called.tolist() == [[1, 1, 1]]
     assert apply_policy("cascade_consistency", s).called.tolist() == [[0, 1, 0]]
+
+# %% ../nbs/05_policies.ipynb #a3cddc56
+def test_the_first_answer_that_was_ever_seen_can_be_seconded_too():
+    s = scores_of([[.1, .2, .9]], price=[1., 2, 3], answer=[[0, 0, 1]])  # answers are numbered from 0
+    assert apply_policy("cascade_agreement", s).called.tolist() == [[1, 1, 0]] and called("cascade_agreement", s) == [1]
 
 # %% ../nbs/05_policies.ipynb #e1859e3d
 def test_two_llms_are_the_best_and_the_cheapest_or_the_second_best():
@@ -514,3 +530,17 @@ def test_topic_clusters_need_train_texts_and_come_from_them():
     words = ["red green blue"] * 30 + ["one two three"] * 30
     found = topic_clusters(words, ["red blue", "two three", "green red"], k=2)
     assert found[0] == found[2] != found[1] and topic_clusters(words, words, k=7) is None
+    six = [f"word{i % 6} thing{i % 6}" for i in range(60)]  # ten texts for each cluster are enough
+    assert len(set(topic_clusters(six, six, k=6))) == 6
+
+# %% ../nbs/05_policies.ipynb #bb0eacda
+def test_one_answer_that_all_give_is_an_answer():
+    _, outcomes, _ = small_tables()
+    assert read_outcomes(outcomes, ["q0"]).answer is None and (read_outcomes(outcomes.assign(majority_answer="7"), ["q0", "q1"]).answer == 0).all()
+
+def test_bounds_know_the_subjects_of_test_and_the_words_of_train(monkeypatch):
+    queries, outcomes, _ = small_tables()
+    queries = queries.assign(subject=queries.split, text=queries.split + " text")
+    monkeypatch.setattr("llm_routing.policies.topic_clusters", lambda train, texts: (set(train), set(texts)))
+    known = read_known(queries, outcomes)
+    assert set(known.subject) == {"test"} and known.cluster == ({"train text"}, {"test text"}) and len(known.earned) == 40

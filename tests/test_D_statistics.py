@@ -281,3 +281,71 @@ def test_beta_laws_are_found_again():
     rng = np.random.default_rng(9)
     a, b = fit_beta_binomial(rng.binomial(10, rng.beta(3, 1.5, 20_000)), 10)
     assert a == pytest.approx(3, rel=.1) and b == pytest.approx(1.5, rel=.1)
+
+# %% ../nbs/D_statistics.ipynb #765f05ab
+def test_every_query_is_drawn_as_often_as_any_other():
+    counts = resample_counts([np.arange(4), np.arange(4, 7)], 7, 4000, np.random.default_rng(0))
+    assert (counts[:, :4].sum(1) == 4).all() and (counts[:, 4:].sum(1) == 3).all()  # each stratum keeps its size
+    assert counts.mean(0) == pytest.approx(np.ones(7), abs=.06) and counts.std(0) == pytest.approx(np.sqrt([3 / 4] * 4 + [2 / 3] * 3), rel=.06)
+
+def test_few_queries_are_resampled_and_not_taken_from_the_limit():
+    values = np.r_[np.ones(6), np.zeros(4)][:, None]
+    means = bootstrap_means(values, resamples=500)
+    assert (np.abs(means * 10 - np.round(means * 10)) < 1e-9).all() and (bootstrap_means(values, resamples=500, draws=10 * 500) == means).all()
+    limit = bootstrap_means(values, resamples=500, draws=10 * 500 - 1)  # one draw too many
+    assert (np.abs(limit * 10 - np.round(limit * 10)) > 1e-6).any()
+
+def test_without_a_seed_all_draws_are_those_of_seed_0():
+    values = np.random.default_rng(0).random((40, 3))
+    assert (bootstrap_means(values, resamples=20) == bootstrap_means(values, resamples=20, seed=0)).all()
+    assert (sign_flip_test(values - .5, 200) == sign_flip_test(values - .5, 200, seed=0)).all()
+    assert (paired_tests(values, values[:, 0], 200) == paired_tests(values, values[:, 0], 200, seed=0)).all()
+    draws = np.tile([0., 1], (50, 1))
+    assert (over_seeds(draws, ["r", "r"])[1] == over_seeds(draws, ["r", "r"], seed=0)[1]).all()
+    right = np.array([[3, 1], [2, 4], [0, 5]])
+    assert split_half_oracle(right, 6, 3) == split_half_oracle(right, 6, 3, seed=0) and beta_binomial_oracle(right, 6, 3) == beta_binomial_oracle(right, 6, 3, seed=0)
+
+def test_small_differences_count_in_the_limit_too():
+    assert sign_flip_test(np.array([[.4], [.5], [-.1]]), draws=0)[0] == pytest.approx(2 * stats.norm.sf(.8 / np.sqrt(.42)))
+    fair, one = np.tile([1., -1], 50)[:, None], sign_flip_test(np.ones((1, 1)), 4000)[0]
+    assert sign_flip_test(fair, 400)[0] == 1 and one == 1  # whichever sign one query has, the sum is as far from 0
+
+def test_signs_are_flipped_as_long_as_the_draws_reach():
+    d = np.random.default_rng(0).normal(.3, 1, (10, 1))
+    drawn, limit = sign_flip_test(d, 200, draws=10 * 200)[0], sign_flip_test(d, 200, draws=10 * 200 - 1)[0]
+    assert drawn * 201 == pytest.approx(round(drawn * 201)) and limit == sign_flip_test(d, draws=0)[0] != drawn
+
+def test_signs_are_flipped_in_blocks_as_often_as_asked():
+    assert sign_flip_test(np.zeros((30_000, 1)), 200)[0] == 1  # in blocks of 133 and 67, each as far from 0 as what was seen
+
+def test_two_queries_have_an_interval_of_their_own():
+    low, high = expanded_levels(2)
+    assert 0 < low < .025 and high == 1 - low
+
+def test_areas_go_by_every_corner():
+    assert aiq([1, 2, 3], [.2, .6, .7]) == pytest.approx((.4 + .65) / 2) and aiq([1, 2, 3], [.2, .6, .7], 2) == pytest.approx(.65)
+    assert aiq([1, 2, 3], [.2, .6, .7], 1, 2) == pytest.approx(.4)
+
+def test_accuracy_and_cheapness_that_are_equal_give_themselves():
+    assert router_arena_score(.5, np.sqrt(.0044 * 200)) == pytest.approx(.5) and router_arena_score(1., .0001) == pytest.approx(1)
+
+def test_a_rank_that_one_resample_in_forty_shows_is_at_the_end_of_the_interval():
+    def draws(second): return np.repeat([[.9, .5], [.5, .9]], [1000 - second, second], axis=0)  # the first system is second so often
+    assert rank_intervals(draws(20))[0].tolist() == [[1, 1], [2, 2]] and rank_intervals(draws(30))[0].tolist() == [[1, 2], [1, 2]]
+    assert rank_intervals(draws(70), .9)[0].tolist() == [[1, 2], [1, 2]] and rank_intervals(draws(40), .9)[0].tolist() == [[1, 1], [2, 2]]
+
+def test_recovered_gaps_are_over_the_shares_that_were_tried():
+    assert apgr([.25, .75], [.6, .9], .6, .9) == pytest.approx(.5) and apgr([.5, .9, .7], [.6, .9, .6], .6, .9) == pytest.approx(.25)
+
+def test_an_llm_that_is_always_right_has_a_law_within_bounds():
+    a, b = fit_beta_binomial(np.full(50, 10), 10)
+    assert a == pytest.approx(np.exp(6)) and b == pytest.approx(np.exp(-6))  # finite, and its chance is short of 1
+
+def test_the_oracle_of_one_llm_is_its_own_mean():
+    right = np.random.default_rng(0).binomial(4, np.random.default_rng(1).beta(4, 1, 3000))[:, None]
+    assert beta_binomial_oracle(right, 4, draws=20) == pytest.approx(right.mean() / 4, abs=.005)
+
+def test_the_limit_does_not_carry_an_interval_beyond_1():
+    values = np.r_[np.ones(60), .9][:, None]
+    bounds = mean_intervals(values, bootstrap_means(values, resamples=2000, draws=0))
+    assert bounds[0, 1] == 1 and bootstrap_means(values, resamples=2000, draws=0).max() > 1

@@ -31,3 +31,13 @@ def test_evaluation_grows_linearly_and_start_up_is_short():
 def test_every_ratio_is_in_the_table_of_verdicts():
     found = verdicts()
     assert (found["in favour"] == (found.ratio >= 1)).all() and "loop_bootstrap_over_whole" in set(found.column)
+    assert (found["why not"] == "").eq(found["in favour"]).all() and "?" not in set(found["why not"])
+
+def test_an_overhead_counts_as_the_inverse(tmp_path, monkeypatch):
+    from llm_routing import measured as module
+    (tmp_path / "benchmarks").mkdir()
+    pd.DataFrame({"round": ["a", "b"], "study_over_generate": [1.25, .5], "original_over_study": [2., .5]}).to_csv(tmp_path / "benchmarks" / "generation.csv", index=False)
+    monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    found = verdicts().set_index(["column", "row"])
+    assert found.ratio.to_dict() == {("study_over_generate", "a"): .8, ("study_over_generate", "b"): 2., ("original_over_study", "a"): 2., ("original_over_study", "b"): .5}
+    assert "store" in found["why not"]["study_over_generate", "a"] and found["why not"]["original_over_study", "b"] == "?"

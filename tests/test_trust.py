@@ -5,7 +5,7 @@ import sys
 import pytest
 from hypothesis import Phase
 
-from llm_routing.runner import open_run
+from llm_routing.runner import STAGE_NAMES, open_run
 from llm_routing.study import StudyError, load_profile, project_root
 
 ROOT = project_root()
@@ -23,7 +23,22 @@ def test_a_short_campaign_of_faults_does_no_harm():
 def test_the_committed_campaign_is_whole_and_without_harm():
     import pandas as pd
     table = pd.read_csv(ROOT / "benchmarks" / "faults.csv")
-    assert (table.verdict == "held").sum() >= 200 and not (table.verdict == "HARM").any()
+    assert (table.verdict == "held").sum() >= 200 and not table.verdict.isin(["HARM", "missed"]).any()
+    assert table.seed.nunique() == 1  # one pass
+    killed = table[table.kind == "killed"]
+    assert set(killed["where"]) == set(STAGE_NAMES) and killed.groupby("where").how.nunique().min() >= 7
+
+
+def test_the_committed_fuzzing_is_half_an_hour_without_a_finding():
+    import pandas as pd
+    table = pd.read_csv(ROOT / "benchmarks" / "fuzz.csv")
+    assert set(table.target) == set(fuzz.TARGETS) and table.wall_minutes.sum() >= 30 and not table.findings.any()
+
+
+def test_the_committed_mutants_are_noticed_by_the_tests():
+    import pandas as pd
+    noticed = pd.read_csv(ROOT / "benchmarks" / "mutants.csv").assign(noticed=lambda t: t.tests != "passed").groupby("module").noticed
+    assert set(noticed.groups) == {"extraction", "policies", "statistics"} and noticed.mean().min() > .85 and noticed.size().min() >= 90
 
 
 @pytest.mark.parametrize("name", list(fuzz.TARGETS))
