@@ -23,9 +23,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 OPEN = r"MIT|BSD|Apache|ISC|PSF|Python Software|MPL|Mozilla|Unlicense|Zlib|HPND|CC0|CNRI|LGPL|Lesser|NVIDIA|0BSD|Public Domain|Historical|GPL"
-# Used by name only, from a framework: pydantic's and typer's hooks, torch's and tokenizers' attributes, nbdev's exporter; a record's field.
+# Used by name only, from a framework: pydantic's and typer's hooks, torch's, transformers' and tokenizers' attributes, nbdev's exporter; a record's field.
 BY_NAME = "forward,pre_tokenizer,decoder,max_new_tokens,exp_to,_test_,_export_,_exporti_,_exports_,_default_exp_,_no_credentials,_harmless,_inside," \
-          "_pool_is_there,solution"
+          "_pool_is_there,solution,embeddings,pooler"
 
 
 def cells(kind: str) -> dict[str, str]:
