@@ -132,7 +132,9 @@ def _lines_of_json(file: Path):
     "The objects of a file of JSON lines, with their places."
     for n, line in enumerate(text_of(file).splitlines(), 1):
         if not line.strip(): continue
-        try: r = json.loads(line)
+        try:
+            r = json.loads(line)
+            if "\\u" in line: json.dumps(r, ensure_ascii=False).encode()  # half of a character can be escaped, but is no text
         except (ValueError, RecursionError) as e: raise fault(file.name, f"line {n}", f"not valid JSON ({str(e)[:60]})", "one JSON object a line") from None
         if not isinstance(r, dict): raise fault(file.name, f"line {n}", f"a {type(r).__name__}, not an object", "one JSON object a line")
         yield f"line {n}", r

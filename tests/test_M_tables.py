@@ -136,6 +136,12 @@ def test_a_source_without_path_or_with_another_dataset_is_named(tmp_path):
     with pytest.raises(SourceError, match="source.path is empty"): read_user_table(Source(kind="table", datasets=["mine"]))
     with pytest.raises(SourceError, match="'other' is not in mine.csv; it has mine"): read_user_table(Source(kind="table", datasets=["other"], path=str(file)))
 
+def test_half_a_character_in_json_is_refused_and_a_whole_one_taken(tmp_path):
+    (file := tmp_path / "x.jsonl").write_text("".join(json.dumps(LINE | {"query": f"{i}?", "model_name": m}) + "\n" for i in range(2) for m in ("a\U0001f600", "b")))
+    assert set(load_table(file)[0].llm) == {"a\U0001f600", "b"}
+    file.write_text(json.dumps(LINE | {"model_name": "\ud800"}))
+    with pytest.raises(SourceError, match="x.jsonl, line 1: not valid JSON"): load_table(file)
+
 # %% ../nbs/M_tables.ipynb #k0000038
 def damaged(data, rng):
     "One to three bytes changed, taken out or put in."
