@@ -6,8 +6,8 @@
 __all__ = ['ROLES', 'HEADS', 'ASKS', 'GLOSSARY', 'NOTES', 'CSS', 'SCRIPT', 'SECTIONS', 'BROWSERS', 'FLAGS', 'NODE', 'Html', 'el',
            'best_rows', 'judged', 'gains', 'answer_table', 'say_dataset', 'in_short', 'cell', 'sortable',
            'read_written', 'files_of', 'figure_block', 'glossary', 'lessons_block', 'tables_block', 'first_found',
-           'elsewhere', 'summary', 'mistakes_block', 'render_chapters', 'rendered', 'chapters', 'page', 'contents',
-           'write_report', 'same_print', 'write_pdf']
+           'elsewhere', 'summary', 'mistakes_block', 'executed_notebooks', 'render_chapters', 'rendered', 'chapters',
+           'page', 'contents', 'write_report', 'same_print', 'write_pdf']
 
 # %% ../nbs/G_report.ipynb #c96481b7
 import base64
@@ -278,10 +278,14 @@ def mistakes_block(run: Run) -> Html:
               sortable(mistakes, "The mistakes and their largest effects"), files_of(run, "mistakes"))
 
 # %% ../nbs/G_report.ipynb #08a237ee
+def executed_notebooks(run: Run) -> list[Path]:
+    "The chapters that a run executed, in order."
+    return sorted(run.folder.glob("0[0-9]_*.ipynb"))
+
 def render_chapters(run: Run) -> list[Path]:
     "Write chapters/NAME.html for each executed notebook of the run: text, code, outputs; without tests, and with no network."
     made = []
-    for nb in sorted(run.folder.glob("0[0-9]_*.ipynb")):
+    for nb in executed_notebooks(run):
         out = run.figures / "chapters" / f"{nb.stem}.html"
         made.append(write_text(out, page(f"{nb.stem}: profile {run.profile.name}", rendered(nb),
                                          el("p", el("a", "Back to the report", href="../index.html")))))
@@ -304,10 +308,10 @@ def rendered(nb: Path) -> Html:
 
 # %% ../nbs/G_report.ipynb #b4611600
 def chapters(run: Run) -> Html:
-    "Links to the notebooks: as this run executed them where they are rendered, else their sources."
-    def link(nb):
-        own = f"chapters/{nb.stem}.html"
-        return el("li", el("a", nb.stem, href=own if (run.figures / own).is_file() else f"../../nbs/{nb.name}"))
+    "Links to the notebooks: as this run executed them (the last is still under way when the report is written), else their sources."
+    executed = {nb.stem for nb in executed_notebooks(run)}
+    if executed: executed.add("07_reproduction")
+    def link(nb): return el("li", el("a", nb.stem, href=f"chapters/{nb.stem}.html" if nb.stem in executed else f"../../nbs/{nb.name}"))
     return el("section", el("h2", "How these numbers were made", id="chapters"),
               el("p", "Each step is a notebook that can be read here as this run executed it, and run again:"),
               el("ul", *(link(nb) for nb in sorted((project_root() / "nbs").glob("[0-9]*.ipynb")))),
@@ -382,7 +386,6 @@ def write_report(
     "Write the report of a run from what is in its figures folder; the same contents give the same bytes."
     results = run.read("results") if results is None else results
     known = FIGURES | LATER
-    render_chapters(run)
     pictures = [block for name in [*ASKS, *(n for n in known if n not in ASKS)] if (block := figure_block(run, name, known[name].title))]
     body = Html("".join([in_short(run, results), lessons_block(run), mistakes_block(run),
                          el("section", el("h2", "Figures", id="figures"), *pictures),

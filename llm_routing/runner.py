@@ -350,6 +350,11 @@ def _recorded(run: Run) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError): return []
 
 # %% ../nbs/A_runner.ipynb #04e4a21d
+def _render(run: Run) -> None:
+    "The executed chapters as pages beside the report: after the last of them has ended, so that each is whole."
+    from llm_routing.report import render_chapters
+    render_chapters(run)
+
 def _run_stage(stage: Stage, run: Run, force: bool, progress: bool) -> bool:
     "Run one stage unless it is up to date; whether it ran."
     from tqdm import tqdm
@@ -362,6 +367,7 @@ def _run_stage(stage: Stage, run: Run, force: bool, progress: bool) -> bool:
         tqdm.write(f"{stage.name}: {table}.parquet is not the one that {TABLES[table]} wrote, and is used as it is", file=sys.stderr)
     before, was = foundation(stage, run), _written(run)
     seconds = execute_stage(stage, run, progress)
+    if stage.name == STAGE_NAMES[-1]: _render(run)
     record(stage, run, before, was, seconds)
     _keep(run, "provenance.json", provenance(run))
     return True

@@ -89,6 +89,8 @@ def test_executed_notebooks_are_rendered_without_tests_and_without_a_network(run
     nbformat.write(nbformat.v4.new_notebook(cells=cells), run.folder / "04_routers.ipynb")
     html = report.write_report(run).read_text()
     assert 'href="chapters/04_routers.html"' in html and 'href="../../nbs/05_policies.ipynb"' in html
+    assert 'href="chapters/07_reproduction.html"' in html  # under way when a report is written
+    assert [p.name for p in report.render_chapters(run)] == ["04_routers.html"]
     chapter = (run.figures / "chapters" / "04_routers.html").read_text()
     assert 'href="05_policies.html"' in chapter and "test_hidden" not in chapter and "a bar" not in chapter and str(run.folder) not in chapter and "A chapter" in chapter and chapter.count("<script") == 1
     assert not re.search(r'(?:src|href)="(?:https?:)?//', chapter)
