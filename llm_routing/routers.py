@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['ROUTERS', 'check_scores', 'Router', 'register_router', 'make_router', 'Prior', 'routed_score', 'log_loss', 'hold_out',
-           'fit_logistic', 'Logistic', 'log_losses', 'Separate', 'Clustering', 'KNN', 'dense_array', 'Regression',
-           'Ridge', 'Forest', 'Boosted', 'bradley_terry', 'SimilarityWeighted', 'UniRoute', 'WinRate', 'train_network',
-           'MLP', 'bilinear', 'Factorised', 'cosine_network', 'query_contrast', 'last_layers', 'RouterDC',
-           'GraphRouter', 'FineTuned', 'encoder_classifier', 'FineTunedSeparate', 'format_kind', 'rows_by_kind',
-           'contenders', 'ridge_by_evidence', 'held_out_gain', 'Centred', 'nearness', 'familiar', 'shrunk', 'Kind',
-           'KindContest', 'tune', 'calibration_error', 'fit_temperature', 'fit_isotonic', 'count_parameters',
-           'routing_times', 'pool_of', 'parts_of', 'score_frame', 'train_router', 'run_router', 'seeds_of',
-           'validation_table', 'router_table']
+           'fit_logistic', 'Logistic', 'log_losses', 'Separate', 'Clustering', 'most_similar', 'KNN', 'dense_array',
+           'Regression', 'Ridge', 'Forest', 'Boosted', 'bradley_terry', 'SimilarityWeighted', 'UniRoute', 'WinRate',
+           'train_network', 'MLP', 'bilinear', 'Factorised', 'cosine_network', 'query_contrast', 'last_layers',
+           'RouterDC', 'GraphRouter', 'FineTuned', 'encoder_classifier', 'FineTunedSeparate', 'format_kind',
+           'rows_by_kind', 'contenders', 'ridge_by_evidence', 'held_out_gain', 'Centred', 'nearness', 'familiar',
+           'shrunk', 'Kind', 'KindContest', 'tune', 'calibration_error', 'fit_temperature', 'fit_isotonic',
+           'count_parameters', 'routing_times', 'pool_of', 'parts_of', 'score_frame', 'train_router', 'run_router',
+           'seeds_of', 'validation_table', 'router_table']
 
 # %% ../nbs/04_routers.ipynb #bcf1f650
 import inspect
@@ -189,6 +189,15 @@ class Clustering(Router):
         return model, np.array([scores[model.labels_ == c].mean(0) for c in range(k)])
     def estimate(self, texts): return self.means[self.model.predict(self.features.transform(texts))]
 
+# %% ../nbs/04_routers.ipynb #dde97998
+def most_similar(near: np.ndarray, k: int) -> np.ndarray:
+    "The `k` largest of each row of (n, n_seen), as ordered indices (n, k); of equals those that come first. Sorts only rows that have equals at the cut."
+    cut = near.shape[1] - k
+    rows = np.argpartition(near, cut, axis=1)[:, cut:]
+    tied = (near >= np.take_along_axis(near, rows, 1).min(1, keepdims=True)).sum(1) > k
+    rows[tied] = np.argsort(-near[tied], axis=1, kind="stable")[:, :k]
+    return np.sort(rows, axis=1)
+
 # %% ../nbs/04_routers.ipynb #dc6f2661
 @register_router("knn")
 @dataclass
@@ -206,8 +215,7 @@ class KNN(Router):
         for start in range(0, len(texts), 512):
             near = X[start:start + 512] @ self.X.T
             near = np.asarray(near.todense() if hasattr(near, "todense") else near)
-            nearest = np.argsort(-near, axis=1, kind="stable")[:, :self.near]
-            out.append(self.scores[nearest].mean(1))
+            out.append(self.scores[most_similar(near, self.near)].mean(1))
         return np.concatenate(out)
 
 # %% ../nbs/04_routers.ipynb #00576b01

@@ -21,6 +21,7 @@ from llm_routing.routers import (
     fit_logistic,
     fit_temperature,
     make_router,
+    most_similar,
     ridge_by_evidence,
     routed_score,
     router_table,
@@ -100,6 +101,13 @@ def test_ridge_stays_flat_on_noise():
     weights = ridge_by_evidence(x, signal - signal.mean())
     assert abs(weights[0, 0] - 1 / 3) < .1
     assert sum(np.abs(x @ ridge_by_evidence(x, r - r.mean())).max() > .5 for r in rng.normal(size=(10, 80, 1))) <= 3
+
+# %% ../nbs/04_routers.ipynb #1a8a268d
+@pytest.mark.parametrize("values", [3, 40, 10**6])  # many equals, some, none
+def test_the_most_similar_are_those_of_a_stable_sort(values):
+    near = np.random.default_rng(0).integers(values, size=(50, 200)) / values
+    for k in (1, 7, 200):
+        assert np.array_equal(most_similar(near, k), np.sort(np.argsort(-near, axis=1, kind="stable")[:, :k], axis=1))
 
 # %% ../nbs/04_routers.ipynb #a2ffd387
 def test_bad_scores_and_names_are_refused():
