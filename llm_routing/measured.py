@@ -57,7 +57,7 @@ WHY_NOT = {
     "study_over_generate": "beside the engine's work, each response is checked, keyed and written to a store that survives a kill",
     "over_nbclient": "papermill keeps the executed notebook on disk as it goes, and nbclient alone does not",
     "extraction": "the original looks for a literal mark in C; the extractor weighs every candidate, says how sure it is, and returns an object: microseconds a response",
-    "peers": "a probability for each LLM, where the peer gives one label; and all neighbours are sorted, so that ties fall the same way everywhere",
+    "peers": "a probability for each LLM, where the peer gives one label",
 }
 
 # %% ../nbs/P_measured.ipynb #57d6a844
