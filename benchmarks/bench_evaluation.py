@@ -19,8 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from llm_routing.policies import BOUNDS, Known, Outcomes, Scores, apply_policy, integer_program, knapsack, settle_arrays, upper_bound
-from llm_routing.statistics import bootstrap_means, gap_closed, holm, interval, mean_intervals, paired_tests, rank_intervals
+from llm_routing.policies.bounds import BOUNDS, Known, upper_bound
+from llm_routing.policies.choices import Outcomes, Scores, settle_arrays
+from llm_routing.policies.policies import apply_policy, integer_program, knapsack
+from llm_routing.study.statistics import (
+    bootstrap_means, gap_closed, holm, interval, mean_intervals, paired_tests, rank_intervals,
+)
 
 
 def usual_study(systems: int = 30, queries: int = 1319, resamples: int = 10_000) -> dict:
@@ -84,7 +88,7 @@ def budget_study(queries: int = 500, llms: int = 7, seed: int = 0) -> dict:
 def draw(table, path: Path) -> None:
     "Seconds of the large study over queries, with a line through the origin and the largest size."
     import matplotlib.pyplot as plt
-    from llm_routing.figures import COLUMN, SERIES, style
+    from llm_routing.findings.plots import COLUMN, SERIES, style
     rows = table[table["part"] == "large study"]
     with style():
         fig, ax = plt.subplots(figsize=(COLUMN, 2.2))

@@ -18,13 +18,17 @@ import statistics
 import time
 from pathlib import Path
 
+from llm_routing.sources import files as sources_files
+from llm_routing.sources import published as sources
 import numpy as np
 import pandas as pd
 
-from llm_routing import sources
-from llm_routing.extraction import (
-    extract_number, extract_option, hard_cases, labelled_text, majority_vote, read_answers, shipped, spelled)
-from llm_routing.study import project_root
+from llm_routing.outcomes.numbers import extract_number, spelled
+from llm_routing.outcomes.options import extract_option
+from llm_routing.outcomes.checked_on_labels import hard_cases, labelled_text, shipped
+from llm_routing.outcomes.outcomes import majority_vote
+from llm_routing.outcomes.answers import read_answers
+from llm_routing.study.tables import project_root
 
 
 def original_number(text: str):
@@ -55,7 +59,7 @@ def compare(part: str, items: list[tuple], original, here, passes: int = 9) -> d
 def number_rows() -> list[dict]:
     "Numbers, by source of text."
     parts = {"hard cases, numbers": hard_cases().query("kind == 'number'").text.tolist()}
-    if sources.available("gsm8k/example_model_solutions.jsonl", "gsm8k/test.jsonl", "routellm/gsm8k_responses.csv"):
+    if sources_files.available("gsm8k/example_model_solutions.jsonl", "gsm8k/test.jsonl", "routellm/gsm8k_responses.csv"):
         rows = labelled_text()
         parts |= {f"{s} {m}": part.text.tolist() for (s, m), part in rows.groupby(["source", "llm"])} | {"all labelled responses": rows.text.tolist()}
     return [compare(name, [(t,) for t in texts], original_number, extract_number) for name, texts in parts.items()]
@@ -118,7 +122,7 @@ def peers(sample: int = 400) -> None:
         except Exception: return False  # its own errors count as wrong
     rows = [("hard cases with an answer, right", len(cases), sum(right(t, a) for t, a in zip(cases.text, cases.answer)),
              sum(spelled(extract_number(t).answer) == a for t, a in zip(cases.text, cases.answer)))]
-    if sources.available("gsm8k/example_model_solutions.jsonl", "gsm8k/test.jsonl", "routellm/gsm8k_responses.csv"):
+    if sources_files.available("gsm8k/example_model_solutions.jsonl", "gsm8k/test.jsonl", "routellm/gsm8k_responses.csv"):
         labelled, wrong_flags = labelled_text(), set(zip(shipped("disagreements").llm, shipped("disagreements").row))
         labelled["label"] ^= np.array([key in wrong_flags for key in zip(labelled.llm, labelled.row)])  # the flags that reading found wrong
         for source, part in labelled.groupby("source"):

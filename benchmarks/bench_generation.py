@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from llm_routing.engines import VLLMEngine, token_ids
-from llm_routing.generation import answer_queries, live_queries, requests, sampling_of
-from llm_routing.queries import load_queries
-from llm_routing.store import Store
-from llm_routing.study import load_profile
+from llm_routing.generation.engines import VLLMEngine, token_ids
+from llm_routing.generation.responses import answer_queries, requests, sampling_of
+from llm_routing.outcomes.live_check import live_queries
+from llm_routing.sources.queries import load_queries
+from llm_routing.generation.store import Store
+from llm_routing.study.profiles import load_profile
 
 
 def main() -> None:

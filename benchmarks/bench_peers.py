@@ -20,14 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+from llm_routing.routing import base as routers_base
+from llm_routing.routing import training as routers
 import numpy as np
 import pandas as pd
 import torch
 import yaml
 
 from bench_routers import load
-from llm_routing import routers
-from llm_routing.encoders import make_encoder
+from llm_routing.routing.encoders import make_encoder
 
 
 class Given:
@@ -116,11 +117,11 @@ def main() -> None:
     data = ([texts[i] for i in train], scores[train], [texts[i] for i in test], scores[test], llms, known)
     given, rows = Given(known, data[0], data[2]), []
     with mock.patch.object(routers, "make_encoder", lambda name, cache=None: given):
-        rows += compare("kNN", lambda: routers.make_router("knn", k=100), (KNNRouter, KNNRouterTrainer, knn_module, "pkl"), *data,
+        rows += compare("kNN", lambda: routers_base.make_router("knn", k=100), (KNNRouter, KNNRouterTrainer, knn_module, "pkl"), *data,
                         {"n_neighbors": 100, "metric": "cosine"}, args.repeats, "100 neighbours, cosine")
         for setting, ours, theirs in (("each package's own settings", {}, {"hidden_layer_sizes": [128, 64]}),
                                       ("one layer of 64, 30 epochs", {"width": 64, "epochs": 30}, {"hidden_layer_sizes": [64], "epochs": 30})):
-            rows += compare("MLP", lambda o=ours: routers.make_router("mlp", **o), (MLPRouter, MLPTrainer, mlp_module, "pt"), *data, theirs, max(1, args.repeats // 2), setting)
+            rows += compare("MLP", lambda o=ours: routers_base.make_router("mlp", **o), (MLPRouter, MLPTrainer, mlp_module, "pt"), *data, theirs, max(1, args.repeats // 2), setting)
     pd.DataFrame(rows).round(4).to_csv(args.out, index=False)
 
 

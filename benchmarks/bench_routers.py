@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llm_routing.routers import count_parameters, log_loss, make_router, routing_times, tune
-from llm_routing.study import project_root
+from llm_routing.routing.training import count_parameters, routing_times, tune
+from llm_routing.routing.base import log_loss, make_router
+from llm_routing.study.tables import project_root
 
 FILES = {"mmlu": "mmlu_{}", "gsm8k": "gsm8k-{}", "cmmlu": "cmmlu_{}", "arc_challenge": "arc_challenge_{}", "humaneval": "humaneval_{}"}
 SHARES = ("gsm8k", "humaneval")  # tasks whose score is the share of right samples; elsewhere an answer is right if its score is positive

@@ -22,8 +22,8 @@ import nbformat
 import papermill
 import pandas as pd
 
-from llm_routing.runner import QUIET, SAVING, STAGE_NAMES
-from llm_routing.study import project_root
+from llm_routing.cli.runner import QUIET, SAVING, STAGE_NAMES
+from llm_routing.study.tables import project_root
 
 ROOT = project_root()
 
@@ -77,7 +77,7 @@ def studies(profiles: list[str]) -> pd.DataFrame:
     for profile in profiles:
         with tempfile.TemporaryDirectory() as folder:
             for stage in STAGE_NAMES:
-                wall, cpu, peak = spent(sys.executable, "-m", "llm_routing.runner", "run", "--profile", profile, "--run-dir", folder, "--from", stage, "--to", stage)
+                wall, cpu, peak = spent(sys.executable, "-m", "llm_routing.cli.runner", "run", "--profile", profile, "--run-dir", folder, "--from", stage, "--to", stage)
                 rows.append({"profile": profile, "stage": stage, "seconds": wall, "cpu_seconds": cpu, "peak_mib": peak})
                 print(rows[-1], flush=True)
     return pd.DataFrame(rows)

@@ -23,11 +23,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from llm_routing.engines import model_path
-from llm_routing.extraction import read_answers
-from llm_routing.generation import answer_queries, live_queries
-from llm_routing.store import Store
-from llm_routing.study import Generation, load_profile, project_root
+from llm_routing.generation.engines import model_path
+from llm_routing.outcomes.answers import read_answers
+from llm_routing.generation.responses import answer_queries
+from llm_routing.outcomes.live_check import live_queries
+from llm_routing.generation.store import Store
+from llm_routing.study.profiles import Generation, load_profile
+from llm_routing.study.tables import project_root
 
 VLLM = {"enforce_eager": True, "max_model_len": 512}
 QUIET = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0",
@@ -106,7 +108,7 @@ def main() -> None:
     if args.only:
         answer(greedy(args.only, args.llms), pd.read_parquet(args.file)).to_parquet(args.out)
         return
-    from llm_routing.queries import load_queries
+    from llm_routing.sources.queries import load_queries
     queries = live_queries(load_queries(load_profile("mini")), args.queries, 0)
     with tempfile.TemporaryDirectory() as folder:
         queries.to_parquet(file := Path(folder) / "queries.parquet")

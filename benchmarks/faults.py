@@ -32,14 +32,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+from llm_routing.sources import files as sources_files
+from llm_routing.sources import published as sources
 import numpy as np
 import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 
-from llm_routing import sources
-from llm_routing.runner import STAGE_NAMES, STAGES, at_work, foreign, open_run, read_state, run_study, why_stale
-from llm_routing.study import TABLES, Run, StudyError, read_table
+from llm_routing.cli.runner import STAGES, STAGE_NAMES, at_work, foreign, open_run, read_state, run_study, why_stale
+from llm_routing.study.tables import StudyError, TABLES, read_table
+from llm_routing.study.runs import Run
 
 PROFILE = """
 name = "toy"
@@ -168,7 +170,7 @@ JOBS: list[subprocess.Popen] = []  # of the fault that strikes now
 
 def command(folder: Path, *args: str, clock: str = "", stderr: int = subprocess.PIPE) -> subprocess.Popen:
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [clock, os.environ.get("PYTHONPATH", "")])), TQDM_MININTERVAL="0", TQDM_MINITERS="1")
-    JOBS.append(subprocess.Popen([sys.executable, "-m", "llm_routing.runner", "run", "--run-dir", str(folder), *args], env=env,
+    JOBS.append(subprocess.Popen([sys.executable, "-m", "llm_routing.cli.runner", "run", "--run-dir", str(folder), *args], env=env,
                                  stdout=subprocess.DEVNULL, stderr=stderr, text=True, start_new_session=True))
     return JOBS[-1]
 
@@ -422,7 +424,7 @@ def read_only(bench: Bench, folder: Path, stage: str, what: str) -> str:
         if subprocess.run(["mount", "-o", "remount,ro,bind", str(place)], capture_output=True).returncode:
             raise Skipped("mounting read-only is not permitted here")
         said = spoke(one_stage(place, stage), 1, "cannot be written")
-        must(subprocess.run([sys.executable, "-m", "llm_routing.runner", "status", "--run-dir", str(place)], capture_output=True).returncode == 0,
+        must(subprocess.run([sys.executable, "-m", "llm_routing.cli.runner", "status", "--run-dir", str(place)], capture_output=True).returncode == 0,
              "status needs to write")
     bench.same(folder)
     return said.replace(str(place), "")
@@ -449,7 +451,7 @@ class Liar(http.server.BaseHTTPRequestHandler):
 
 def download(bench: Bench, folder: Path, path: str, how: str) -> str:
     "A download that goes wrong says so and leaves nothing; the next, good one works."
-    entry = sources.registry()[path]
+    entry = sources_files.registry()[path]
     Liar.how, Liar.content = how, (Path(os.environ["LLM_ROUTING_DATA"]) / path).read_bytes()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -458,12 +460,12 @@ def download(bench: Bench, folder: Path, path: str, how: str) -> str:
     try:
         with mock.patch.dict(os.environ, LLM_ROUTING_MIRROR=address, LLM_ROUTING_CACHE=str(cache)):
             os.environ.pop("LLM_ROUTING_DATA")
-            try: sources.fetch(path)
+            try: sources_files.fetch(path)
             except StudyError as e: said = str(e)
             else: raise Harm("a wrong file was taken")
             must(not [p for p in cache.rglob("*") if p.is_file()], "something was left of a failed download")
             Liar.how, os.environ["LLM_ROUTING_MIRROR"] = "good", f"http://127.0.0.1:{server.server_port}"
-            must(sources.fetch(path).read_bytes() == Liar.content and len(Liar.content) == entry.bytes, "the next download failed")
+            must(sources_files.fetch(path).read_bytes() == Liar.content and len(Liar.content) == entry.bytes, "the next download failed")
     finally:
         server.shutdown()
         server.server_close()

@@ -27,14 +27,18 @@ import pandas as pd
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from llm_routing.extraction import extract_number, extract_option, majority_vote, own_part, published_number, published_option, read_answers
-from llm_routing.generation import question_text
-from llm_routing.generation import whole
-from llm_routing.report import el, sortable
-from llm_routing.runner import imported_modules, notebook_code
-from llm_routing.store import Store, request_key, shelf_name
-from llm_routing.study import StudyError, load_profile, parse_profile, read_table, seal, set_key, write_table
-from llm_routing.tables import import_report, load_table
+from llm_routing.outcomes.numbers import extract_number, own_part
+from llm_routing.outcomes.options import extract_option
+from llm_routing.outcomes.outcomes import majority_vote
+from llm_routing.outcomes.answers import published_number, published_option, read_answers
+from llm_routing.generation.prompts import question_text
+from llm_routing.generation.responses import whole
+from llm_routing.findings.report import el, sortable
+from llm_routing.cli.runner import imported_modules, notebook_code
+from llm_routing.generation.store import Store, request_key, shelf_name
+from llm_routing.study.tables import StudyError, read_table, seal, write_table
+from llm_routing.study.profiles import load_profile, parse_profile, set_key
+from llm_routing.sources.own_table import import_report, load_table
 
 ODD = ["", "\x00", "\x1b[31m", "\u202e", "\u200f", "\ufeff", "\ud83d", "\udcff", "=1+1", "+cmd|' /C calc'!A0", "@SUM(A1)", "-2+3", "<script>alert(1)</script>",
        "</td><img src=x onerror=alert(1)>", "../../etc/passwd", "..\\..\\x", "/etc/passwd", "a/b", "$(id)", "`id`", "![x](javascript:alert(1))", "| a | b |", "\\boxed{",

@@ -19,16 +19,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llm_routing.store import Store
+from llm_routing.generation.store import Store
 
 CHILD = """
 import sys
 import torch
 torch.set_num_threads(1)
-from llm_routing.generation import answer_queries, live_queries
-from llm_routing.queries import load_queries
-from llm_routing.store import Store
-from llm_routing.study import load_profile
+from llm_routing.generation.responses import answer_queries
+from llm_routing.outcomes.live_check import live_queries
+from llm_routing.sources.queries import load_queries
+from llm_routing.generation.store import Store
+from llm_routing.study.profiles import load_profile
 store, out, n = Store(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 profile = load_profile("mini")
 settings = profile.generation.model_copy(update={"commit_every_s": 0.0, "batch_size": 100})

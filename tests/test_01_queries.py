@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/01_queries.ipynb #b578a5c9
-import pandas as pd, pytest
-from llm_routing.queries import find_duplicates, leaks, load_queries, split_sizes
-from llm_routing.sources import available
-from llm_routing.study import load_profile
+# %% ../nbs/01_queries.ipynb #test-imports
+import pandas as pd
+import pytest
+
+from llm_routing.sources.files import available
+from llm_routing.sources.queries import find_duplicates, leaks, load_queries, split_sizes
+from llm_routing.study.profiles import load_profile
 
 # %% ../nbs/01_queries.ipynb #09f1c2cf
 def test_duplicates_and_leaks_are_counted():

@@ -5,17 +5,27 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/02_generation.ipynb #000721a4
-import json, os, re, signal, subprocess, sys, time
+# %% ../nbs/02_generation.ipynb #test-imports
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from fractions import Fraction
-import numpy as np, pandas as pd, pytest
-from llm_routing.engines import ENGINES, Engine, EngineError, Sampling, make_toy_llm
-from llm_routing.generation import (
-    agreement_p, answer_queries, check_live, compare_live, empty_responses, few_shot_examples, fit_latency, live_queries, question_text, render,
-    requests, sampling_of)
-from llm_routing.store import Store, StoreError
-from llm_routing.study import LLM, Generation, StudyError, project_root
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llm_routing.generation.engines import ENGINES, EngineError, make_toy_llm
+from llm_routing.generation.prompts import few_shot_examples, question_text, render
+from llm_routing.generation.responses import answer_queries, fit_latency, requests, sampling_of
+from llm_routing.generation.store import Store, StoreError
+from llm_routing.study.profiles import Generation, LLM
+from llm_routing.study.tables import StudyError, project_root
 
 # %% ../nbs/02_generation.ipynb #c8ce1c4d
 def _side(text):
@@ -148,9 +158,9 @@ CHILD = """
 import sys, torch
 torch.set_num_threads(1)
 import pandas as pd
-from llm_routing.generation import answer_queries
-from llm_routing.store import Store
-from llm_routing.study import Generation
+from llm_routing.generation.responses import answer_queries
+from llm_routing.generation.store import Store
+from llm_routing.study.profiles import Generation
 settings, queries, store, out = Generation.model_validate_json(open(sys.argv[1]).read()), pd.read_parquet(sys.argv[2]), Store(sys.argv[3]), sys.argv[4]
 print("go", flush=True)
 answer_queries(queries, settings, store, [store]).to_parquet(out)
@@ -179,7 +189,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_uninterrupted_table(settin
 
 # %% ../nbs/02_generation.ipynb #9c817639
 def test_latency_is_measured_once_and_follows_length(settings, tmp_path):
-    from llm_routing.generation import add_latency, speeds
+    from llm_routing.generation.responses import add_latency, speeds
     own, timed = Store(tmp_path), settings.model_copy(update={"latency": "measured", "latency_queries": 4})
     table = answer_queries(_queries(), timed, own, [own])
     with_latency = add_latency(table, _queries(), timed, own, [own])
@@ -190,7 +200,7 @@ def test_latency_is_measured_once_and_follows_length(settings, tmp_path):
     for _, part in with_latency.groupby("llm"): assert part.sort_values("completion_tokens").latency_s.is_monotonic_increasing
 
 def test_reference_latencies_are_the_papers():
-    from llm_routing.generation import reference_latency
+    from llm_routing.generation.responses import reference_latency
     table = reference_latency().set_index(["llm", "dataset"]).latency_s
     assert table["gemma-7b", "gsm8k"] == 7.1 and table["llama2-13b-chat", "mmlu"] == 4.8 and len(table) == 14
 
@@ -206,37 +216,7 @@ def test_one_pause_of_the_machine_does_not_move_the_line():
     start, slope = fit_latency(pd.DataFrame({"completion_tokens": tokens, "seconds": seconds}))
     assert np.isclose(slope, .002) and abs(start - .01) < .0021  # five seconds move it by one token's time
 
-# %% ../nbs/02_generation.ipynb #2fe6c71d
-def _marks(rng, p, n):
-    return pd.DataFrame([(f"q{i}", "m", rng.random() < q) for i, q in enumerate(p) for _ in range(n)],
-                        columns=["query_id", "llm", "correct"])
-
-def test_the_live_test_holds_its_level_and_sees_a_change():
-    rng = np.random.default_rng(0)
-    p = rng.beta(.5, .5, 30)
-    ps = [compare_live(_marks(rng, p, 4), _marks(rng, p, 10)).p_value[0] for _ in range(200)]
-    assert np.mean(np.array(ps) < .05) < .09 and min(ps) > 1e-4
-    worse = compare_live(_marks(rng, p * .5, 10), _marks(rng, p, 10))
-    assert not worse.agrees[0] and worse.live[0] < worse.recorded[0]
-
-def test_the_exact_p_agrees_with_fishers_for_one_query():
-    from scipy.stats import fisher_exact
-    p = agreement_p(np.array([7]), np.array([10]), np.array([2]), np.array([10]))
-    assert np.isclose(p, fisher_exact([[7, 3], [2, 8]]).pvalue)
-
-def test_the_live_slice_is_of_test_queries_and_repeats():
-    a, b, c = live_queries(_queries(), 4, 1), live_queries(_queries(), 4, 1), live_queries(_queries(), 4, 2)
-    assert a.equals(b) and not a.equals(c) and (a.split == "test").all() and len(live_queries(_queries(), 99, 1)) == 6
-
-def test_a_live_slice_that_differs_from_the_record_ends_the_run():
-    queries = _queries()
-    def responses(right):  # the share of right responses among ten
-        return pd.DataFrame([(q.query_id, "m", s, f"The answer is {q.gold if s < 10 * right else -1}.") for q in queries.itertuples()
-                             for s in range(10)], columns=["query_id", "llm", "sample", "text"])
-    assert check_live(responses(.7), responses(.6), queries).agrees.all()
-    with pytest.raises(StudyError, match=r"m \(20.0% live, 80.0% recorded\).*--fresh"): check_live(responses(.2), responses(.8), queries)
-
 # %% ../nbs/02_generation.ipynb #1443bf71
 def test_half_a_character_is_kept_as_a_replacement_mark():
-    from llm_routing.generation import whole
+    from llm_routing.generation.responses import whole
     assert whole("b\ud83d") == "b\ufffd" and whole("naïve 😀") == "naïve 😀"

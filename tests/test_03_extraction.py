@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = []
 
+# %% ../nbs/03_extraction.ipynb #test-imports
+from llm_routing.outcomes import answers as X_answers
+from llm_routing.outcomes import numbers as X_numbers
+from llm_routing.outcomes import options as X_options
+from llm_routing.outcomes import outcomes as X
+
 # %% ../nbs/03_extraction.ipynb #x0000186
 import time
 from decimal import Decimal
@@ -16,13 +22,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_routing import extraction as X
-from llm_routing.extraction import (
-    ALL_LLMS, DERIVED, INVALID, agreement, build_outcomes, extract_number, extract_option, flag_reading, gold_answer, hard_cases, judge,
-    labelled_text, majority_vote, misread_responses, own_part, published_number, published_option, published_vote, read_answers, read_case, rule_effect, shipped,
-    spelled, success_label, tie_share, unique_wins, viability_table)
-from llm_routing.sources import available
-from llm_routing.study import StudyError, check_table, project_root
+from llm_routing.study.tables import ALL_LLMS
+from llm_routing.outcomes.checked_on_labels import (
+    DERIVED, flag_reading, hard_cases, judge, labelled_text, read_case, shipped,
+)
+from llm_routing.outcomes.answers import INVALID, gold_answer, published_number, published_option, read_answers
+from llm_routing.outcomes.outcomes import (
+    agreement, build_outcomes, majority_vote, misread_responses, published_vote, rule_effect, success_label,
+    tie_share, unique_wins, viability_table,
+)
+from llm_routing.outcomes.numbers import extract_number, own_part, spelled
+from llm_routing.outcomes.options import extract_option
+from llm_routing.sources.files import available
+from llm_routing.study.tables import StudyError, check_table, project_root
 
 needs_text = pytest.mark.skipif(
     not available("gsm8k/example_model_solutions.jsonl", "gsm8k/test.jsonl", "routellm/gsm8k_responses.csv"),
@@ -91,7 +103,7 @@ def test_what_a_mistake_costs_is_in_percent_of_two_places(small):
 
 def test_an_answer_right_after_its_colon():
     assert extract_number("A:5").answer == 5 and extract_number("so\nA:7 apples").answer == 7
-    assert X._in_a_line("A:5", 0) == (5, 3, 0, "answer")
+    assert X_numbers._in_a_line("A:5", 0) == (5, 3, 0, "answer")
 
 def test_a_judged_option_at_the_very_start():
     for text in ("B is correct.", "B is correct, C is not.", "B is right because A and C are not."):
@@ -113,115 +125,115 @@ def test_published_vote_of_numbers_is_the_originals_code():
     assert published_vote([]) is None
 
 # %% ../nbs/03_extraction.ipynb #e0001880
-def values(s): return [n.value for n in X.numbers(s)]
+def values(s): return [n.value for n in X_numbers.numbers(s)]
 
 def test_signs_and_names():
     for s, expected in {"-5": [-5], "- 5": [5], " - 5": [-5], "\n- 5": [5], "\n-5": [-5], "a\n-5": [-5], "a\n- 5": [5], "cold -5": [-5], "cold - 5": [5], "20 -5": [20, 5],
                         "(3) -5": [3, 5], "is - 5": [-5], "5 minus 3": [5, 3], "it is minus 3": [-3], "5 negative 3": [5, -3], "-5 a": [-5], " a-5": [], "cold a -5": [-5], "Rs5": [5],
                         "USD5": [5], "x5": [], "é5": [5], "-$5": [-5], "$-5": [-5], "±5": [], "5±": [5], "--5": [-5]}.items(): assert values(s) == expected, s
-    assert [n.start for s in ("is $ 5", "is $5", "is US$5", "is -5") for n in X.numbers(s)] == [3, 3, 3, 3]
-    assert [(n.start, n.end) for n in X.numbers("1 and 2,000.")] == [(0, 1), (6, 11)]
+    assert [n.start for s in ("is $ 5", "is $5", "is US$5", "is -5") for n in X_numbers.numbers(s)] == [3, 3, 3, 3]
+    assert [(n.start, n.end) for n in X_numbers.numbers("1 and 2,000.")] == [(0, 1), (6, 11)]
 
 def test_powers_and_lengths_are_bounded():
     for s, expected in {"1e400": 10**400, "1e401": None, "2^400": 2**400, "2^401": None, "0^2": 0, "0^-1": None, "2^-1": Fraction(1, 2), "12^2": 144, "1.5e2": 150,
                         "2e-2": Fraction(1, 50), "5/0": None, "7" * 400: int("7" * 400), "7" * 401: None, "5²": 25, "2×10³": 2000, "3½": Fraction(7, 2), "2k": 2000,
                         "1 3/4": Fraction(7, 4), "5:00": 5}.items(): assert values(s) == ([] if expected is None else [expected]), s
-    assert X.extract_number("The " + "very " * 70 + "big total is 7.").answer == 7
+    assert X_numbers.extract_number("The " + "very " * 70 + "big total is 7.").answer == 7
 
 def test_what_a_sentence_sets_aside():
     for s, expected in {"It is the 2nd of 20": [20], "160 - (number already delivered)": [], "1. Add 5": [5], "1) Add 5": [5], "Day 3: she ran 5 miles": [5], "Total 3: 5": [3, 5],
                         "2024. It was": [2024], "Step 3 gives 5": [5], "not 15 but 20": [20], "less than 3": [], "#3 and 4": [4], "section 3": [], "(5)": [5], "5)": []}.items():
-        assert [n.value for n in X.candidates(s)] == expected, s
+        assert [n.value for n in X_numbers.candidates(s)] == expected, s
 
 def test_what_a_sentence_comes_to():
     for args, expected in {("The loss is 5 dollars in 3 days", "2 - 7 = -5."): (5, "restated"), ("over 3 weeks with 4 cats",): (4, "last"), ("He has 8 fruits: 5 apples and 2 pears",): (2, "sentence"),
                            ("He has 8 fruits: 5 apples and 3 pears",): (8, "sentence"), ("0 dollars and 50 cents",): (Fraction(1, 2), "sentence"), ("-1 dollars and 50 cents",): (Fraction(-3, 2), "sentence"),
                            ("x = 3 and she has 5 left",): (3, "equation"), ("x = 3, so she has 5 left",): (5, "sentence"), ("Because 3 is odd, she has 5",): (5, "sentence")}.items():
-        assert X.stated_number(*args) == expected, args
-    assert X.stated_number("nothing here") is None and X.stated_number("x = 3 or y = 5")[1] == X.stated_number("3 + 4")[1] == "several"
-    assert X.plain("48/2 = <<48/2=24>>24") == "48/2 = 24" and X.plain("a \\frac{1}{2} b") == "a 1/2 b"
+        assert X_numbers.stated_number(*args) == expected, args
+    assert X_numbers.stated_number("nothing here") is None and X_numbers.stated_number("x = 3 or y = 5")[1] == X_numbers.stated_number("3 + 4")[1] == "several"
+    assert X_numbers.plain("48/2 = <<48/2=24>>24") == "48/2 = 24" and X_numbers.plain("a \\frac{1}{2} b") == "a 1/2 b"
 
 def test_the_rule_that_fires_and_its_confidence():
     "Each rule once; the confidence is that of the rule, and rules are ordered by it."
     fired = {"#### 5": ("hash", .99), "so \\boxed{5}": ("boxed", .98), "The answer is 5": ("answer", .96), "**5** it is, with 3 cats and 2 dogs": ("bold", .9), "2 + 3 = 5": ("equation", .8),
              "2 + 3 = 5. She has 5 eggs for 4 days": ("restated", .8), "She has 5": ("sentence", .7), "The answer is five": ("words", .6), "over 3 weeks with 5 cats": ("last", .4),
              "The answer is 4. Wait, it is 5.": ("corrected", .8)}
-    for text, (rule, confidence) in fired.items(): assert X.extract_number(text) == (5, rule, confidence), text
-    for text, rule in {"": "none", "The answer is 5 or 6": "several", "It cannot be determined": "refusal", "#### unknown": "refusal"}.items(): assert X.extract_number(text) == (None, rule, 0), text
+    for text, (rule, confidence) in fired.items(): assert X_numbers.extract_number(text) == (5, rule, confidence), text
+    for text, rule in {"": "none", "The answer is 5 or 6": "several", "It cannot be determined": "refusal", "#### unknown": "refusal"}.items(): assert X_numbers.extract_number(text) == (None, rule, 0), text
     picked = {"The answer is B": ("answer", .95 + .01), "(B) is correct": ("option", .95), "B": ("bare", .9), "The answer is A. Wait, it is B.": ("corrected", .8), "It is London": ("text", .7),
               "I like (B)": ("mark", .6), "The second option": ("words", .6), "Option A is wrong. Option C is wrong.": ("eliminated", .6)}
-    for text, (rule, confidence) in picked.items(): assert X.extract_option(text, ["Paris", "London", "Rome"]) == ("B", rule, pytest.approx(confidence)), text
-    assert X.extract_option("It makes 5", ["4", "5.0"]) == ("B", "value", .7)
-    for text, rule in {"": "none", "A or B": "several", "I don't know which": "refusal"}.items(): assert X.extract_option(text, ["Paris", "London", "Rome"]) == (None, rule, 0), text
+    for text, (rule, confidence) in picked.items(): assert X_options.extract_option(text, ["Paris", "London", "Rome"]) == ("B", rule, pytest.approx(confidence)), text
+    assert X_options.extract_option("It makes 5", ["4", "5.0"]) == ("B", "value", .7)
+    for text, rule in {"": "none", "A or B": "several", "I don't know which": "refusal"}.items(): assert X_options.extract_option(text, ["Paris", "London", "Rome"]) == (None, rule, 0), text
 
 @pytest.mark.parametrize("before", [0, 1, 200, 393, 394, 395, 396, 397, 398, 399, 400, 401, 402, 900, 1398, 1399, 1400, 1401, 2500, 19_000])
 def test_where_the_answer_stands_does_not_matter(before):
     "Text is read in pieces: no border between two of them may split or lose an answer."
     for filler in ("word ", "It is so. ", "It is so.\n", "x"):
         tail = (filler * before)[:before]
-        assert X.extract_number(f"She has 12,345 eggs. {tail}").answer == 12345
-        assert X.extract_number(f"{tail} 3 + 4 = 7.\nShe has 12,345 eggs.").answer == 12345
-    assert X.extract_option(f"The answer is (B). {'word ' * (before // 5)}", ["Paris", "London", "Rome"]).answer == "B"
+        assert X_numbers.extract_number(f"She has 12,345 eggs. {tail}").answer == 12345
+        assert X_numbers.extract_number(f"{tail} 3 + 4 = 7.\nShe has 12,345 eggs.").answer == 12345
+    assert X_options.extract_option(f"The answer is (B). {'word ' * (before // 5)}", ["Paris", "London", "Rome"]).answer == "B"
 
 def test_run_on_text_is_cut_at_its_first_mark():
     for text, own in {" </s>1": " </s>1", "</s>1": "</s>1", "1</s>2</s>3": "1", "1[/INST]2": "1", "1\nQuestion: 2": "1", "1\nQuestion 2 of 3: 4": "1", "1\nQuestionnaire: 2": "1\nQuestionnaire: 2",
-                      "1 < 2": "1 < 2", "[1]": "[1]", "\nQuestion: 2": "\nQuestion: 2"}.items(): assert X.own_part(text) == own, text
+                      "1 < 2": "1 < 2", "[1]": "[1]", "\nQuestion: 2": "\nQuestion: 2"}.items(): assert X_numbers.own_part(text) == own, text
 
 def test_pieces_cover_the_text_and_cut_no_number():
     text = "She has 12,345 eggs. " + "word " * 100
-    assert "".join(reversed(list(X._pieces(text)))) == text and len(list(X._pieces("x" * 400))) == 1 and len(list(X._pieces("x" * 401))) == 2
-    assert [len(p) for p in X._pieces("x" * 2500)] == [400, 1000, 1000, 100] and list(X._pieces("9" * 500)) == ["", "9" * 100]
-    assert [X._cut(*a) for a in (("ab\ncd", 0, 5), ("ab\n", 0, 3), ("\nab", 0, 3), ("a b", 0, 3), ("a. b c", 0, 6), ("a b\nc", 0, 5), ("abc", 1, 3))] == [3, 0, 1, 2, 3, 4, 1]
-    assert next(X._pieces("a" * 200 + "\n" + "b" * 300)) == "b" * 300 and next(X._pieces("a" * 200 + "\n" + "b" * 400)) == "b" * 400
+    assert "".join(reversed(list(X_numbers._pieces(text)))) == text and len(list(X_numbers._pieces("x" * 400))) == 1 and len(list(X_numbers._pieces("x" * 401))) == 2
+    assert [len(p) for p in X_numbers._pieces("x" * 2500)] == [400, 1000, 1000, 100] and list(X_numbers._pieces("9" * 500)) == ["", "9" * 100]
+    assert [X_numbers._cut(*a) for a in (("ab\ncd", 0, 5), ("ab\n", 0, 3), ("\nab", 0, 3), ("a b", 0, 3), ("a. b c", 0, 6), ("a b\nc", 0, 5), ("abc", 1, 3))] == [3, 0, 1, 2, 3, 4, 1]
+    assert next(X_numbers._pieces("a" * 200 + "\n" + "b" * 300)) == "b" * 300 and next(X_numbers._pieces("a" * 200 + "\n" + "b" * 400)) == "b" * 400
 
 def test_what_the_end_of_a_text_cuts_off():
     for text, complete in {"It is $130,00": "It is ", "It is 130,000": "It is 130,000", "3 <<1+2": "3 ", "3 <<1+2=3>>": "3 <<1+2=3>>", "<<1": "", "1,2": "", "ab 1,234,5": "ab ",
-                           "a,b": "a,b", "3 >> 2": "3 >> 2"}.items(): assert X._complete(text) == complete, text
+                           "a,b": "a,b", "3 >> 2": "3 >> 2"}.items(): assert X_numbers._complete(text) == complete, text
 
 def test_the_last_telling_sentence():
     for text, expected in {"9 * 2 = 18.\nShe makes $18.\nNote: this is for 7 days.": (18, "sentence"), "Note: 7 days.": (7, "sentence"), "She makes 5. Is that 6?": (5, "sentence"), "Is it 6?": (6, "sentence"),
                            "It is 5.\nIt cannot be determined.": None, "It is 5. Note that it cannot be determined": (5, "sentence"), "It cannot be solved.": None, "nothing": None,
                            "She has 15. Then 15 - 3 =": (15, "sentence"), "a\nIt is impossible.\nYes, 4": (4, "sentence")}.items():
-        found = X._in_prose(text)
+        found = X_numbers._in_prose(text)
         assert (found if found is None or found[1] != "refusal" else None) == expected, text
 
 def test_spoken_numbers():
     for words, value in {"two million three thousand": 2_003_000, "one hundred": 100, "a half": Fraction(1, 2), "hundred": 100, "thousand": 1000, "two thirds": Fraction(2, 3), "minus two": -2,
-                         "negative forty-two": -42, "nineteen": 19, "one hundred and five thousand": 105_000, "six hundred twenty": 620}.items(): assert X._spoken(words) == value, words
+                         "negative forty-two": -42, "nineteen": 19, "one hundred and five thousand": 105_000, "six hundred twenty": 620}.items(): assert X_numbers._spoken(words) == value, words
 
 def test_what_a_clause_comes_to():
-    def settled(s): return X._settled(s, X._number_at(s, 0))
+    def settled(s): return X_numbers._settled(s, X_numbers._number_at(s, 0))
     for s, expected in {"4 + 3 = 7.": 7, "4 apples = 2 pears": 2, "18 a day": 18, "5 dollars and 50 cents": Fraction(11, 2), "99 + John's age": None, "3 + 4": None, "3x + 4": None, "5 (about 6)": 5,
-                        "5 (about 6) or 7": X._SEVERAL, "12 or 13": X._SEVERAL, "10-15": X._SEVERAL, "5, 6, and 7": X._SEVERAL, "5 6 7": X._SEVERAL, "2 hours 30 minutes": X._SEVERAL, "5 for 4 people": 5, "5 because 3 = 3": 5,
+                        "5 (about 6) or 7": X_numbers._SEVERAL, "12 or 13": X_numbers._SEVERAL, "10-15": X_numbers._SEVERAL, "5, 6, and 7": X_numbers._SEVERAL, "5 6 7": X_numbers._SEVERAL, "2 hours 30 minutes": X_numbers._SEVERAL, "5 for 4 people": 5, "5 because 3 = 3": 5,
                         "2 * (3 + 4) = 14, so": 14}.items(): assert settled(s) == expected, s
     for s, value in {"3,5 kg": Fraction(7, 2), "10 000 people": 10_000, "-$5": -5, "- 5": -5, "x": None, "12:30": None, "1,234": 1234, "3,5,": 3, "½": Fraction(1, 2)}.items():
-        assert (X._number_at(s, 0) or [None] * 3)[2] == value, s
-    assert X._number_at("\n- 5", 1).value == 5 and X._number_at("it is 5 now", 6)[:2] == (6, 7)
+        assert (X_numbers._number_at(s, 0) or [None] * 3)[2] == value, s
+    assert X_numbers._number_at("\n- 5", 1).value == 5 and X_numbers._number_at("it is 5 now", 6)[:2] == (6, 7)
 
 def test_marks_say_where_they_begin_and_end():
     for s, mark in {"#### 5": (5, 6, 0, "hash"), "a\n#### -5.\nb": (-5, 9, 2, "hash"), "####\n$5 b": (5, 9, 0, "hash"), "#### 1. First": None, "#### 100. First": (100, 15, 0, "hash"), "#### Step 3": None,
-                    "#### five 5 cats": (5, 16, 0, "hash"), "#### five 5 cats\nmore": None, "#### no answer": (X._REFUSED, 14, 0, "hash")}.items(): assert X._after_hashes(s, s.index("#")) == mark, s
-    for s, mark in {r"\boxed{5} b": (5, 9, 1, "boxed"), r"\boxed 5": (5, 6, 1, "boxed"), r"\boxed{{5}}": (5, 11, 1, "boxed"), r"\boxed{5": (5, 8, 1, "boxed"), r"\boxed{}": None, r"\boxed{none}": (X._REFUSED, 12, 1, "boxed"),
-                    r"\boxed{3, 4}": (X._SEVERAL, 12, 1, "boxed"), r"\boxed{x + 4}": None, r"\boxed{2x = 4}": (4, 14, 1, "boxed"), r"\boxed{3 of 4 cats}": (3, 19, 1, "boxed")}.items(): assert X._in_box(s, 1) == mark, s
-    for s, mark in {"answer is $18.": (18, 13, 0, "answer"), "answer: 18\n": (18, 10, 0, "answer"), "answer is about 18 kg": (18, 18, 0, "answer"), "answer is eighteen.": (18, 18, 0, "words"), "answer: none.": (X._REFUSED, 12, 0, "answer"),
-                    "answer is unclear.": (X._SEVERAL, 17, 0, "answer"), "answer is what we get from 3.": (3, 28, 0, "answer"), "answer is not 3.": None, "answer: First, 3 + 4 = 7": None, "answers 5": None}.items():
-        assert X._after_answer(s, 0, 6) == mark, s
-    assert X._after_answer("This answer is 5", 5, 11) is None and X._after_answer("My answer is 5", 3, 9) == (5, 14, 3, "answer")
-    assert X._in_a_line("A: 5", 0) == (5, 4, 0, "answer") and X._in_a_line("x\nA: about 5 kg\n6", 1) == (5, 12, 1, "answer") and X._in_a_line("A: nothing 5", 0) is None
-    assert X._braced("{a{b}c}d", 0) == ("a{b}c", 7) and X._braced("{ab\ncd", 0) == ("ab", 6) and X._braced("x{a}", 1) == ("a", 4)
+                    "#### five 5 cats": (5, 16, 0, "hash"), "#### five 5 cats\nmore": None, "#### no answer": (X_numbers._REFUSED, 14, 0, "hash")}.items(): assert X_numbers._after_hashes(s, s.index("#")) == mark, s
+    for s, mark in {r"\boxed{5} b": (5, 9, 1, "boxed"), r"\boxed 5": (5, 6, 1, "boxed"), r"\boxed{{5}}": (5, 11, 1, "boxed"), r"\boxed{5": (5, 8, 1, "boxed"), r"\boxed{}": None, r"\boxed{none}": (X_numbers._REFUSED, 12, 1, "boxed"),
+                    r"\boxed{3, 4}": (X_numbers._SEVERAL, 12, 1, "boxed"), r"\boxed{x + 4}": None, r"\boxed{2x = 4}": (4, 14, 1, "boxed"), r"\boxed{3 of 4 cats}": (3, 19, 1, "boxed")}.items(): assert X_numbers._in_box(s, 1) == mark, s
+    for s, mark in {"answer is $18.": (18, 13, 0, "answer"), "answer: 18\n": (18, 10, 0, "answer"), "answer is about 18 kg": (18, 18, 0, "answer"), "answer is eighteen.": (18, 18, 0, "words"), "answer: none.": (X_numbers._REFUSED, 12, 0, "answer"),
+                    "answer is unclear.": (X_numbers._SEVERAL, 17, 0, "answer"), "answer is what we get from 3.": (3, 28, 0, "answer"), "answer is not 3.": None, "answer: First, 3 + 4 = 7": None, "answers 5": None}.items():
+        assert X_numbers._after_answer(s, 0, 6) == mark, s
+    assert X_numbers._after_answer("This answer is 5", 5, 11) is None and X_numbers._after_answer("My answer is 5", 3, 9) == (5, 14, 3, "answer")
+    assert X_numbers._in_a_line("A: 5", 0) == (5, 4, 0, "answer") and X_numbers._in_a_line("x\nA: about 5 kg\n6", 1) == (5, 12, 1, "answer") and X_numbers._in_a_line("A: nothing 5", 0) is None
+    assert X_numbers._braced("{a{b}c}d", 0) == ("a{b}c", 7) and X_numbers._braced("{ab\ncd", 0) == ("ab", 6) and X_numbers._braced("x{a}", 1) == ("a", 4)
 
 def test_the_last_announcement_wins_within_limits():
-    assert X._announced("#### 5\nThe answer is 6").value == 6 and X._announced("The answer is 5\n#### 6").value == 6 and X._announced("no mark 5") is None
-    assert X._announced("The ANSWER: 5").at == 5 - 1 and X._announced("Respuesta: 5").value == X._announced("答案是 5").value == X._announced("x\nAns: 5").value == X._announced("A: 5").value == 5
-    assert X._announced("x\nA: 5\nThe answer is 6").value == 6 and X._announced("B: 5") is None
-    for n, found in {X._TRIES - 1: True, X._TRIES: False}.items():
-        assert (X._last_mark("#### 5 " + "#### x " * n, "####", X._after_hashes, None) is not None) == found, n
+    assert X_numbers._announced("#### 5\nThe answer is 6").value == 6 and X_numbers._announced("The answer is 5\n#### 6").value == 6 and X_numbers._announced("no mark 5") is None
+    assert X_numbers._announced("The ANSWER: 5").at == 5 - 1 and X_numbers._announced("Respuesta: 5").value == X_numbers._announced("答案是 5").value == X_numbers._announced("x\nAns: 5").value == X_numbers._announced("A: 5").value == 5
+    assert X_numbers._announced("x\nA: 5\nThe answer is 6").value == 6 and X_numbers._announced("B: 5") is None
+    for n, found in {X_numbers._TRIES - 1: True, X_numbers._TRIES: False}.items():
+        assert (X_numbers._last_mark("#### 5 " + "#### x " * n, "####", X_numbers._after_hashes, None) is not None) == found, n
 
 def test_second_thoughts_and_bold():
-    assert X._second_thoughts("5. Wait, 6", 2) == "" and X._second_thoughts("5. Wait, it is 6", 1) == "Wait, it is 6" and X._second_thoughts("5. Fine, it is so", 1) == ""
-    assert X._second_thoughts("12345678 wait", 9) == "" and X._second_thoughts("123 wait now", 3) == "wait now" and X._second_thoughts("1234 wait now", 4) == "wait now"
+    assert X_numbers._second_thoughts("5. Wait, 6", 2) == "" and X_numbers._second_thoughts("5. Wait, it is 6", 1) == "Wait, it is 6" and X_numbers._second_thoughts("5. Fine, it is so", 1) == ""
+    assert X_numbers._second_thoughts("12345678 wait", 9) == "" and X_numbers._second_thoughts("123 wait now", 3) == "wait now" and X_numbers._second_thoughts("1234 wait now", 4) == "wait now"
     for text, value in {"**5**": 5, "**5** and **6**": 6, "**x = 5**": 5, "**5 or 6**": None, "**Total:** 5": None, "**5:** x": None, "**Step 5** x": None, "**5** = 2 + 3": None, "**5** = x": 5, "5": None,
-                        "**a** 5": None, "**5**\n= 2 + 3": 5}.items(): assert X._in_bold(text) == value, text
+                        "**a** 5": None, "**5**\n= 2 + 3": 5}.items(): assert X_numbers._in_bold(text) == value, text
 
 # %% ../nbs/03_extraction.ipynb #e0001881
 CITIES = {"A": "Paris", "B": "London", "C": "Rome"}
@@ -229,47 +241,47 @@ CITIES = {"A": "Paris", "B": "London", "C": "Rome"}
 def test_labels_and_what_denies_them():
     for (s, at, closed), label in {("it is B.", 6, True): "B", ("it is not B.", 10, True): None, ("A cell", 0, False): None, ("A is", 0, False): "A", ("(a)", 1, True): "A", ("a b", 0, False): None,
                                    ("b", 0, False): "B", ("(B) is wrong", 1, True): None, ("B is right", 0, False): "B", ("not the answer B", 15, False): None, ("I think", 0, False): None}.items():
-        assert X._label(s, at, closed) == label, s
-    assert X._denied("it is not ") and not X._denied("it is ") and not X._denied("knot ") and X._denied("rather than option (")
+        assert X_options._label(s, at, closed) == label, s
+    assert X_options._denied("it is not ") and not X_options._denied("it is ") and not X_options._denied("knot ") and X_options._denied("rather than option (")
 
 def test_option_texts_in_a_sentence():
-    o = X._options(CITIES)
+    o = X_options._options(CITIES)
     for s, expected in {"It is London": (["B"], False), "It is not London": ([], True), "not Paris or London but Rome": (["C"], True), "Londonderry": ([], False), "Rome, then Paris": (["C", "A"], False),
-                        "LONDON.": (["B"], False), "": ([], False)}.items(): assert X._texts_in(s, o) == expected, s
-    assert X._words_of("The *U.S.* of-A 3.5% a-1") == "u s of a 3.5 % a 1" and X._words_of("an end") == "end" and X._words_of("theory") == "theory"
-    assert X._options(["1", "2 kg", "x"]).values == {} and X._options(["1", "2 kg"]).values == {"A": 1, "B": 2} and X._options("AB").words == {}
+                        "LONDON.": (["B"], False), "": ([], False)}.items(): assert X_options._texts_in(s, o) == expected, s
+    assert X_options._words_of("The *U.S.* of-A 3.5% a-1") == "u s of a 3.5 % a 1" and X_options._words_of("an end") == "end" and X_options._words_of("theory") == "theory"
+    assert X_options._options(["1", "2 kg", "x"]).values == {} and X_options._options(["1", "2 kg"]).values == {"A": 1, "B": 2} and X_options._options("AB").words == {}
 
 def test_announced_options_say_where_they_begin_and_end():
-    o = X._options(CITIES)
+    o = X_options._options(CITIES)
     for s, found in {"The answer is (B).": (5, 17, "B", "answer"), "The answer is London.": (5, 20, "B", "text"), "The answer is:\n\nLondon\nor so": (5, 22, "B", "text"), "Answer: A or B": (1, 9, None, "several"), "Answer: A/B": (1, 9, None, "several"),
                      "Answer: A, B": (1, 10, None, "several"), "The answer is.\nLondon\nor": (5, 21, "B", "text"), "Answer: A, B is wrong": (1, 10, "A", "answer"), "Answer: (A) Paris or (B) London": (1, 11, None, "several"), "The answer is not B": None, "an answer is B": None,
                      "I pick B, not A": (2, 9, "B", "answer"), "The answer is Rome (B)": (5, 22, "B", "answer"), "Answer:\nB": (1, 9, "B", "answer"), "Answer: Paris, not London": (1, 25, "A", "text"),
-                     "no mark B": None, "The answer: Paris and London": None}.items(): assert X._announced_option(s, o) == found, s
-    assert [m.start() for m in X._marks("answer, boxed, pick")] == [15, 1] and len(list(X._marks("answer " * 50))) == 40 and [m[0] for m in X._marks("\\boxed ####")] == ["####", "\\boxed"]
-    assert X._judged_option("A is correct. B is correct.", 0, o.patterns)[2:] == ("B", "option") and X._judged_option("A is correct.", 1, o.patterns) is None
-    assert X._judged_option("A is correct, not B is correct", 0, o.patterns)[2] == "A" and X._judged_option("B fits best", 0, o.patterns) == (0, 11, "B", "option")
+                     "no mark B": None, "The answer: Paris and London": None}.items(): assert X_options._announced_option(s, o) == found, s
+    assert [m.start() for m in X_options._marks("answer, boxed, pick")] == [15, 1] and len(list(X_options._marks("answer " * 50))) == 40 and [m[0] for m in X_options._marks("\\boxed ####")] == ["####", "\\boxed"]
+    assert X_options._judged_option("A is correct. B is correct.", 0, o.patterns)[2:] == ("B", "option") and X_options._judged_option("A is correct.", 1, o.patterns) is None
+    assert X_options._judged_option("A is correct, not B is correct", 0, o.patterns)[2] == "A" and X_options._judged_option("B fits best", 0, o.patterns) == (0, 11, "B", "option")
 
 def test_unannounced_options():
-    o = X._options(CITIES)
+    o = X_options._options(CITIES)
     for text, found in {"B. London": ("B", "option"), "B. It is.\nA. x": None, "(A) 1 (B) 2 (C) 3": None, "(A) 1 (B) 2": ("A", "option"), "I cannot say": (None, "refusal"), "None of these but B": ("B", "mark"), "fine": None,
-                        "A is wrong": None, "B, because": ("B", "option")}.items(): assert (e := X._only_option(text, o)) == found or e[:2] == found, text
-    both = X._options(["x", "y", "None of the above"])
-    assert X._only_option("It is none of the above", both)[:2] == ("C", "text") and X._only_option("I'm sorry: none of the above fits x" + " " * 400, both) is None
+                        "A is wrong": None, "B, because": ("B", "option")}.items(): assert (e := X_options._only_option(text, o)) == found or e[:2] == found, text
+    both = X_options._options(["x", "y", "None of the above"])
+    assert X_options._only_option("It is none of the above", both)[:2] == ("C", "text") and X_options._only_option("I'm sorry: none of the above fits x" + " " * 400, both) is None
     for text, found in {"B": ("B", "mark"), "It may be A.\nOr (B)": ("B", "mark"), "A. Paris\nB. London": (None, "none"), "A. Paris\nB. London\n(C)": ("C", "mark"), "(A) and (C), but (C)": ("C", "mark"), "It is Rome.\nYes": ("C", "text"),
                         "Paris? London.": ("B", "text"), "not Paris": (None, "none"), "Paris or London": (None, "none"), "A and B": (None, "several"), "\n" * 13 + "x": (None, "none"), "(B)" + "\nx" * 11: ("B", "mark"),
                         "(B)" + "\nx" * 12: (None, "none"), "The last one": ("C", "words"), "The fourth one": (None, "none"), "Not the first option": (None, "none"), "The first or second option": ("B", "words"),
-                        "Option A is wrong. Option B is false.": ("C", "eliminated"), "Option A is wrong.": (None, "none")}.items(): assert X._closing_option(text, o)[:2] == found, text
+                        "Option A is wrong. Option B is false.": ("C", "eliminated"), "Option A is wrong.": (None, "none")}.items(): assert X_options._closing_option(text, o)[:2] == found, text
 
 def test_options_in_every_dress():
     for text in ("B", "(B)", "b", "**B**", "$\\mathbf{B}$", "Ｂ", "（Ｂ）", "\u200fB", "B\ud800", "\x00B", "[B]", "B!", "'B'", "The answer is \\text{(B)}", "x" * 30_000 + "\nAnswer: B", "Answer: B\n" + "x " * 9_000):
-        assert X.extract_option(text, CITIES).answer == "B", text[:40]
-    for text in ("D", "BB", "Bxxxxxx", "Answer: B" + "\nx " * 7_000): assert X.extract_option(text, CITIES).answer is None, text[:40]
-    assert X.option_table([" Paris ", "B"]) == {"A": "Paris", "B": "B"} and X.option_table(["a", "b"]) == {"A": "", "B": ""} and X.option_table({" x ": 1}) == {"X": "1"} and X.option_table([]) == {}
+        assert X_options.extract_option(text, CITIES).answer == "B", text[:40]
+    for text in ("D", "BB", "Bxxxxxx", "Answer: B" + "\nx " * 7_000): assert X_options.extract_option(text, CITIES).answer is None, text[:40]
+    assert X_options.option_table([" Paris ", "B"]) == {"A": "Paris", "B": "B"} and X_options.option_table(["a", "b"]) == {"A": "", "B": ""} and X_options.option_table({" x ": 1}) == {"X": "1"} and X_options.option_table([]) == {}
 
 def test_spellings_and_golds():
-    for x, s in {Fraction(18): "18", Fraction(7, 2): "3.5", Fraction(7, 3): "7/3", Fraction(-1, 8): "-0.125", Fraction(1, 40): "0.025", Fraction(0): "0", Fraction(5, 6): "5/6", Fraction(12345, 100): "123.45"}.items(): assert X.spelled(x) == s
-    assert X.spelled(None) is None and X.spelled("B") == "B"
-    for (gold, choices), answer in {("1,234", ()): "1234", ("x", ()): None, ("5 kg", ()): None, (" b ", ("x", "y")): "B", ("y", ("x", " y ")): "B", ("z", ("x", "y")): None, ("3.50", ()): "3.5"}.items(): assert X.gold_answer(gold, choices) == answer
+    for x, s in {Fraction(18): "18", Fraction(7, 2): "3.5", Fraction(7, 3): "7/3", Fraction(-1, 8): "-0.125", Fraction(1, 40): "0.025", Fraction(0): "0", Fraction(5, 6): "5/6", Fraction(12345, 100): "123.45"}.items(): assert X_numbers.spelled(x) == s
+    assert X_numbers.spelled(None) is None and X_numbers.spelled("B") == "B"
+    for (gold, choices), answer in {("1,234", ()): "1234", ("x", ()): None, ("5 kg", ()): None, (" b ", ("x", "y")): "B", ("y", ("x", " y ")): "B", ("z", ("x", "y")): None, ("3.50", ()): "3.5"}.items(): assert X_answers.gold_answer(gold, choices) == answer
 
 # %% ../nbs/03_extraction.ipynb #x0000189
 CASES = hard_cases()
@@ -372,5 +384,6 @@ def test_labels_golds_and_run_on():
 
 # %% ../nbs/03_extraction.ipynb #2a964462
 def test_without_options_there_is_no_option_to_choose():
-    from llm_routing.extraction import NO_ANSWER, extract_option
+    from llm_routing.outcomes.numbers import NO_ANSWER
+    from llm_routing.outcomes.options import extract_option
     assert extract_option("The answer is (A).", []) == NO_ANSWER == extract_option("", {})

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/04_routers.ipynb #076bc160
+# %% ../nbs/04_routers.ipynb #test-imports
 import re
 from dataclasses import fields
 
@@ -13,22 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llm_routing.routers import (
-    ROUTERS,
-    calibration_error,
-    count_parameters,
-    fit_isotonic,
-    fit_logistic,
-    fit_temperature,
-    make_router,
-    most_similar,
-    ridge_by_evidence,
-    routed_score,
-    router_table,
-    run_router,
-    seeds_of,
-    tune,
-    validation_table,
+from llm_routing.routing.base import ROUTERS, fit_logistic, make_router, routed_score
+from llm_routing.routing.classic import most_similar
+from llm_routing.routing.recommended import ridge_by_evidence
+from llm_routing.routing.scores import router_table, validation_table
+from llm_routing.routing.training import (
+    calibration_error, count_parameters, fit_isotonic, fit_temperature, run_router, seeds_of, tune,
 )
 
 # %% ../nbs/04_routers.ipynb #0175af2f

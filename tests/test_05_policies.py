@@ -5,17 +5,28 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/05_policies.ipynb #79cf2efa
+# %% ../nbs/05_policies.ipynb #test-imports
 import ast
 import inspect
 import itertools
 import os
+
 import numpy as np
 import pandas as pd
 import pytest
-from llm_routing.policies import *
-from llm_routing.released import parse_released
-from llm_routing.study import Policies, StudyError, TableError
+
+from llm_routing.policies.bounds import BOUNDS, Known, any_llm, topic_clusters, upper_bound
+from llm_routing.policies.choices import (
+    Choice, Outcomes, Scores, draw, pick, read_outcomes, settle, voted_score, when_right,
+)
+from llm_routing.policies.policies import (
+    POLICIES, apply_policy, cheapest_above, conformal_bar, integer_program, knapsack, least, money_worth,
+    predict_confidence, published_order, rising, spend, strong_and_weak, target_confidence, top,
+)
+from llm_routing.policies.selections import missing_need, read_known, read_scores, select
+from llm_routing.sources.released import parse_released
+from llm_routing.study.profiles import Policies
+from llm_routing.study.tables import ALL_LLMS, StudyError, TableError
 
 # %% ../nbs/05_policies.ipynb #79a8ed08
 def scores_of(p, **more):
@@ -472,14 +483,14 @@ def test_oracle_is_the_mean_of_the_maximum():
 def test_bounds_by_hand():
     truth = outcomes_of([[0, 1, 1], [0, 0, 0], [1, 0, 1]], [9, 2, 3], cost=np.tile([1., 5, 3], (3, 1)))
     known = Known(np.array([[1, 0, 0]]), np.array(["x", "x", "y"]), np.array([0, 1, 1]))
-    taken = {k: f(truth, known).answer.argmax(1).tolist() for k, f in BOUNDS.items() if k[0] not in ("random", ALL)}
+    taken = {k: f(truth, known).answer.argmax(1).tolist() for k, f in BOUNDS.items() if k[0] not in ("random", ALL_LLMS)}
     assert taken == {("oracle", ""): [1, 1, 2], ("oracle", "cheapest"): [2, 0, 0], ("oracle", "as_published"): [1, 0, 0],
                      ("best_single", ""): [2, 2, 2], ("best_single", "train"): [0, 0, 0],
                      ("best_per_subject", ""): [1, 1, 0], ("best_per_cluster", ""): [1, 0, 0]}
     blank = {k for k, f in BOUNDS.items() if f(outcomes_of([[1, 0]]), Known()) is None}
     assert blank == {("oracle", "cheapest"), ("best_single", "train"), ("best_per_subject", ""), ("best_per_cluster", "")}
     assert BOUNDS["best_per_subject", ""](truth, Known(subject=np.array(["x"] * 3))) is None
-    everyone = BOUNDS[ALL, ""](truth, known)
+    everyone = BOUNDS[ALL_LLMS, ""](truth, known)
     assert everyone.vote and (everyone.called == 1).all() and (everyone.answer == 1).all()
 
 # %% ../nbs/05_policies.ipynb #7e8b62ee
@@ -522,8 +533,8 @@ def test_missing_scores_and_splits_are_named():
 
 def test_the_pooled_vote_is_taken_from_the_source():
     queries, outcomes, scores = small_tables()
-    pooled = outcomes.drop_duplicates("query_id").assign(llm=ALL, score=.25, latency_s=4., cost=7.)
-    rows = select(queries, pd.concat([outcomes, pooled]), scores, Policies())[0].set_index("system").loc[ALL]
+    pooled = outcomes.drop_duplicates("query_id").assign(llm=ALL_LLMS, score=.25, latency_s=4., cost=7.)
+    rows = select(queries, pd.concat([outcomes, pooled]), scores, Policies())[0].set_index("system").loc[ALL_LLMS]
     assert (rows.score == .25).all() and (rows.latency_s == 4).all() and rows.llms.map(len).eq(2).all()
 
 def test_topic_clusters_need_train_texts_and_come_from_them():

@@ -5,14 +5,22 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/06_analysis.ipynb #5c54e3f0
+# %% ../nbs/06_analysis.ipynb #test-imports
 import json
 from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
-from llm_routing.analysis import *
-from llm_routing.study import StudyError
+
+from llm_routing.findings.results import (
+    add_tests, best_subsets, comparisons, cross_fitted, decompose, earnings, gain_intervals, gap_parts, gap_story,
+    learning_curves, lesson_story, lessons, luck_table, mean_taken, p_words, pair_table, pool_gains, pools,
+    power_table, price_curve, rank_table, read_router_costs, reference_columns, results_table, sweep, system_rows,
+    thirds, training_curve, training_part, training_story, trend_curves, verdict, verdicts, what_if,
+    with_router_time,
+)
+from llm_routing.study.tables import StudyError
 
 # %% ../nbs/06_analysis.ipynb #cf4c6933
 def selections_of(systems):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/07_reproduction.ipynb #96e4ea22
+# %% ../nbs/07_reproduction.ipynb #test-imports
 import json
 import shlex
 
@@ -13,10 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llm_routing import policies, released, routers
-from llm_routing import reproduction as R
-from llm_routing.analysis import results_table
-from llm_routing.study import Run, StudyError, load_profile
+from llm_routing.findings import reproduction as R
+from llm_routing.findings.results import results_table
+from llm_routing.policies import policies as policies_policies
+from llm_routing.policies import selections as policies
+from llm_routing.routing import base as routers_base
+from llm_routing.routing import training as routers
+from llm_routing.sources import released
+from llm_routing.study.profiles import load_profile
+from llm_routing.study.runs import Run
+from llm_routing.study.tables import StudyError
 
 # %% ../nbs/07_reproduction.ipynb #a1951008
 def selections_of(scores, seconds, n):  # {(group, system, policy): (n,)}
@@ -65,7 +71,7 @@ def test_every_command_of_the_ledger_is_one_that_the_runner_takes():
         words = shlex.split(command)
         assert words[:3] == ["llm-routing", "run", "--profile"] and hardware and set(words[4::2]) <= {"--set"}
         profile = load_profile(words[3], words[5::2])
-        assert set(profile.routers.names) <= set(routers.ROUTERS) and set(profile.policies.names) <= set(policies.POLICIES)
+        assert set(profile.routers.names) <= set(routers_base.ROUTERS) and set(profile.policies.names) <= set(policies_policies.POLICIES)
 
 # %% ../nbs/07_reproduction.ipynb #41bbea8b
 def paper_run(more, datasets=("gsm8k", "mmlu"), n=30):

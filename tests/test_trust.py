@@ -5,8 +5,9 @@ import sys
 import pytest
 from hypothesis import Phase
 
-from llm_routing.runner import STAGE_NAMES, open_run
-from llm_routing.study import StudyError, load_profile, project_root
+from llm_routing.cli.runner import STAGE_NAMES, open_run
+from llm_routing.study.tables import StudyError, project_root
+from llm_routing.study.profiles import load_profile
 
 ROOT = project_root()
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -53,7 +54,7 @@ def test_a_name_that_no_profile_can_have_is_refused(name):
 
 
 def test_a_stop_by_a_scheduler_is_a_clear_message(tmp_path):
-    job = subprocess.Popen([sys.executable, "-m", "llm_routing.runner", "run", "--run-dir", str(tmp_path), "--to", "00"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    job = subprocess.Popen([sys.executable, "-m", "llm_routing.cli.runner", "run", "--run-dir", str(tmp_path), "--to", "00"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while job.poll() is None and not (tmp_path / ".lock").exists(): pass
     job.terminate()
     said = job.communicate()[1]

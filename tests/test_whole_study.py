@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from llm_routing.runner import STAGE_NAMES, Run, seals
-from llm_routing.study import TABLES, project_root
+from llm_routing.cli.runner import Run, STAGE_NAMES, seals
+from llm_routing.study.tables import TABLES, project_root
 
 ROOT = project_root()
 COLUMNS = ["dataset", "group", "system", "policy", "n", "accuracy", "ci_low", "ci_high", "latency_s", "usage"]
@@ -18,7 +18,7 @@ COLUMNS = ["dataset", "group", "system", "policy", "n", "accuracy", "ci_low", "c
 
 def study(*args: str) -> subprocess.CompletedProcess:
     "Run the console command's `run`, which must succeed."
-    done = subprocess.run([sys.executable, "-m", "llm_routing.runner", "run", *args], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "llm_routing.cli.runner", "run", *args], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done
 
