@@ -10,6 +10,7 @@ licences  every installed package's licence, to build/licences.csv; fails for on
 sbom      the environment as a CycloneDX bill of materials, to build/sbom.json
 audit     known vulnerabilities of the locked packages, with pip-audit (pip install pip-audit); asks a service on the network, so it is run by name only
 """
+
 import csv
 import json
 import re
@@ -24,14 +25,18 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 OPEN = r"MIT|BSD|Apache|ISC|PSF|Python Software|MPL|Mozilla|Unlicense|Zlib|HPND|CC0|CNRI|LGPL|Lesser|NVIDIA|0BSD|Public Domain|Historical|GPL"
 # Used by name only, from a framework: pydantic's and typer's hooks, torch's, transformers' and tokenizers' attributes, nbdev's exporter; a record's field.
-BY_NAME = "forward,pre_tokenizer,decoder,max_new_tokens,exp_to,_test_,_export_,_exporti_,_exports_,_default_exp_,_no_credentials,_harmless,_inside," \
-          "_pool_is_there,solution,embeddings,pooler"
+BY_NAME = (
+    "forward,pre_tokenizer,decoder,max_new_tokens,exp_to,_test_,_export_,_exporti_,_exports_,_default_exp_,_no_credentials,_harmless,_inside,"
+    "_pool_is_there,solution,embeddings,pooler"
+)
 
 
 def cells(kind: str) -> dict[str, str]:
     "The text of all cells of a kind, by notebook."
     books = {p.stem: json.loads(p.read_text(encoding="utf-8"))["cells"] for p in sorted((ROOT / "nbs").glob("*.ipynb"))}
-    return {name: "\n\n".join("".join(c["source"]) for c in book if c["cell_type"] == kind) for name, book in books.items()}
+    return {
+        name: "\n\n".join("".join(c["source"]) for c in book if c["cell_type"] == kind) for name, book in books.items()
+    }
 
 
 def runs(*command) -> bool:
@@ -47,42 +52,100 @@ def dead() -> bool:
         for name, code in cells("code").items():
             plain = "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("%", "!")))
             (Path(folder) / f"nb_{name}.py").write_text(plain, encoding="utf-8")
-        said = subprocess.run([sys.executable, "-m", "vulture", "llm_routing", "tests", "benchmarks", folder, "--min-confidence", "60", "--ignore-names", BY_NAME,
-                               "--ignore-decorators", "@app.command,@check,@reader,@router,@policy,@figure,@pytest.fixture,@field_validator,@model_validator"],
-                              cwd=ROOT, capture_output=True, text=True).stdout
+        said = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "vulture",
+                "llm_routing",
+                "tests",
+                "benchmarks",
+                folder,
+                "--min-confidence",
+                "60",
+                "--ignore-names",
+                BY_NAME,
+                "--ignore-decorators",
+                "@app.command,@check,@reader,@router,@policy,@figure,@pytest.fixture,@field_validator,@model_validator",
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        ).stdout
     found = [line for line in said.splitlines() if line.startswith("llm_routing")]
-    for line in found: print(line)
+    for line in found:
+        print(line)
     return not found
 
 
 def prose() -> bool:
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in cells("markdown").items(): (Path(folder) / f"{name}.md").write_text(text, encoding="utf-8")
-        return runs(sys.executable, "-m", "codespell_lib", folder, "README.md", "profiles", "CITATION.cff", *ROOT.glob("data/*/README.md"))
+        for name, text in cells("markdown").items():
+            (Path(folder) / f"{name}.md").write_text(text, encoding="utf-8")
+        return runs(
+            sys.executable,
+            "-m",
+            "codespell_lib",
+            folder,
+            "README.md",
+            "profiles",
+            "CITATION.cff",
+            *ROOT.glob("data/*/README.md"),
+        )
 
 
 def licence(package: metadata.Distribution) -> str:
     "A package's licence in a few words."
     about = package.metadata
-    named = [c.rsplit(" :: ", 1)[-1] for c in about.get_all("Classifier") or [] if c.startswith("License ::") and not c.endswith("OSI Approved")]
+    named = [
+        c.rsplit(" :: ", 1)[-1]
+        for c in about.get_all("Classifier") or []
+        if c.startswith("License ::") and not c.endswith("OSI Approved")
+    ]
     text = about.get("License-Expression") or "; ".join(named) or (about.get("License") or "").strip().splitlines()[:1]
     return (text if isinstance(text, str) else "".join(text))[:80]
 
 
 def licences() -> bool:
     BUILD.mkdir(exist_ok=True)
-    rows = sorted({(p.metadata["Name"], p.version, licence(p)) for p in metadata.distributions()}, key=lambda r: r[0].lower())
-    with open(BUILD / "licences.csv", "w", newline="", encoding="utf-8") as f: csv.writer(f, lineterminator="\n").writerows([("package", "version", "licence"), *rows])
-    print(", ".join(f"{n} {name}" for name, n in Counter(re.search(OPEN, r[2])[0] if re.search(OPEN, r[2]) else "?" for r in rows).most_common()))  # type: ignore[index]
+    rows = sorted(
+        {(p.metadata["Name"], p.version, licence(p)) for p in metadata.distributions()}, key=lambda r: r[0].lower()
+    )
+    with open(BUILD / "licences.csv", "w", newline="", encoding="utf-8") as f:
+        csv.writer(f, lineterminator="\n").writerows([("package", "version", "licence"), *rows])
+    print(
+        ", ".join(
+            f"{n} {name}"
+            for name, n in Counter(
+                re.search(OPEN, r[2])[0] if re.search(OPEN, r[2]) else "?" for r in rows
+            ).most_common()
+        )
+    )  # type: ignore[index]
     unclear = [r for r in rows if not re.search(OPEN, r[2])]
-    for row in unclear: print("licence to be looked at:", *row)
+    for row in unclear:
+        print("licence to be looked at:", *row)
     return not unclear
 
 
 def sbom() -> bool:
     BUILD.mkdir(exist_ok=True)
-    done = runs(sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible", "--of", "JSON", "-o", BUILD / "sbom.json", sys.executable)
-    if done: print(len(json.loads((BUILD / "sbom.json").read_text(encoding="utf-8"))["components"]), "components in build/sbom.json")
+    done = runs(
+        sys.executable,
+        "-m",
+        "cyclonedx_py",
+        "environment",
+        "--output-reproducible",
+        "--of",
+        "JSON",
+        "-o",
+        BUILD / "sbom.json",
+        sys.executable,
+    )
+    if done:
+        print(
+            len(json.loads((BUILD / "sbom.json").read_text(encoding="utf-8"))["components"]),
+            "components in build/sbom.json",
+        )
     return done
 
 
@@ -91,7 +154,18 @@ def audit() -> bool:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as f:
         f.write("\n".join(pins) + "\n")
         f.flush()
-        return runs(sys.executable, "-m", "pip_audit", "--no-deps", "--disable-pip", "--progress-spinner", "off", "--strict", "-r", f.name)
+        return runs(
+            sys.executable,
+            "-m",
+            "pip_audit",
+            "--no-deps",
+            "--disable-pip",
+            "--progress-spinner",
+            "off",
+            "--strict",
+            "-r",
+            f.name,
+        )
 
 
 def main() -> int:
@@ -101,8 +175,12 @@ def main() -> int:
         print(f"no gate {min(unknown)!r}\n{__doc__}")
         return 2
     failed = [name for name in asked if not {**gates, "audit": audit}[name]()]
-    print(f"{len(asked) - len(failed)} of {len(asked)} gates passed" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    print(
+        f"{len(asked) - len(failed)} of {len(asked)} gates passed"
+        + (f"; failed: {', '.join(failed)}" if failed else "")
+    )
     return bool(failed)
 
 
-if __name__ == "__main__": sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,6 +4,7 @@
 
 --check: only say whether the lock pins what constraints.txt pins; needs neither uv nor a network.
 """
+
 import re
 import subprocess
 import sys
@@ -34,26 +35,55 @@ def resolve() -> str:
     "The lock's text, as uv resolves it for Python 3.11 on every system."
     with tempfile.TemporaryDirectory() as folder:
         (asked := Path(folder) / "asked.in").write_text("\n".join(wanted()) + "\n")
-        subprocess.run(["uv", "pip", "compile", "--quiet", asked, "--universal", "--python-version", "3.11.7", "--generate-hashes", "--no-header",
-                        "--no-annotate", "--constraint", CONSTRAINTS, "--output-file", out := Path(folder) / "out.txt"], check=True)
+        subprocess.run(
+            [
+                "uv",
+                "pip",
+                "compile",
+                "--quiet",
+                asked,
+                "--universal",
+                "--python-version",
+                "3.11.7",
+                "--generate-hashes",
+                "--no-header",
+                "--no-annotate",
+                "--constraint",
+                CONSTRAINTS,
+                "--output-file",
+                out := Path(folder) / "out.txt",
+            ],
+            check=True,
+        )
         entries = re.split(r"\n(?=\S)", out.read_text().strip())
-    return HEADER + "\n".join(e for e in entries if not re.match(TORCH, e) and not re.search(OTHER, e.split("\\")[0].strip())) + "\n"
+    return (
+        HEADER
+        + "\n".join(e for e in entries if not re.match(TORCH, e) and not re.search(OTHER, e.split("\\")[0].strip()))
+        + "\n"
+    )
 
 
 def pins(text: str) -> dict[str, str]:
     "Package -> version."
-    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.M)}
+    return {
+        re.sub(r"[-_.]+", "-", name).lower(): version
+        for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.M)
+    }
 
 
 def main() -> int:
-    if "--check" not in sys.argv: LOCK.write_text(resolve(), encoding="utf-8")
+    if "--check" not in sys.argv:
+        LOCK.write_text(resolve(), encoding="utf-8")
     lock, known = pins(LOCK.read_text(encoding="utf-8")), pins(CONSTRAINTS.read_text(encoding="utf-8"))
     asked = {re.sub(r"[-_.]+", "-", re.split(r"[\[=<>]", r)[0]).lower() for r in wanted()}
     faults = [f"{p}: {v} in the lock, {known[p]} in constraints.txt" for p, v in lock.items() if known.get(p, v) != v]
     faults += [f"{p} is asked for in settings.ini and not locked" for p in sorted(asked - set(lock) - {"torch"})]
-    for fault in faults: print(fault)
-    if faults: print("python .ci/lock.py makes the lock again")
+    for fault in faults:
+        print(fault)
+    if faults:
+        print("python .ci/lock.py makes the lock again")
     return bool(faults)
 
 
-if __name__ == "__main__": sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

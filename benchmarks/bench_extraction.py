@@ -11,6 +11,7 @@ interleaved passes, and ratio = original / here (above 1: here is faster) with t
 What the ratios compare is not equal work: the original's MMLU expression looks for one of four literal strings, and the search for "(" runs in C;
 a call of a Python function that returns a rule and a confidence already takes longer than that on a short response.
 """
+
 import argparse
 import re
 import resource
@@ -19,7 +20,6 @@ import time
 from pathlib import Path
 
 from llm_routing.sources import files as sources_files
-from llm_routing.sources import published as sources
 import numpy as np
 import pandas as pd
 
@@ -44,7 +44,8 @@ def original_option(text: str):
 
 def seconds(f, items) -> float:
     start = time.process_time()
-    for item in items: f(*item)
+    for item in items:
+        f(*item)
     return time.process_time() - start
 
 
@@ -52,44 +53,94 @@ def compare(part: str, items: list[tuple], original, here, passes: int = 9) -> d
     "Interleaved passes, so that a slow moment of the machine hits both. `items`: the arguments of each call, its text first."
     a, b = zip(*((seconds(original, items), seconds(here, items)) for _ in range(passes)))
     ratios, per = sorted(x / y for x, y in zip(a, b)), 1e6 / len(items)
-    return {"part": part, "texts": len(items), "characters": round(statistics.mean(len(i[0]) for i in items)), "original_us": statistics.median(a) * per,
-            "here_us": statistics.median(b) * per, "ratio": statistics.median(ratios), "ratio_low": ratios[0], "ratio_high": ratios[-1]}
+    return {
+        "part": part,
+        "texts": len(items),
+        "characters": round(statistics.mean(len(i[0]) for i in items)),
+        "original_us": statistics.median(a) * per,
+        "here_us": statistics.median(b) * per,
+        "ratio": statistics.median(ratios),
+        "ratio_low": ratios[0],
+        "ratio_high": ratios[-1],
+    }
 
 
 def number_rows() -> list[dict]:
     "Numbers, by source of text."
     parts = {"hard cases, numbers": hard_cases().query("kind == 'number'").text.tolist()}
-    if sources_files.available("gsm8k/example_model_solutions.jsonl", "gsm8k/test.jsonl", "routellm/gsm8k_responses.csv"):
+    if sources_files.available(
+        "gsm8k/example_model_solutions.jsonl", "gsm8k/test.jsonl", "routellm/gsm8k_responses.csv"
+    ):
         rows = labelled_text()
-        parts |= {f"{s} {m}": part.text.tolist() for (s, m), part in rows.groupby(["source", "llm"])} | {"all labelled responses": rows.text.tolist()}
+        parts |= {f"{s} {m}": part.text.tolist() for (s, m), part in rows.groupby(["source", "llm"])} | {
+            "all labelled responses": rows.text.tolist()
+        }
     return [compare(name, [(t,) for t in texts], original_number, extract_number) for name, texts in parts.items()]
 
 
 def option_rows() -> list[dict]:
     "Options: hard cases, and a sample of the responses of `mini` to its multiple-choice queries; and the whole table of those."
-    def original(text, options): return original_option(text)
+
+    def original(text, options):
+        return original_option(text)
+
     hard = hard_cases().query("kind == 'option'")
     rows = [compare("hard cases, options", list(zip(hard.text, hard.options)), original, extract_option)]
     run = project_root() / "runs" / "mini"
-    if not (run / "responses.parquet").is_file(): return rows
+    if not (run / "responses.parquet").is_file():
+        return rows
     queries = pd.read_parquet(run / "queries.parquet").query("dataset == 'mini-mcq'")
     responses = pd.read_parquet(run / "responses.parquet").query("query_id in @queries.query_id")
     options = dict(zip(queries.query_id, queries.choices.map(tuple)))
     some = responses.sample(5000, random_state=0)
     rows.append(compare("mini-mcq", list(zip(some.text, some.query_id.map(options))), original, extract_option))
     texts = responses.text.tolist()
-    whole = compare("mini-mcq, whole table", [(texts,)], lambda ts: [original_option(t) for t in ts], lambda _: read_answers(responses, queries), passes=3)
-    return [*rows, whole | {"texts": len(texts), "characters": round(statistics.mean(map(len, texts))),
-                            **{c: whole[c] / len(texts) for c in ("original_us", "here_us")}}]
+    whole = compare(
+        "mini-mcq, whole table",
+        [(texts,)],
+        lambda ts: [original_option(t) for t in ts],
+        lambda _: read_answers(responses, queries),
+        passes=3,
+    )
+    return [
+        *rows,
+        whole
+        | {
+            "texts": len(texts),
+            "characters": round(statistics.mean(map(len, texts))),
+            **{c: whole[c] / len(texts) for c in ("original_us", "here_us")},
+        },
+    ]
 
 
 def growth_rows() -> list[dict]:
     "Time for texts of growing length: it should double with the length."
     rows = []
-    for name, unit in (("prose", "She sells 3 of 12 eggs. "), ("digits", "9"), ("marks", "the answer is "), ("groups", "1,234."), ("hashes", "#### "), ("options", "(A) or (B). ")):
-        def both(text): extract_number(text); extract_option(text, ["red", "green"])
-        times = [min(seconds(both, [(unit * (n // len(unit)),)]) for _ in range(3)) for n in (250_000, 500_000, 1_000_000)]
-        rows.append({"part": f"1 MB of {name}, both extractors", "texts": 1, "characters": 10**6, "here_us": times[-1] * 1e6, "growth_250kB_to_1MB": times[-1] / times[0]})
+    for name, unit in (
+        ("prose", "She sells 3 of 12 eggs. "),
+        ("digits", "9"),
+        ("marks", "the answer is "),
+        ("groups", "1,234."),
+        ("hashes", "#### "),
+        ("options", "(A) or (B). "),
+    ):
+
+        def both(text):
+            extract_number(text)
+            extract_option(text, ["red", "green"])
+
+        times = [
+            min(seconds(both, [(unit * (n // len(unit)),)]) for _ in range(3)) for n in (250_000, 500_000, 1_000_000)
+        ]
+        rows.append(
+            {
+                "part": f"1 MB of {name}, both extractors",
+                "texts": 1,
+                "characters": 10**6,
+                "here_us": times[-1] * 1e6,
+                "growth_250kB_to_1MB": times[-1] / times[0],
+            }
+        )
     return rows
 
 
@@ -97,9 +148,17 @@ def volume(n: int, pool: list[str]) -> dict:
     "n responses in one table, of which no two are equal: 10 samples by 10 LLMs."
     rng, n_queries = np.random.default_rng(0), n // 100
     ids = np.array([f"q{i:06d}" for i in range(n_queries)])
-    responses = pd.DataFrame({"query_id": np.repeat(ids, 100), "llm": np.tile(np.repeat([f"llm{i}" for i in range(10)], 10), n_queries),
-                              "sample": np.tile(np.arange(10), n_queries * 10), "finish_reason": "stop", "prompt_tokens": 100,
-                              "completion_tokens": 100, "latency_s": 1.})
+    responses = pd.DataFrame(
+        {
+            "query_id": np.repeat(ids, 100),
+            "llm": np.tile(np.repeat([f"llm{i}" for i in range(10)], 10), n_queries),
+            "sample": np.tile(np.arange(10), n_queries * 10),
+            "finish_reason": "stop",
+            "prompt_tokens": 100,
+            "completion_tokens": 100,
+            "latency_s": 1.0,
+        }
+    )
     responses["text"] = [f"{i}. {pool[k]}" for i, k in enumerate(rng.integers(len(pool), size=len(responses)))]
     queries = pd.DataFrame({"query_id": ids, "gold": "18", "choices": [[]] * n_queries})
     before, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
@@ -108,31 +167,63 @@ def volume(n: int, pool: list[str]) -> dict:
     majority_vote(answers)
     whole = time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"part": f"{n:,} responses: read, and voted on", "texts": n, "characters": round(responses.text.str.len().mean()), "here_us": 1e6 * read / n,
-            "cpu_seconds": whole, "peak_gib": peak / 2**20, "peak_before_gib": before / 2**20}
+    return {
+        "part": f"{n:,} responses: read, and voted on",
+        "texts": n,
+        "characters": round(responses.text.str.len().mean()),
+        "here_us": 1e6 * read / n,
+        "cpu_seconds": whole,
+        "peak_gib": peak / 2**20,
+        "peak_before_gib": before / 2**20,
+    }
 
 
 def peers(sample: int = 400) -> None:
     "math-verify on the hard cases and on labelled text."
     from fractions import Fraction
     from math_verify import parse, verify
+
     cases = hard_cases().query("kind == 'number' and answer.notna()")
+
     def right(text, gold):
-        try: return bool(verify(parse(str(gold)), parse(text)))
-        except Exception: return False  # its own errors count as wrong
-    rows = [("hard cases with an answer, right", len(cases), sum(right(t, a) for t, a in zip(cases.text, cases.answer)),
-             sum(spelled(extract_number(t).answer) == a for t, a in zip(cases.text, cases.answer)))]
-    if sources_files.available("gsm8k/example_model_solutions.jsonl", "gsm8k/test.jsonl", "routellm/gsm8k_responses.csv"):
+        try:
+            return bool(verify(parse(str(gold)), parse(text)))
+        except Exception:
+            return False  # its own errors count as wrong
+
+    rows = [
+        (
+            "hard cases with an answer, right",
+            len(cases),
+            sum(right(t, a) for t, a in zip(cases.text, cases.answer)),
+            sum(spelled(extract_number(t).answer) == a for t, a in zip(cases.text, cases.answer)),
+        )
+    ]
+    if sources_files.available(
+        "gsm8k/example_model_solutions.jsonl", "gsm8k/test.jsonl", "routellm/gsm8k_responses.csv"
+    ):
         labelled, wrong_flags = labelled_text(), set(zip(shipped("disagreements").llm, shipped("disagreements").row))
-        labelled["label"] ^= np.array([key in wrong_flags for key in zip(labelled.llm, labelled.row)])  # the flags that reading found wrong
+        labelled["label"] ^= np.array(
+            [key in wrong_flags for key in zip(labelled.llm, labelled.row)]
+        )  # the flags that reading found wrong
         for source, part in labelled.groupby("source"):
             part = part.sample(sample, random_state=0)
-            rows.append((f"{source}, agrees with the label (mended by reading), sample", len(part),
-                         sum(right(t, g) == y for t, g, y in zip(part.text, part.gold, part.label)),
-                         sum((extract_number(t).answer == Fraction(g)) == y for t, g, y in zip(part.text, part.gold, part.label))))
+            rows.append(
+                (
+                    f"{source}, agrees with the label (mended by reading), sample",
+                    len(part),
+                    sum(right(t, g) == y for t, g, y in zip(part.text, part.gold, part.label)),
+                    sum(
+                        (extract_number(t).answer == Fraction(g)) == y
+                        for t, g, y in zip(part.text, part.gold, part.label)
+                    ),
+                )
+            )
             some = part.text.tolist()[:100]
             some = [(t,) for t in some]
-            print(f"{source}: math-verify {seconds(parse, some) * 1e4:.0f} us a text, here {seconds(extract_number, some) * 1e4:.0f} us")
+            print(
+                f"{source}: math-verify {seconds(parse, some) * 1e4:.0f} us a text, here {seconds(extract_number, some) * 1e4:.0f} us"
+            )
     print(pd.DataFrame(rows, columns=["text", "n", "math_verify", "here"]).to_csv(index=False))
 
 
@@ -143,8 +234,11 @@ if __name__ == "__main__":
     parser.add_argument("--write", action="store_true", help="keep the table in benchmarks/extraction.csv")
     args = parser.parse_args()
     rows = [*number_rows(), *option_rows(), *growth_rows()]
-    if args.responses: rows.append(volume(args.responses, labelled_text().text.tolist()))
+    if args.responses:
+        rows.append(volume(args.responses, labelled_text().text.tolist()))
     table = pd.DataFrame(rows).round(2)
     print(table.to_string(index=False))
-    if args.write: table.to_csv(Path(__file__).with_name("extraction.csv"), index=False)
-    if args.peers: peers()
+    if args.write:
+        table.to_csv(Path(__file__).with_name("extraction.csv"), index=False)
+    if args.peers:
+        peers()

@@ -10,6 +10,7 @@ PYTHON is the interpreter of the environment with vLLM (see engines_agree.py). T
 
 Reported: kept completions per second, as medians of the rounds' ratios, in `benchmarks/generation.csv`; times are of this machine and not to be compared with others'.
 """
+
 import argparse
 import os
 import tempfile
@@ -33,12 +34,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--table", default=Path(__file__).with_name("generation.csv"))
     args = parser.parse_args()
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; vLLM's own choice takes all of a machine's memory and more
+    os.environ.setdefault(
+        "VLLM_CPU_KVCACHE_SPACE", "1"
+    )  # GiB; vLLM's own choice takes all of a machine's memory and more
     profile = load_profile("mini")
     settings = profile.generation
     llm = next(m for m in settings.pool if args.llm in ("", m.name)).model_copy(update={"dtype": "float32"})
-    settings = settings.model_copy(update={"engine": "vllm", "pool": [llm], "batch_size": 128, "latency": "none",
-                                           "engine_args": {"enforce_eager": True, "max_model_len": 512}})
+    settings = settings.model_copy(
+        update={
+            "engine": "vllm",
+            "pool": [llm],
+            "batch_size": 128,
+            "latency": "none",
+            "engine_args": {"enforce_eager": True, "max_model_len": 512},
+        }
+    )
     queries = live_queries(load_queries(profile), args.queries, 0)
     engine, sampling = VLLMEngine(llm, settings), sampling_of(llm, settings)
     engine.close = lambda: None  # one loaded LLM for all rounds
@@ -50,7 +60,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             return len(answer_queries(queries, settings, Store(folder), [Store(folder)], make=lambda *a: engine))
 
-    def generate() -> int: return sum(len(o.outputs) for o in engine.model.generate(prompts, params, use_tqdm=False))
+    def generate() -> int:
+        return sum(len(o.outputs) for o in engine.model.generate(prompts, params, use_tqdm=False))
 
     def original() -> int:
         twice = params.clone()
@@ -58,17 +69,22 @@ def main() -> None:
         extended = [p for p in prompts for _ in range(settings.samples)]
         return sum(len(o.outputs[:1]) for o in engine.model.generate(extended, twice, use_tqdm=False))
 
-    ways, seconds = {"study": study, "generate": generate, "original": original}, {"study": [], "generate": [], "original": []}
+    ways, seconds = (
+        {"study": study, "generate": generate, "original": original},
+        {"study": [], "generate": [], "original": []},
+    )
     engine.model.generate(prompts[:50], params, use_tqdm=False)  # warm
     for turn in range(args.rounds):
-        for name in [*ways, *ways][turn % 3:][:3]:  # each way is first in turn
+        for name in [*ways, *ways][turn % 3 :][:3]:  # each way is first in turn
             engine.model.llm_engine.reset_prefix_cache()
             start = time.perf_counter()
             made = ways[name]()
             seconds[name].append(time.perf_counter() - start)
             print(f"{name:9} {made} completions kept in {seconds[name][-1]:.1f} s", flush=True)
     rounds = pd.DataFrame(seconds)
-    ratios = pd.DataFrame({"original_over_study": rounds.original / rounds.study, "study_over_generate": rounds.study / rounds.generate})
+    ratios = pd.DataFrame(
+        {"original_over_study": rounds.original / rounds.study, "study_over_generate": rounds.study / rounds.generate}
+    )
     table = pd.concat([rounds.add_suffix("_s"), ratios], axis=1).round(3)
     table.loc["median"] = table.median().round(3)
     table.insert(0, "completions", made)
@@ -76,4 +92,5 @@ def main() -> None:
     print(f"{llm.name}, {len(work)} queries x {settings.samples} samples\n{table.to_string()}")
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

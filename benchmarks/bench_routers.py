@@ -4,6 +4,7 @@
 
 Writes data/routers/joint.csv (a row per router and seed), joint_summary.csv (means, intervals, p-values) and leave_one_task_out.csv.
 """
+
 import json
 import os
 import sys
@@ -17,21 +18,58 @@ from llm_routing.routing.training import count_parameters, routing_times, tune
 from llm_routing.routing.base import log_loss, make_router
 from llm_routing.study.tables import project_root
 
-FILES = {"mmlu": "mmlu_{}", "gsm8k": "gsm8k-{}", "cmmlu": "cmmlu_{}", "arc_challenge": "arc_challenge_{}", "humaneval": "humaneval_{}"}
-SHARES = ("gsm8k", "humaneval")  # tasks whose score is the share of right samples; elsewhere an answer is right if its score is positive
+FILES = {
+    "mmlu": "mmlu_{}",
+    "gsm8k": "gsm8k-{}",
+    "cmmlu": "cmmlu_{}",
+    "arc_challenge": "arc_challenge_{}",
+    "humaneval": "humaneval_{}",
+}
+SHARES = (
+    "gsm8k",
+    "humaneval",
+)  # tasks whose score is the share of right samples; elsewhere an answer is right if its score is positive
 SEEDS = range(5)
 HOME = project_root() / "data" / "routers"
 CACHE = project_root() / "runs" / "cache"
 STATIC = {"encoder": "surface+static"}
 ROUTERS = {
-    "default": {}, "kinds": {"errors": -1., "proof": 1e9}, "prior": {}, "mlc": {}, "sc": {}, "clustering_tfidf": {}, "knn": {"encoder": "static"}, "logistic": STATIC, "win_rate": STATIC,
-    "ridge": STATIC, "random_forest": STATIC, "gbt": {}, "uniroute": {"encoder": "static"}, "elo": {"encoder": "static"},
-    "sw_ranking": {"encoder": "static"}, "mlp": STATIC, "matrix_factorisation": STATIC, "mirt": STATIC, "graph": STATIC, "routerdc": STATIC,
+    "default": {},
+    "kinds": {"errors": -1.0, "proof": 1e9},
+    "prior": {},
+    "mlc": {},
+    "sc": {},
+    "clustering_tfidf": {},
+    "knn": {"encoder": "static"},
+    "logistic": STATIC,
+    "win_rate": STATIC,
+    "ridge": STATIC,
+    "random_forest": STATIC,
+    "gbt": {},
+    "uniroute": {"encoder": "static"},
+    "elo": {"encoder": "static"},
+    "sw_ranking": {"encoder": "static"},
+    "mlp": STATIC,
+    "matrix_factorisation": STATIC,
+    "mirt": STATIC,
+    "graph": STATIC,
+    "routerdc": STATIC,
     "routerdc_finetuned": {},
 }
 VARIANTS = {"kinds": "default"}  # a row's name, where it is not the router's
 TRIALS = {"routerdc": 6}  # Optuna's budget, on 15% of train held out
-FIXED = {"kinds", "prior", "mlc", "sc", "knn", "logistic", "win_rate", "ridge", "elo", "sw_ranking"}  # nothing random but the held-out fifth
+FIXED = {
+    "kinds",
+    "prior",
+    "mlc",
+    "sc",
+    "knn",
+    "logistic",
+    "win_rate",
+    "ridge",
+    "elo",
+    "sw_ranking",
+}  # nothing random but the held-out fifth
 SHARPEN = {"routerdc", "routerdc_finetuned"}  # learn from the files' probabilities, as the original does
 BALANCED = {"routerdc_finetuned"}  # learns from 1,000 queries of each task, as the original does
 
@@ -40,7 +78,9 @@ def load(split: str) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, lis
     "Texts, scores and raw scores (n_queries, n_llms), tasks and LLMs of one split of all five tasks."
     texts, scores, raw, tasks = [], [], [], []
     for task, name in FILES.items():
-        for row in json.loads((Path(os.environ["LLM_ROUTING_DATA"]) / "routerdc" / f"{name.format(split)}.json").read_text()):
+        for row in json.loads(
+            (Path(os.environ["LLM_ROUTING_DATA"]) / "routerdc" / f"{name.format(split)}.json").read_text()
+        ):
             values = [float(v) for v in row["scores"].values()]
             texts.append(row["question"])
             raw.append(values)
@@ -49,7 +89,7 @@ def load(split: str) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, lis
     return texts, np.array(scores), np.array(raw), np.array(tasks), [m.split("/")[-1] for m in row["scores"]]
 
 
-def balanced(tasks: np.ndarray, seed: int, share: float = .15, size: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+def balanced(tasks: np.ndarray, seed: int, share: float = 0.15, size: int = 1000) -> tuple[np.ndarray, np.ndarray]:
     "Rows to learn from, `size` of each task (those of a small task again and again), and held-out rows, a `share` of that of each task."
     rng, learn, held = np.random.default_rng(seed), [], []
     for t in FILES:
@@ -72,7 +112,13 @@ def average_draws(values: np.ndarray, tasks: np.ndarray, resamples: int = 4000, 
     for t in FILES:
         part = values[:, tasks == t]
         counts = rng.multinomial(part.shape[1], np.full(part.shape[1], 1 / part.shape[1]), resamples) / part.shape[1]
-        out += 100 * (counts @ part.T)[np.arange(resamples), np.random.default_rng(seed + 1).integers(len(part), size=resamples)] / len(FILES)
+        out += (
+            100
+            * (counts @ part.T)[
+                np.arange(resamples), np.random.default_rng(seed + 1).integers(len(part), size=resamples)
+            ]
+            / len(FILES)
+        )
     return out
 
 
@@ -80,27 +126,43 @@ def run(names: list[str]) -> None:
     "Train and test each router with each seed; earlier rows of `joint.csv` are kept."
     texts, scores, raw, source, llms = load("train")
     asked, truth, _, tasks, _ = load("test")
-    part = lambda ids, labels: ([texts[i] for i in ids], labels[ids])
+
+    def part(ids, labels):
+        return ([texts[i] for i in ids], labels[ids])
+
     file = HOME / "joint.csv"
     done = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=["router", "seed"])
     for name in names:
         labels, params = raw if name in SHARPEN else scores, dict(ROUTERS[name])
         if name in TRIALS:
             order = np.random.default_rng(0).permutation(len(texts))
-            cut = int(.15 * len(order))
-            params |= tune(name, part(order[cut:], labels), part(order[:cut], labels), llms, TRIALS[name], cache=CACHE, **params)
+            cut = int(0.15 * len(order))
+            params |= tune(
+                name, part(order[cut:], labels), part(order[:cut], labels), llms, TRIALS[name], cache=CACHE, **params
+            )
             print(name, params, flush=True)
         for seed in [0] if name in FIXED - SHARPEN else SEEDS:
-            if ((done["router"] == name) & (done["seed"] == seed)).any(): continue
+            if ((done["router"] == name) & (done["seed"] == seed)).any():
+                continue
             train, validation = (texts, labels), None
-            if name in BALANCED: train, validation = (part(ids, known) for ids, known in zip(balanced(source, seed), (labels, scores)))
+            if name in BALANCED:
+                train, validation = (part(ids, known) for ids, known in zip(balanced(source, seed), (labels, scores)))
             began = time.perf_counter()
-            router = make_router(VARIANTS.get(name, name), seed=seed, cache=CACHE, **params).fit(*train, llms, validation)
+            router = make_router(VARIANTS.get(name, name), seed=seed, cache=CACHE, **params).fit(
+                *train, llms, validation
+            )
             fit_s, p = time.perf_counter() - began, router.predict(asked)
             earned = truth[np.arange(len(truth)), p.argmax(1)]
             np.save(CACHE / f"joint-{name}-{seed}.npy", earned)
-            row = {"router": name, "seed": seed, **task_means(earned, tasks), "log_loss": log_loss(p, truth), "parameters": count_parameters(router),
-                   "fit_s": fit_s, **routing_times(router, asked[::7])}
+            row = {
+                "router": name,
+                "seed": seed,
+                **task_means(earned, tasks),
+                "log_loss": log_loss(p, truth),
+                "parameters": count_parameters(router),
+                "fit_s": fit_s,
+                **routing_times(router, asked[::7]),
+            }
             done = pd.concat([done, pd.DataFrame([row])], ignore_index=True)
             done.round(4).to_csv(file, index=False)
             print(row, flush=True)
@@ -110,17 +172,23 @@ def summarise() -> None:
     "Means over seeds, 95% intervals over queries and seeds, and the paired bootstrap test against the better RouterDC reimplementation."
     _, truth, _, tasks, _ = load("test")
     done = pd.read_csv(HOME / "joint.csv")
-    values = {n: np.stack([np.load(CACHE / f"joint-{n}-{s}.npy") for s in rows["seed"]]) for n, rows in done.groupby("router", sort=False)}
+    values = {
+        n: np.stack([np.load(CACHE / f"joint-{n}-{s}.npy") for s in rows["seed"]])
+        for n, rows in done.groupby("router", sort=False)
+    }
     draws = {n: average_draws(v, tasks) for n, v in values.items()}
     against = max(SHARPEN & set(values), key=lambda n: task_means(values[n].mean(0), tasks)["average"])
     rows = []
     for n, v in values.items():
-        low, high = np.quantile(draws[n], [.025, .975])
+        low, high = np.quantile(draws[n], [0.025, 0.975])
         row = {"router": n, "seeds": len(v), **task_means(v.mean(0), tasks), "ci_low": low, "ci_high": high}
         if n != against:
             gain = draws[n] - draws[against]
-            row |= {"against": against, "gain": row["average"] - task_means(values[against].mean(0), tasks)["average"],
-                    "p_value": min(1., 2 * (1 + min((gain <= 0).sum(), (gain >= 0).sum())) / (1 + len(gain)))}
+            row |= {
+                "against": against,
+                "gain": row["average"] - task_means(values[against].mean(0), tasks)["average"],
+                "p_value": min(1.0, 2 * (1 + min((gain <= 0).sum(), (gain >= 0).sum())) / (1 + len(gain))),
+            }
         rows.append(row)
     best = np.concatenate([truth[tasks == t][:, truth[tasks == t].mean(0).argmax()] for t in FILES])
     for n, v in {"best LLM of each task by its test file": best, "oracle": truth.max(1)}.items():
@@ -136,12 +204,27 @@ def leave_one_task_out(name: str = "default") -> None:
     rows = []
     for task in FILES:
         rest, own = np.flatnonzero(source != task), np.flatnonzero(tasks == task)
-        p = make_router(name, cache=CACHE, **ROUTERS[name]).fit([texts[i] for i in rest], scores[rest], llms).predict([asked[i] for i in own])
-        queries, kinds = (100 * truth[own][:, m.argmax()].mean() for m in
-                          (scores[rest].mean(0), np.mean([scores[source == t].mean(0) for t in FILES if t != task], axis=0)))
-        rows.append({"router": name, "left_out": task, "n": len(own), "accuracy": 100 * truth[own, p.argmax(1)].mean(),
-                     "best_single_by_queries": queries, "best_single_by_tasks": kinds, "best_single_on_it": 100 * truth[own].mean(0).max(),
-                     "pool_mean": 100 * truth[own].mean()})
+        p = (
+            make_router(name, cache=CACHE, **ROUTERS[name])
+            .fit([texts[i] for i in rest], scores[rest], llms)
+            .predict([asked[i] for i in own])
+        )
+        queries, kinds = (
+            100 * truth[own][:, m.argmax()].mean()
+            for m in (scores[rest].mean(0), np.mean([scores[source == t].mean(0) for t in FILES if t != task], axis=0))
+        )
+        rows.append(
+            {
+                "router": name,
+                "left_out": task,
+                "n": len(own),
+                "accuracy": 100 * truth[own, p.argmax(1)].mean(),
+                "best_single_by_queries": queries,
+                "best_single_by_tasks": kinds,
+                "best_single_on_it": 100 * truth[own].mean(0).max(),
+                "pool_mean": 100 * truth[own].mean(),
+            }
+        )
         print(rows[-1], flush=True)
     pd.DataFrame(rows).round(2).to_csv(HOME / "leave_one_task_out.csv", index=False)
 

@@ -9,6 +9,7 @@ studies    each stage of a profile by the command line, in a folder of its own: 
            writes studies.csv
 Processor seconds are the steadier measure on a busy machine.
 """
+
 import argparse
 import os
 import subprocess
@@ -33,21 +34,34 @@ def spent(*command: str) -> tuple[float, float, float]:
     began = time.perf_counter()
     job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
     _, status, used = os.wait4(job.pid, 0)
-    if os.waitstatus_to_exitcode(status): sys.exit(f"{' '.join(command)} failed")
+    if os.waitstatus_to_exitcode(status):
+        sys.exit(f"{' '.join(command)} failed")
     return time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 def startup() -> pd.DataFrame:
     "Processor seconds of an import, beside an empty process."
     modules = ["", *sorted(p.stem for p in (ROOT / "llm_routing").glob("[a-z]*.py"))]
-    return pd.DataFrame([{"module": m or "(Python alone)", "cpu_seconds": min(spent(sys.executable, "-c", f"import llm_routing.{m}" if m else "")[1] for _ in range(3))}
-                         for m in modules])
+    return pd.DataFrame(
+        [
+            {
+                "module": m or "(Python alone)",
+                "cpu_seconds": min(
+                    spent(sys.executable, "-c", f"import llm_routing.{m}" if m else "")[1] for _ in range(3)
+                ),
+            }
+            for m in modules
+        ]
+    )
 
 
 def by_papermill(**saving):
     def execute(book, folder: Path) -> None:
         nbformat.write(book, folder / "in.ipynb")
-        papermill.execute_notebook(str(folder / "in.ipynb"), str(folder / "out.ipynb"), progress_bar=False, extra_arguments=QUIET, **saving)
+        papermill.execute_notebook(
+            str(folder / "in.ipynb"), str(folder / "out.ipynb"), progress_bar=False, extra_arguments=QUIET, **saving
+        )
+
     return execute
 
 
@@ -57,15 +71,22 @@ def by_nbclient(book, folder: Path) -> None:
 
 def overhead(cells: int = 60, letters: int = 20_000) -> pd.DataFrame:
     "Processor seconds of the process that runs a notebook, without its kernel's."
-    ways = {"papermill, as the runner sets it": by_papermill(**SAVING), "papermill, left to itself": by_papermill(), "nbclient": by_nbclient}
+    ways = {
+        "papermill, as the runner sets it": by_papermill(**SAVING),
+        "papermill, left to itself": by_papermill(),
+        "nbclient": by_nbclient,
+    }
     rows = []
     for way, execute in ways.items():
         taken = []
         for _ in range(3):
-            book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"print('x' * {letters})") for _ in range(cells)])
+            book = nbformat.v4.new_notebook(
+                cells=[nbformat.v4.new_code_cell(f"print('x' * {letters})") for _ in range(cells)]
+            )
             book.metadata["kernelspec"] = {"name": "python3", "display_name": "python3", "language": "python"}
             began = time.process_time()
-            with tempfile.TemporaryDirectory() as folder: execute(book, Path(folder))
+            with tempfile.TemporaryDirectory() as folder:
+                execute(book, Path(folder))
             taken.append(time.process_time() - began)
         rows.append({"way": way, "cells": cells, "cpu_seconds": sorted(taken)[1]})
     return pd.DataFrame(rows).assign(over_nbclient=lambda t: t.cpu_seconds / t.cpu_seconds.iloc[-1])
@@ -77,7 +98,20 @@ def studies(profiles: list[str]) -> pd.DataFrame:
     for profile in profiles:
         with tempfile.TemporaryDirectory() as folder:
             for stage in STAGE_NAMES:
-                wall, cpu, peak = spent(sys.executable, "-m", "llm_routing.cli.runner", "run", "--profile", profile, "--run-dir", folder, "--from", stage, "--to", stage)
+                wall, cpu, peak = spent(
+                    sys.executable,
+                    "-m",
+                    "llm_routing.cli.runner",
+                    "run",
+                    "--profile",
+                    profile,
+                    "--run-dir",
+                    folder,
+                    "--from",
+                    stage,
+                    "--to",
+                    stage,
+                )
                 rows.append({"profile": profile, "stage": stage, "seconds": wall, "cpu_seconds": cpu, "peak_mib": peak})
                 print(rows[-1], flush=True)
     return pd.DataFrame(rows)
@@ -95,4 +129,5 @@ def main() -> None:
         table.to_csv(Path(__file__).with_name(f"{part}.csv"), index=False)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

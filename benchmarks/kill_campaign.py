@@ -6,6 +6,7 @@ Samples the whole pool of `mini` on a slice of its test queries, into a store of
 an empty store until there were enough kills. Each kill and each end is a row of `benchmarks/kill_campaign.csv`. Exits 1 where an end's
 table differs.
 """
+
 import argparse
 import os
 import shutil
@@ -43,7 +44,8 @@ def start(folder: Path, name: str, queries: int) -> subprocess.Popen:
     "A sampling process, past its imports."
     command = [sys.executable, "-c", CHILD, str(folder / name), str(folder / f"{name}.parquet"), str(queries)]
     job = subprocess.Popen(command, stdout=subprocess.PIPE)
-    if job.stdout.readline() != b"go\n": sys.exit("the sampling process did not start")
+    if job.stdout.readline() != b"go\n":
+        sys.exit("the sampling process did not start")
     return job
 
 
@@ -59,15 +61,18 @@ def one_round(folder: Path, queries: int, took: float, left: int, rng: np.random
     (folder / "killed.parquet").unlink(missing_ok=True)
     rows = []
     while len(rows) < left:
-        job, wait = start(folder, "killed", queries), took * rng.uniform(0, .6)
-        try: job.wait(wait)
+        job, wait = start(folder, "killed", queries), took * rng.uniform(0, 0.6)
+        try:
+            job.wait(wait)
         except subprocess.TimeoutExpired:
             os.kill(job.pid, signal.SIGKILL)
             job.wait()
             rows.append(("kill", round(wait / took, 3), kept(folder), ""))
             print(rows[-1], flush=True)
-        else: break
-    if not (folder / "killed.parquet").exists() and start(folder, "killed", queries).wait(): sys.exit("the last run failed")
+        else:
+            break
+    if not (folder / "killed.parquet").exists() and start(folder, "killed", queries).wait():
+        sys.exit("the last run failed")
     same = (folder / "whole.parquet").read_bytes() == (folder / "killed.parquet").read_bytes()
     return [*rows, ("end", "", kept(folder), same)]
 
@@ -83,7 +88,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         whole, began = start(folder, "whole", args.queries), time.monotonic()
-        if whole.wait(): sys.exit("the uninterrupted run failed")
+        if whole.wait():
+            sys.exit("the uninterrupted run failed")
         took = time.monotonic() - began
         print(f"uninterrupted: {took:.1f} s", flush=True)
         while (killed := sum(r[0] == "kill" for r in rows)) < args.kills:
@@ -95,4 +101,5 @@ def main() -> None:
     sys.exit(not ends.all())
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -32,6 +32,7 @@ from .study.tables import StudyError, project_root, read_table, write_table
 # %% ../nbs/02d_tiny_pool.ipynb #6d08cb8e
 class Problem(NamedTuple):
     "A question with its worked answer; `gold` is right by construction."
+
     subject: str  # the family or subject that made it
     text: str  # the question; for four options, with its lines `A. ...` to `D. ...`
     working: str  # the worked answer that a tiny LLM learns to write, ending `The answer is ...`
@@ -39,8 +40,9 @@ class Problem(NamedTuple):
     choices: tuple[str, ...] = ()  # the four options' texts, or none
 
 # %% ../nbs/02d_tiny_pool.ipynb #88cbedd1
-NAMES = ("Ana Ben Cleo Dan Eva Finn Gia Hugo Ivy Jon Kira Leo Mia Noah Olga Pia Quin Rosa Sam Tara Uma Vito Wren Yara "
-         "Zeno").split()
+NAMES = (
+    "Ana Ben Cleo Dan Eva Finn Gia Hugo Ivy Jon Kira Leo Mia Noah Olga Pia Quin Rosa Sam Tara Uma Vito Wren Yara Zeno"
+).split()
 THINGS = "apples books cards coins eggs pens shells stamps stones tickets toys beads cups plums nuts figs".split()
 
 # %% ../nbs/02d_tiny_pool.ipynb #a1e9d80e
@@ -48,22 +50,35 @@ def _pick(rng: np.random.Generator, options):
     "One of the options."
     return options[int(rng.integers(len(options)))]
 
+# %% ../nbs/02d_tiny_pool.ipynb #a1e9d80e-1
 def _int(rng: np.random.Generator, low: int, high: int) -> int:
     "A whole number from `low` to `high`, both included."
     return int(rng.integers(low, high + 1))
 
+# %% ../nbs/02d_tiny_pool.ipynb #a1e9d80e-2
 def _names(rng: np.random.Generator, n: int) -> list[str]:
     "`n` different names."
     return [NAMES[i] for i in rng.permutation(len(NAMES))[:n]]
 
 # %% ../nbs/02d_tiny_pool.ipynb #633445d2
-def _add(a: int, b: int) -> str: return f"{a}+{b}={a + b}."
-def _sub(a: int, b: int) -> str: return f"{a}-{b}={a - b}."
-def _mul(a: int, b: int) -> str: return f"{a}*{b}={a * b}."
-def _div(a: int, b: int) -> str: return f"{a}/{b}={a // b}."
+def _add(a: int, b: int) -> str:
+    return f"{a}+{b}={a + b}."
+
+# %% ../nbs/02d_tiny_pool.ipynb #633445d2-1
+def _sub(a: int, b: int) -> str:
+    return f"{a}-{b}={a - b}."
+
+# %% ../nbs/02d_tiny_pool.ipynb #633445d2-2
+def _mul(a: int, b: int) -> str:
+    return f"{a}*{b}={a * b}."
+
+# %% ../nbs/02d_tiny_pool.ipynb #633445d2-3
+def _div(a: int, b: int) -> str:
+    return f"{a}/{b}={a // b}."
 
 # %% ../nbs/02d_tiny_pool.ipynb #4a77fde6
 MATH_FAMILIES: dict[str, Callable] = {}  # family -> (rng, level) -> (question, working, answer)
+
 
 def math_family(make: Callable) -> Callable:
     "Register a family of word problems under its function's name."
@@ -76,16 +91,21 @@ def arithmetic(rng: np.random.Generator, level: int) -> tuple[str, str, int]:
     "Gaining, losing and sharing things in one to three steps."
     (who, other), thing = _names(rng, 2), _pick(rng, THINGS)
     a, b = _int(rng, 5, 30 * level), _int(rng, 3, 20 * level)
-    start = _pick(rng, [f"{who} has {a} {thing}.", f"There are {a} {thing} in the box of {who}.", f"{who} starts with {a} {thing}."])
+    start = _pick(
+        rng,
+        [f"{who} has {a} {thing}.", f"There are {a} {thing} in the box of {who}.", f"{who} starts with {a} {thing}."],
+    )
     gain = _pick(rng, [f"{who} finds {b} more.", f"{other} gives {who} {b} more.", f"{who} buys {b} more."])
     ask = _pick(rng, [f"How many {thing} does {who} have now?", f"How many {thing} are there now?"])
     total, steps = a + b, [_add(a, b)]
-    if level == 1: return f"{start} {gain} {ask}", steps[0], total
+    if level == 1:
+        return f"{start} {gain} {ask}", steps[0], total
     c = _int(rng, 2, total - 2)
     lose = _pick(rng, [f"Then {who} loses {c}.", f"Then {c} are sold.", f"{who} gives {c} to {other}."])
     steps.append(_sub(total, c))
     total -= c
-    if level == 2: return f"{start} {gain} {lose} {ask}", " ".join(steps), total
+    if level == 2:
+        return f"{start} {gain} {lose} {ask}", " ".join(steps), total
     bags, each = _int(rng, 2, 9), _int(rng, 2, 9)
     more = _pick(rng, [f"Then {who} gets {bags} bags of {each}.", f"Then {bags} friends bring {each} each."])
     steps += [_mul(bags, each), _add(total, bags * each)]
@@ -97,10 +117,17 @@ def _percent(rng: np.random.Generator, who: str, item: str) -> tuple[str, str, i
     percent, full = _pick(rng, [10, 20, 25, 50]), 20 * _int(rng, 1, 12)
     off = full * percent // 100
     if rng.random() < 0.3:
-        text = f"A {item} costs {full} dollars. The price goes up by {percent} percent. What is the new price in dollars?"
+        text = (
+            f"A {item} costs {full} dollars. The price goes up by {percent} percent. What is the new price in dollars?"
+        )
         return text, f"{percent} percent of {full} is {off}. {_add(full, off)}", full + off
-    text = _pick(rng, [f"A {item} of {full} dollars is sold at {percent} percent off. How many dollars does {who} pay?",
-                       f"{who} gets {percent} percent off a {item} of {full} dollars. What is the price in dollars?"])
+    text = _pick(
+        rng,
+        [
+            f"A {item} of {full} dollars is sold at {percent} percent off. How many dollars does {who} pay?",
+            f"{who} gets {percent} percent off a {item} of {full} dollars. What is the price in dollars?",
+        ],
+    )
     return text, f"{percent} percent of {full} is {off}. {_sub(full, off)}", full - off
 
 # %% ../nbs/02d_tiny_pool.ipynb #997c3de8
@@ -111,13 +138,24 @@ def money(rng: np.random.Generator, level: int) -> tuple[str, str, int]:
     price, n = _int(rng, 3, 12), _int(rng, 2, 9)
     pays = price * n
     if level == 1:
-        text = _pick(rng, [f"A {item} costs {price} dollars. How much do {n} of them cost?",
-                           f"{who} buys {n} times a {item} for {price} dollars each. How many dollars does {who} pay?"])
+        text = _pick(
+            rng,
+            [
+                f"A {item} costs {price} dollars. How much do {n} of them cost?",
+                f"{who} buys {n} times a {item} for {price} dollars each. How many dollars does {who} pay?",
+            ],
+        )
         return text, _mul(price, n), pays
-    if level == 3: return _percent(rng, who, item)
+    if level == 3:
+        return _percent(rng, who, item)
     note = pays + _int(rng, 1, 40)
-    text = _pick(rng, [f"{who} buys {n} of a {item} at {price} dollars each and pays with {note} dollars. How much change is due?",
-                       f"One {item} costs {price} dollars. {who} has {note} dollars and buys {n}. How many dollars are left?"])
+    text = _pick(
+        rng,
+        [
+            f"{who} buys {n} of a {item} at {price} dollars each and pays with {note} dollars. How much change is due?",
+            f"One {item} costs {price} dollars. {who} has {note} dollars and buys {n}. How many dollars are left?",
+        ],
+    )
     return text, f"{_mul(price, n)} {_sub(note, pays)}", note - pays
 
 # %% ../nbs/02d_tiny_pool.ipynb #f8fb03d6
@@ -128,26 +166,51 @@ def rates(rng: np.random.Generator, level: int) -> tuple[str, str, int]:
     speed, hours = _int(rng, 3, 15), _int(rng, 2, 9)
     way = speed * hours
     if level == 1:
-        text = _pick(rng, [f"{who} rides {speed} km in an hour. How many km in {hours} hours?",
-                           f"A pump moves {speed} litres per minute. How many litres does it move in {hours} minutes?",
-                           f"A mill grinds {speed} sacks per hour. How many sacks does it grind in {hours} hours?"])
+        text = _pick(
+            rng,
+            [
+                f"{who} rides {speed} km in an hour. How many km in {hours} hours?",
+                f"A pump moves {speed} litres per minute. How many litres does it move in {hours} minutes?",
+                f"A mill grinds {speed} sacks per hour. How many sacks does it grind in {hours} hours?",
+            ],
+        )
         return text, _mul(speed, hours), way
     if level == 2:
         other = _int(rng, 2, 9)
-        text = _pick(rng, [f"{who} rides {way} km in {hours} hours. How many km does {who} ride in {other} hours at this speed?",
-                           f"A pump moves {way} litres in {hours} minutes. How many litres does it move in {other} minutes?"])
+        text = _pick(
+            rng,
+            [
+                f"{who} rides {way} km in {hours} hours. How many km does {who} ride in {other} hours at this speed?",
+                f"A pump moves {way} litres in {hours} minutes. How many litres does it move in {other} minutes?",
+            ],
+        )
         return text, f"{_div(way, hours)} {_mul(speed, other)}", speed * other
     slow, time = _int(rng, 2, 12), _int(rng, 2, 9)
-    text = _pick(rng, [f"{who} rides {hours} hours at {speed} km per hour and then {time} hours at {slow} km per hour. "
-                       "How many km in all?",
-                       f"One pump runs {hours} minutes at {speed} litres per minute, another {time} minutes at {slow} litres "
-                       "per minute. How many litres in all?"])
+    text = _pick(
+        rng,
+        [
+            f"{who} rides {hours} hours at {speed} km per hour and then {time} hours at {slow} km per hour. "
+            "How many km in all?",
+            f"One pump runs {hours} minutes at {speed} litres per minute, another {time} minutes at {slow} litres "
+            "per minute. How many litres in all?",
+        ],
+    )
     return text, f"{_mul(hours, speed)} {_mul(time, slow)} {_add(way, time * slow)}", way + time * slow
 
 # %% ../nbs/02d_tiny_pool.ipynb #046d4d6c
-UNITS = [("minutes", "hours", 60), ("hours", "days", 24), ("days", "weeks", 7), ("months", "years", 12), ("eggs", "dozens", 12),
-         ("centimetres", "metres", 100), ("metres", "kilometres", 1000), ("grams", "kilograms", 1000), ("pints", "gallons", 8)]
+UNITS = [
+    ("minutes", "hours", 60),
+    ("hours", "days", 24),
+    ("days", "weeks", 7),
+    ("months", "years", 12),
+    ("eggs", "dozens", 12),
+    ("centimetres", "metres", 100),
+    ("metres", "kilometres", 1000),
+    ("grams", "kilograms", 1000),
+    ("pints", "gallons", 8),
+]
 
+# %% ../nbs/02d_tiny_pool.ipynb #046d4d6c-1
 @math_family
 def units(rng: np.random.Generator, level: int) -> tuple[str, str, int]:
     "Changing one unit into another, with a rest."
@@ -157,11 +220,21 @@ def units(rng: np.random.Generator, level: int) -> tuple[str, str, int]:
         text = _pick(rng, [f"How many {small} are in {n} {big}?", f"Change {n} {big} into {small}."])
         return text, _mul(n, size), n * size
     if level == 2:
-        text = _pick(rng, [f"How many {small} are in {n} {big} and {rest} {small}?",
-                           f"Change {n} {big} and {rest} {small} into {small}."])
+        text = _pick(
+            rng,
+            [
+                f"How many {small} are in {n} {big} and {rest} {small}?",
+                f"Change {n} {big} and {rest} {small} into {small}.",
+            ],
+        )
         return text, f"{_mul(n, size)} {_add(n * size, rest)}", n * size + rest
-    text = _pick(rng, [f"{_pick(rng, NAMES)} has {n} {big} and uses up {rest} {small}. How many {small} are left?",
-                       f"Out of {n} {big}, {rest} {small} are gone. How many {small} remain?"])
+    text = _pick(
+        rng,
+        [
+            f"{_pick(rng, NAMES)} has {n} {big} and uses up {rest} {small}. How many {small} are left?",
+            f"Out of {n} {big}, {rest} {small} are gone. How many {small} remain?",
+        ],
+    )
     return text, f"{_mul(n, size)} {_sub(n * size, rest)}", n * size - rest
 
 # %% ../nbs/02d_tiny_pool.ipynb #b523d8a2
@@ -174,14 +247,21 @@ def ages(rng: np.random.Generator, level: int) -> tuple[str, str, int]:
     second = age + gap if older else age - gap
     facts = f"{a} is {age} years old. {b} is {gap} years {'older' if older else 'younger'} than {a}."
     steps = _add(age, gap) if older else _sub(age, gap)
-    if level == 1: return f"{facts} How old is {b}?", steps, second
+    if level == 1:
+        return f"{facts} How old is {b}?", steps, second
     if level == 2:
-        text = _pick(rng, [f"{facts} How old will {b} be in {years} years?", f"{facts} What is the age of {b} after {years} years?"])
+        text = _pick(
+            rng,
+            [f"{facts} How old will {b} be in {years} years?", f"{facts} What is the age of {b} after {years} years?"],
+        )
         return text, f"{steps} {_add(second, years)}", second + years
     times = _int(rng, 2, 4)
     third = second * times
-    return (f"{facts} {c} is {times} times as old as {b}. How old are {b} and {c} together?",
-            f"{steps} {_mul(second, times)} {_add(second, third)}", second + third)
+    return (
+        f"{facts} {c} is {times} times as old as {b}. How old are {b} and {c} together?",
+        f"{steps} {_mul(second, times)} {_add(second, third)}",
+        second + third,
+    )
 
 # %% ../nbs/02d_tiny_pool.ipynb #b26f638a
 def _choose_two(rng: np.random.Generator) -> tuple[str, str, int]:
@@ -189,8 +269,13 @@ def _choose_two(rng: np.random.Generator) -> tuple[str, str, int]:
     n = _int(rng, 4, 15)
     if rng.random() < 0.5:
         return f"{n} people run a race. In how many ways can the first two places fall?", _mul(n, n - 1), n * (n - 1)
-    text = _pick(rng, [f"{n} people meet and each shakes hands with each other one. How many handshakes are there?",
-                       f"How many pairs can be made of {n} children?"])
+    text = _pick(
+        rng,
+        [
+            f"{n} people meet and each shakes hands with each other one. How many handshakes are there?",
+            f"How many pairs can be made of {n} children?",
+        ],
+    )
     return text, f"{_mul(n, n - 1)} {_div(n * (n - 1), 2)}", n * (n - 1) // 2
 
 # %% ../nbs/02d_tiny_pool.ipynb #222f1db6
@@ -199,12 +284,23 @@ def counting(rng: np.random.Generator, level: int) -> tuple[str, str, int]:
     "Combinations, pairs and orders."
     who, a, b, c = _pick(rng, NAMES), _int(rng, 2, 12), _int(rng, 2, 9), _int(rng, 2, 5)
     if level == 1:
-        text = _pick(rng, [f"{who} has {a} hats and {b} scarfs. In how many ways can {who} wear one of each?",
-                           f"A menu has {a} soups and {b} cakes. How many meals of one soup and one cake are there?"])
+        text = _pick(
+            rng,
+            [
+                f"{who} has {a} hats and {b} scarfs. In how many ways can {who} wear one of each?",
+                f"A menu has {a} soups and {b} cakes. How many meals of one soup and one cake are there?",
+            ],
+        )
         return text, _mul(a, b), a * b
-    if level == 2: return _choose_two(rng)
-    text = _pick(rng, [f"A menu has {a} soups, {b} mains and {c} cakes. How many meals of one of each are there?",
-                       f"{who} has {a} hats, {b} scarfs and {c} coats. In how many ways can {who} wear one of each?"])
+    if level == 2:
+        return _choose_two(rng)
+    text = _pick(
+        rng,
+        [
+            f"A menu has {a} soups, {b} mains and {c} cakes. How many meals of one of each are there?",
+            f"{who} has {a} hats, {b} scarfs and {c} coats. In how many ways can {who} wear one of each?",
+        ],
+    )
     return text, f"{_mul(a, b)} {_mul(a * b, c)}", a * b * c
 
 # %% ../nbs/02d_tiny_pool.ipynb #ffde430c
@@ -219,6 +315,7 @@ def make_math(
 
 # %% ../nbs/02d_tiny_pool.ipynb #2458c5af
 MCQ_SUBJECTS: dict[str, Callable] = {}  # subject -> rng -> (question, working, right option, at least three wrong ones)
+
 
 def mcq_subject(make: Callable) -> Callable:
     "Register a subject of four-option questions under its function's name."
@@ -241,15 +338,18 @@ def numbers(rng: np.random.Generator) -> tuple[str, str, object, list]:
         "multiple": (lambda x: x % k == 0, f"{k}", f"a multiple of {k}"),
         "square": (lambda x: math.isqrt(x) ** 2 == x, "square", "a square number"),
         "prime": (lambda x: all(x % d for d in range(2, x)), "prime", "a prime number"),
-        "digits": (lambda x: sum(map(int, str(x))) == total, f"{total}", f"one whose digits add up to {total}")}[kind]
+        "digits": (lambda x: sum(map(int, str(x))) == total, f"{total}", f"one whose digits add up to {total}"),
+    }[kind]
     right, wrong = [x for x in pool if holds(x)], [x for x in pool if not holds(x)]
-    if not right: return numbers(rng)
+    if not right:
+        return numbers(rng)
     return f"Which number is {ask}?", f"{word}: {right[0]}.", right[0], wrong[:3]
 
 # %% ../nbs/02d_tiny_pool.ipynb #775fcfc1
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = "January February March April May June July August September October November December".split()
 
+# %% ../nbs/02d_tiny_pool.ipynb #775fcfc1-1
 @mcq_subject
 def calendar(rng: np.random.Generator) -> tuple[str, str, object, list]:
     "Weekdays and months."
@@ -259,28 +359,45 @@ def calendar(rng: np.random.Generator) -> tuple[str, str, object, list]:
     path = [cycle[(i + (step if after else -step)) % len(cycle)] for step in range(1, k + 1)]
     where = "after" if after else "before"
     far = f"{k} {unit}{'s' if k > 1 else ''} {where}"
-    text = _pick(rng, [f"Which {unit} is {far} {cycle[i]}?",
-                       f"This {unit} is {cycle[i]}. Which {unit} {'comes' if after else 'was'} {far} it?"])
+    text = _pick(
+        rng,
+        [
+            f"Which {unit} is {far} {cycle[i]}?",
+            f"This {unit} is {cycle[i]}. Which {unit} {'comes' if after else 'was'} {far} it?",
+        ],
+    )
     others = [cycle[j] for j in rng.permutation(len(cycle)) if cycle[j] != path[-1]]
     return text, f"{', '.join(path)}.", path[-1], others[:3]
 
 # %% ../nbs/02d_tiny_pool.ipynb #2173ba9e
 COLOURS, SHAPES = "red blue green white black pink brown grey".split(), "ball cube ring cone star disc".split()
 
+# %% ../nbs/02d_tiny_pool.ipynb #2173ba9e-1
 @mcq_subject
 def logic(rng: np.random.Generator) -> tuple[str, str, object, list]:
     "Orders that follow from comparisons of coloured shapes."
     shape = _pick(rng, SHAPES)
     order = [COLOURS[i] for i in rng.permutation(len(COLOURS))[:4]]
-    word, first, last = _pick(rng, [("left of", "leftmost", "rightmost"), ("above", "top", "bottom"),
-                                    ("heavier than", "heaviest", "lightest"), ("larger than", "largest", "smallest")])
+    word, first, last = _pick(
+        rng,
+        [
+            ("left of", "leftmost", "rightmost"),
+            ("above", "top", "bottom"),
+            ("heavier than", "heaviest", "lightest"),
+            ("larger than", "largest", "smallest"),
+        ],
+    )
     n = _int(rng, 3, 4)
     links = [f"The {order[i]} {shape} is {word} the {order[i + 1]} one." for i in range(n - 1)]
     links = [links[i] for i in rng.permutation(n - 1)]
     want_first = rng.random() < 0.5
     right = order[0] if want_first else order[n - 1]
-    return (f"{' '.join(links)} Which {shape} is the {first if want_first else last} one?", f"{', '.join(order[:n])}.",
-            right, [c for c in order if c != right])
+    return (
+        f"{' '.join(links)} Which {shape} is the {first if want_first else last} one?",
+        f"{', '.join(order[:n])}.",
+        right,
+        [c for c in order if c != right],
+    )
 
 # %% ../nbs/02d_tiny_pool.ipynb #228d49b8
 def _dictionary(rng: np.random.Generator) -> tuple[str, str, object, list]:
@@ -294,10 +411,12 @@ def _dictionary(rng: np.random.Generator) -> tuple[str, str, object, list]:
 # %% ../nbs/02d_tiny_pool.ipynb #7e29377c
 LETTERS = "EFGHIJKLMNOPQRSTUVWXYZ"  # without the options' own letters
 
+# %% ../nbs/02d_tiny_pool.ipynb #7e29377c-1
 @mcq_subject
 def alphabet(rng: np.random.Generator) -> tuple[str, str, object, list]:
     "The order of letters, and of words in a dictionary."
-    if rng.random() < 0.4: return _dictionary(rng)
+    if rng.random() < 0.4:
+        return _dictionary(rng)
     k, after = _int(rng, 1, 3), rng.random() < 0.6
     last = len(LETTERS) - 1
     i = _int(rng, 0, last - k) if after else _int(rng, k, last)
@@ -317,6 +436,7 @@ def _invented(rng: np.random.Generator, n: int) -> list[str]:
         names[(word + _pick(rng, ["n", "r", "l", "s", ""])).capitalize()] = None
     return list(names)
 
+# %% ../nbs/02d_tiny_pool.ipynb #970a49e5-1
 def _world(seed: int = 7) -> tuple[list[str], dict[str, list[str]], dict[str, str]]:
     "The invented world: lands in a ring from west to east, what each one has, and the land of each town."
     rng = np.random.default_rng(seed)
@@ -335,7 +455,10 @@ def geography(rng: np.random.Generator) -> tuple[str, str, object, list]:
     kind = _pick(rng, ["town", "has", "has", "hop", "side"])
     i, key = _int(rng, 0, len(LANDS) - 1), _pick(rng, list(HAS))
     land, thing = LANDS[i], HAS[key][i]
-    def others(values, right): return [values[j] for j in rng.permutation(len(values)) if values[j] != right][:3]
+
+    def others(values, right):
+        return [values[j] for j in rng.permutation(len(values)) if values[j] != right][:3]
+
     if kind == "has":
         text = _pick(rng, [f"What is the {key} of {land}?", f"Which {key} does {land} have?"])
         return text, f"The {key} of {land} is {thing}.", thing, others(HAS[key], thing)
@@ -345,7 +468,8 @@ def geography(rng: np.random.Generator) -> tuple[str, str, object, list]:
         wrong = others([x for x in LANDS if x != land], right)
         return f"Which land lies just {word} of {land}?", f"{word} of {land} is {right}.", right, wrong
     town = _pick(rng, [t for t in TOWNS if TOWNS[t] == land])
-    if kind == "town": return f"In which land is the town of {town}?", f"{town} is in {land}.", land, others(LANDS, land)
+    if kind == "town":
+        return f"In which land is the town of {town}?", f"{town} is in {land}.", land, others(LANDS, land)
     text = f"Which {key} belongs to the land of the town {town}?"
     return text, f"{town} is in {land}. The {key} of {land} is {thing}.", thing, others(HAS[key], thing)
 
@@ -354,8 +478,14 @@ def _most(rng: np.random.Generator, small: str, big: str, size: int, n: int) -> 
     "Which of four amounts is the most."
     other = n * size + _pick(rng, [-3, -2, -1, 1, 2, 3]) * max(1, size // 10)
     right, wrong = f"{n} {big}", f"{other} {small}"
-    if n * size < other: right, wrong = wrong, right
-    return "Which is the most?", f"{_mul(n, size)} {right}.", right, [wrong, f"{max(1, other // 2)} {small}", f"{n * size // 3} {small}"]
+    if n * size < other:
+        right, wrong = wrong, right
+    return (
+        "Which is the most?",
+        f"{_mul(n, size)} {right}.",
+        right,
+        [wrong, f"{max(1, other // 2)} {small}", f"{n * size // 3} {small}"],
+    )
 
 # %% ../nbs/02d_tiny_pool.ipynb #8ef8fc60
 @mcq_subject
@@ -364,7 +494,8 @@ def measures(rng: np.random.Generator) -> tuple[str, str, object, list]:
     small, big, size = _pick(rng, UNITS)
     n = _int(rng, 2, 9)
     kind = _pick(rng, ["size", "longer", "back"])
-    if kind == "longer": return _most(rng, small, big, size, n)
+    if kind == "longer":
+        return _most(rng, small, big, size, n)
     if kind == "back":
         wrong = [x for x in rng.permutation(np.arange(1, 13)).tolist() if x != n]
         return f"How many {big} do {n * size} {small} make?", _div(n * size, size), n, wrong
@@ -377,10 +508,14 @@ def measures(rng: np.random.Generator) -> tuple[str, str, object, list]:
 def patterns(rng: np.random.Generator) -> tuple[str, str, object, list]:
     "The next number of a sequence."
     kind, a, d = _pick(rng, ["up", "down", "times"]), _int(rng, 1, 30), _int(rng, 2, 12)
-    if kind == "down": terms, step = [a + d * (4 - i) for i in range(5)], f"-{d}"
-    elif kind == "times": terms, step = [_int(rng, 1, 9)], "*2"
-    else: terms, step = [a + d * i for i in range(5)], f"+{d}"
-    if kind == "times": terms = [terms[0] * 2 ** i for i in range(5)]
+    if kind == "down":
+        terms, step = [a + d * (4 - i) for i in range(5)], f"-{d}"
+    elif kind == "times":
+        terms, step = [_int(rng, 1, 9)], "*2"
+    else:
+        terms, step = [a + d * i for i in range(5)], f"+{d}"
+    if kind == "times":
+        terms = [terms[0] * 2**i for i in range(5)]
     right, shown = terms[-1], ", ".join(map(str, terms[:4]))
     wrong = [right + x for x in rng.permutation([-10, -3, -2, -1, 1, 2, 3, 5, 10]).tolist() if right + x > 0]
     text = _pick(rng, [f"What comes next: {shown}?", f"Which number follows {shown}?"])
@@ -394,7 +529,8 @@ def make_mcq(
     "One four-option question, its options in random order."
     stem, working, right, wrong = MCQ_SUBJECTS[subject](rng)
     options = [str(right), *map(str, wrong[:3])]
-    if len(set(options)) < 4: return make_mcq(subject, rng)
+    if len(set(options)) < 4:
+        return make_mcq(subject, rng)
     order = rng.permutation(4).tolist()
     letter = "ABCD"[order.index(0)]
     choices = tuple(options[i] for i in order)
@@ -416,13 +552,16 @@ def make_problem(
     rng: np.random.Generator,
 ) -> Problem:
     "One problem of a task; word problems at a random level."
-    if task == "sums": return sums(rng)
-    if task in MATH_FAMILIES: return make_math(task, _int(rng, 1, 3), rng)
+    if task == "sums":
+        return sums(rng)
+    if task in MATH_FAMILIES:
+        return make_math(task, _int(rng, 1, 3), rng)
     return make_mcq(task, rng)
 
 # %% ../nbs/02d_tiny_pool.ipynb #b6a3610c
 SIZES = {"train": 1250, "validation": 150, "test": 500}  # queries of each of the two datasets
 
+# %% ../nbs/02d_tiny_pool.ipynb #b6a3610c-1
 def make_queries(
     seed: int = 0,
 ) -> pd.DataFrame:  # the queries table, every text once
@@ -433,16 +572,26 @@ def make_queries(
             made = 0
             while made < size:
                 problem = make_problem(tasks[made % len(tasks)], rng)
-                if problem.text in seen: continue
+                if problem.text in seen:
+                    continue
                 seen.add(problem.text)
-                rows.append({"query_id": f"{dataset}-{split}-{made:04d}", "dataset": dataset, "split": split,
-                             "subject": problem.subject, "text": problem.text, "choices": list(problem.choices),
-                             "gold": problem.gold})
+                rows.append(
+                    {
+                        "query_id": f"{dataset}-{split}-{made:04d}",
+                        "dataset": dataset,
+                        "split": split,
+                        "subject": problem.subject,
+                        "text": problem.text,
+                        "choices": list(problem.choices),
+                        "gold": problem.gold,
+                    }
+                )
                 made += 1
     return pd.DataFrame(rows)
 
 # %% ../nbs/02d_tiny_pool.ipynb #411eb19a
 QUERIES = "data/mini/queries.parquet"
+
 
 def write_queries(
     path: str | Path | None = None,  # where to; the file that the study ships if not given
@@ -451,22 +600,44 @@ def write_queries(
     return write_table("queries", make_queries(), path or project_root() / QUERIES)
 
 # %% ../nbs/02d_tiny_pool.ipynb #7e048af3
-MARKS = ["<|pad|>", "<START_QUESTION>", "<END_QUESTION>", "<START_ANSWER>", "<END_ANSWER>", "<|user|>", "<|assistant|>", "<|end|>"]
+MARKS = [
+    "<|pad|>",
+    "<START_QUESTION>",
+    "<END_QUESTION>",
+    "<START_ANSWER>",
+    "<END_ANSWER>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|end|>",
+]
 PIECES = r"\n[A-D]\.|\n| ?[A-Za-z]+| ?\d|[^\sA-Za-z\d]| "  # an option's start, a line break, a word, a digit, a sign
 STEP_BY_STEP = "\nLet's think step by step."
 
+# %% ../nbs/02d_tiny_pool.ipynb #7e048af3-1
 def train_tokenizer(
     texts: list[str],  # what it shall read well
     vocabulary: int = 1024,
 ):
     "A byte-level BPE tokenizer (`tokenizers.Tokenizer`) that keeps digits apart: any text can be read and written back."
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
     tok = Tokenizer(models.BPE())
-    tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(PIECES), "isolated"),
-                                                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tok.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tok.decoder = decoders.ByteLevel()
-    tok.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=MARKS, show_progress=False,
-                                                       initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    tok.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=MARKS,
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
     return tok
 
 # %% ../nbs/02d_tiny_pool.ipynb #111bcd07
@@ -481,17 +652,22 @@ def study_tokenizer():
     return train_tokenizer([p.text + STEP_BY_STEP + "\n" + p.working for p in problems])
 
 # %% ../nbs/02d_tiny_pool.ipynb #da7f9571
-CHAT_TEMPLATE = ("{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
-                 "{% if add_generation_prompt %}<|assistant|>\n{% endif %}")
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
 
+# %% ../nbs/02d_tiny_pool.ipynb #da7f9571-1
 def prompt_of(
     text: str,  # a query
     style: str,  # "fcot" for base LLMs, "zcot" for chat LLMs
 ) -> str:
     "The prompt that a tiny LLM is trained and asked with."
-    if style == "fcot": return f"<START_QUESTION>\n{text}\n<END_QUESTION>\n<START_ANSWER>\n"
+    if style == "fcot":
+        return f"<START_QUESTION>\n{text}\n<END_QUESTION>\n<START_ANSWER>\n"
     return f"<|user|>\n{text}{STEP_BY_STEP}<|end|>\n<|assistant|>\n"
 
+# %% ../nbs/02d_tiny_pool.ipynb #da7f9571-2
 def answer_of(
     working: str,  # a worked answer
     style: str,
@@ -502,11 +678,14 @@ def answer_of(
 # %% ../nbs/02d_tiny_pool.ipynb #2200c73c
 class Stage(NamedTuple):
     "A stretch of training on one mix."
+
     examples: int  # questions seen
     mix: dict[str, float]  # task -> its weight in the mix; a task not named is not seen
 
+# %% ../nbs/02d_tiny_pool.ipynb #2200c73c-1
 class Recipe(NamedTuple):
     "How one tiny LLM is made."
+
     style: str  # its prompts: "fcot" or "zcot"
     width: int  # hidden size
     layers: int
@@ -516,25 +695,87 @@ class Recipe(NamedTuple):
 # %% ../nbs/02d_tiny_pool.ipynb #3a4d908d
 RECIPES = {
     "wren-base": Recipe("fcot", 96, 3, 1, (Stage(32_000, _ALL),)),
-    "finch-base": Recipe("fcot", 128, 3, 2, (
-        Stage(36_000, {"calendar": 2, "alphabet": 2, "geography": 3, "logic": 2, "numbers": 1, "ages": 1, "arithmetic": 1}),
-        Stage(18_000, _ALL | {"counting": 2, "rates": 2, "geography": .5, "calendar": .5}))),
-    "finch-chat": Recipe("zcot", 128, 3, 3, (
-        Stage(36_000, {"money": 2, "ages": 2, "arithmetic": 2, "calendar": 2, "alphabet": 1, "numbers": 1, "counting": 1}),)),
-    "heron-base": Recipe("fcot", 160, 4, 4, (
-        Stage(30_000, {"rates": 2, "units": 2, "measures": 2, "patterns": 2, "geography": 1, "counting": 1}),
-        Stage(18_000, _FEW | {"rates": 3, "units": 3, "counting": 2, "measures": 2, "patterns": 2, "money": 1, "arithmetic": 1}),
-        Stage(12_000, _FEW | {"sums": 6, "rates": 3, "units": 3, "measures": 1.5, "patterns": 1.5, "counting": 1, "money": 1}))),
-    "heron-chat": Recipe("zcot", 160, 4, 5, (
-        Stage(30_000, {"numbers": 2, "logic": 2, "patterns": 1, "measures": 1, "geography": 1, "money": 1, "calendar": 1,
-                       "alphabet": 1}),
-        Stage(20_000, _ALL | {"logic": 4, "numbers": 3, "money": 2, "geography": .3, "counting": .5}))),
-    "owl-chat": Recipe("zcot", 192, 3, 6, (
-        Stage(36_000, _ALL),
-        Stage(30_000, _ALL | dict.fromkeys(MATH_FAMILIES, 1.5)))),
-    "abacus-base": Recipe("fcot", 160, 4, 7, (
-        Stage(30_000, dict.fromkeys(MATH_FAMILIES, 1.0)),
-        Stage(18_000, _FEW | dict.fromkeys(MATH_FAMILIES, 1.0) | {"money": 3, "numbers": 2, "measures": 1, "patterns": 1}))),
+    "finch-base": Recipe(
+        "fcot",
+        128,
+        3,
+        2,
+        (
+            Stage(
+                36_000,
+                {"calendar": 2, "alphabet": 2, "geography": 3, "logic": 2, "numbers": 1, "ages": 1, "arithmetic": 1},
+            ),
+            Stage(18_000, _ALL | {"counting": 2, "rates": 2, "geography": 0.5, "calendar": 0.5}),
+        ),
+    ),
+    "finch-chat": Recipe(
+        "zcot",
+        128,
+        3,
+        3,
+        (
+            Stage(
+                36_000,
+                {"money": 2, "ages": 2, "arithmetic": 2, "calendar": 2, "alphabet": 1, "numbers": 1, "counting": 1},
+            ),
+        ),
+    ),
+    "heron-base": Recipe(
+        "fcot",
+        160,
+        4,
+        4,
+        (
+            Stage(30_000, {"rates": 2, "units": 2, "measures": 2, "patterns": 2, "geography": 1, "counting": 1}),
+            Stage(
+                18_000,
+                _FEW
+                | {"rates": 3, "units": 3, "counting": 2, "measures": 2, "patterns": 2, "money": 1, "arithmetic": 1},
+            ),
+            Stage(
+                12_000,
+                _FEW | {"sums": 6, "rates": 3, "units": 3, "measures": 1.5, "patterns": 1.5, "counting": 1, "money": 1},
+            ),
+        ),
+    ),
+    "heron-chat": Recipe(
+        "zcot",
+        160,
+        4,
+        5,
+        (
+            Stage(
+                30_000,
+                {
+                    "numbers": 2,
+                    "logic": 2,
+                    "patterns": 1,
+                    "measures": 1,
+                    "geography": 1,
+                    "money": 1,
+                    "calendar": 1,
+                    "alphabet": 1,
+                },
+            ),
+            Stage(20_000, _ALL | {"logic": 4, "numbers": 3, "money": 2, "geography": 0.3, "counting": 0.5}),
+        ),
+    ),
+    "owl-chat": Recipe(
+        "zcot", 192, 3, 6, (Stage(36_000, _ALL), Stage(30_000, _ALL | dict.fromkeys(MATH_FAMILIES, 1.5)))
+    ),
+    "abacus-base": Recipe(
+        "fcot",
+        160,
+        4,
+        7,
+        (
+            Stage(30_000, dict.fromkeys(MATH_FAMILIES, 1.0)),
+            Stage(
+                18_000,
+                _FEW | dict.fromkeys(MATH_FAMILIES, 1.0) | {"money": 3, "numbers": 2, "measures": 1, "patterns": 1},
+            ),
+        ),
+    ),
 }
 
 # %% ../nbs/02d_tiny_pool.ipynb #d23b41cf
@@ -544,11 +785,21 @@ def model_config(
 ):
     "The Llama configuration of a recipe."
     from transformers import LlamaConfig
+
     eos, heads = MARKS.index("<END_ANSWER>" if recipe.style == "fcot" else "<|end|>"), recipe.width // 32
     return LlamaConfig(
-        vocab_size=vocabulary, hidden_size=recipe.width, intermediate_size=2 * recipe.width, num_hidden_layers=recipe.layers,
-        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=512, tie_word_embeddings=True,
-        pad_token_id=0, bos_token_id=None, eos_token_id=eos)
+        vocab_size=vocabulary,
+        hidden_size=recipe.width,
+        intermediate_size=2 * recipe.width,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=eos,
+    )
 
 # %% ../nbs/02d_tiny_pool.ipynb #efb4907f
 def training_problems(
@@ -557,12 +808,16 @@ def training_problems(
     avoid: set[str],  # texts of the queries, which no LLM may see in training
 ) -> list[Problem]:
     "Problems of a stage's mix, none of which is a query."
-    rng, (n, mix) = np.random.default_rng([recipe.seed, 77, stage] if stage else [recipe.seed, 77]), recipe.stages[stage]
+    rng, (n, mix) = (
+        np.random.default_rng([recipe.seed, 77, stage] if stage else [recipe.seed, 77]),
+        recipe.stages[stage],
+    )
     tasks, weights = list(mix), np.array(list(mix.values()), float)
     picks, made = rng.choice(len(tasks), size=n, p=weights / weights.sum()), []
     for i in picks:
         problem = make_problem(tasks[i], rng)
-        while problem.text in avoid: problem = make_problem(tasks[i], rng)
+        while problem.text in avoid:
+            problem = make_problem(tasks[i], rng)
         made.append(problem)
     return made
 
@@ -572,7 +827,10 @@ def shared_texts(
     queries: pd.DataFrame,  # with `text`
 ) -> set[str]:
     "The queries' texts that stand among some problems too, whatever the case and the white space."
-    def plain(text: str) -> str: return " ".join(text.lower().split())
+
+    def plain(text: str) -> str:
+        return " ".join(text.lower().split())
+
     return {plain(p.text) for p in problems} & {plain(t) for t in queries.text}
 
 # %% ../nbs/02d_tiny_pool.ipynb #6e9b0d11
@@ -589,18 +847,22 @@ def batches(
     chunk = size * 32
     for start in range(0, len(problems), chunk):
         rows = sorted(range(start, min(start + chunk, len(problems))), key=lambda i: len(prompts[i]) + len(answers[i]))
-        groups = [rows[j:j + size] for j in range(0, len(rows), size)]
-        for g in rng.permutation(len(groups)): yield [(prompts[i], answers[i]) for i in groups[g]]
+        groups = [rows[j : j + size] for j in range(0, len(rows), size)]
+        for g in rng.permutation(len(groups)):
+            yield [(prompts[i], answers[i]) for i in groups[g]]
 
 # %% ../nbs/02d_tiny_pool.ipynb #42a40c1a
 def answer_loss(model, batch: list[tuple[list[int], list[int]]]):
     "The mean cross-entropy over the answers' tokens of a batch, padded on the right."
     import torch
     import torch.nn.functional as F
+
     width = max(len(p) + len(a) for p, a in batch)
     tokens = torch.tensor([p + a + [0] * (width - len(p) - len(a)) for p, a in batch])
     hidden = model.model(input_ids=tokens[:, :-1], use_cache=False)[0]
-    rows = torch.cat([torch.arange(len(p) - 1, len(p) + len(a) - 1) + i * (width - 1) for i, (p, a) in enumerate(batch)])
+    rows = torch.cat(
+        [torch.arange(len(p) - 1, len(p) + len(a) - 1) + i * (width - 1) for i, (p, a) in enumerate(batch)]
+    )
     goal = torch.tensor([t for _, a in batch for t in a])
     return F.cross_entropy(model.lm_head(hidden.reshape(-1, hidden.shape[-1])[rows]), goal)
 
@@ -608,11 +870,15 @@ def answer_loss(model, batch: list[tuple[list[int], list[int]]]):
 def make_optimizers(model, peak: float) -> list:
     "Muon for the layers' matrices, AdamW for embeddings and norms."
     import torch
+
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim < 2 or "embed" in n]
-    made = [torch.optim.Muon(matrices, lr=0.02, weight_decay=0.01),
-            torch.optim.AdamW(rest, lr=peak, betas=(0.9, 0.98), weight_decay=0.0)]
-    for group in (g for o in made for g in o.param_groups): group["initial"] = group["lr"]
+    made = [
+        torch.optim.Muon(matrices, lr=0.02, weight_decay=0.01),
+        torch.optim.AdamW(rest, lr=peak, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+    for group in (g for o in made for g in o.param_groups):
+        group["initial"] = group["lr"]
     return made
 
 # %% ../nbs/02d_tiny_pool.ipynb #fdee13c7
@@ -629,35 +895,52 @@ def train(
     "Train an LLM for a stage on worked answers; gives the model and the loss of each step."
     import torch
     from transformers import LlamaForCausalLM
+
     torch.manual_seed(recipe.seed)
     model = (LlamaForCausalLM(model_config(recipe, tok.get_vocab_size())) if model is None else model).train()
     steps, losses = -(-len(problems) // batch_size), []
-    optimizers, rng = make_optimizers(model, peak), np.random.default_rng([recipe.seed, stage] if stage else recipe.seed)
+    optimizers, rng = (
+        make_optimizers(model, peak),
+        np.random.default_rng([recipe.seed, stage] if stage else recipe.seed),
+    )
     for step, batch in enumerate(batches(problems, tok, recipe.style, batch_size, rng)):
         for group in (g for o in optimizers for g in o.param_groups):
             group["lr"] = group["initial"] * min((step + 1) / 50, 1) * max(1 - step / steps, 0.02)
         loss = answer_loss(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for o in optimizers: o.step(); o.zero_grad()
+        for o in optimizers:
+            o.step()
+            o.zero_grad()
         losses.append(loss.item())
-        if report: report(step, steps, losses)
+        if report:
+            report(step, steps, losses)
     return model.eval(), losses
 
 # %% ../nbs/02d_tiny_pool.ipynb #8681f497
 def save_llm(model, tok, recipe: Recipe, folder: Path) -> None:
     "Write an LLM in the Hugging Face format: configuration, weights (safetensors), tokenizer, generation defaults."
     from transformers import PreTrainedTokenizerFast
+
     eos = "<END_ANSWER>" if recipe.style == "fcot" else "<|end|>"
-    fast = PreTrainedTokenizerFast(tokenizer_object=tok, eos_token=eos, pad_token="<|pad|>", padding_side="left",
-                                   model_max_length=512, clean_up_tokenization_spaces=False)
-    if recipe.style == "zcot": fast.chat_template = CHAT_TEMPLATE
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tok,
+        eos_token=eos,
+        pad_token="<|pad|>",
+        padding_side="left",
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+    )
+    if recipe.style == "zcot":
+        fast.chat_template = CHAT_TEMPLATE
     folder.mkdir(parents=True, exist_ok=True)
     model.generation_config.max_new_tokens = 64
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
-    settings |= {"tokenizer_class": "PreTrainedTokenizerFast"}  # the name that earlier releases of transformers know too
+    settings |= {
+        "tokenizer_class": "PreTrainedTokenizerFast"
+    }  # the name that earlier releases of transformers know too
     settings.pop("backend", None)
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     (folder / "model.safetensors").chmod(0o644)
@@ -671,7 +954,9 @@ def train_tiny_llm(
 ) -> list[float]:  # the loss of each step
     "Make one tiny LLM from its recipe. One thread, so that a machine repeats it. Raises `StudyError` for an unknown name."
     import torch
-    if name not in RECIPES: raise StudyError(f"no recipe {name!r}; the tiny LLMs are {', '.join(RECIPES)}")
+
+    if name not in RECIPES:
+        raise StudyError(f"no recipe {name!r}; the tiny LLMs are {', '.join(RECIPES)}")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -681,21 +966,25 @@ def train_tiny_llm(
             model, more = train(recipe, training_problems(recipe, stage, avoid), tok, stage, model, report=report)
             losses += more
         save_llm(model, tok, recipe, Path(folder or project_root() / "data" / "tiny_llms" / name))
-    finally: torch.set_num_threads(threads)
+    finally:
+        torch.set_num_threads(threads)
     return losses
 
 # %% ../nbs/02d_tiny_pool.ipynb #e1287560
 RESPONSES = "data/mini/responses"
 
+# %% ../nbs/02d_tiny_pool.ipynb #e1287560-1
 def record(
     source: str | Path,  # the store of a fresh run: runs/mini/responses_fresh_last
     target: str | Path | None = None,  # the store that the study ships if not given
 ) -> list[str]:  # the shelves
     "Make a fresh run's store the recorded one. Raises `StoreError`, or `StudyError` where the run's store is empty."
     from llm_routing.generation.store import Store, merge
+
     old, target = Store(source), Path(target or project_root() / RESPONSES)
     shelves = old.shelves()
-    if not shelves: raise StudyError(f"{source}: no responses; make them with `llm-routing run --profile mini --fresh`")
+    if not shelves:
+        raise StudyError(f"{source}: no responses; make them with `llm-routing run --profile mini --fresh`")
     shutil.rmtree(target, ignore_errors=True)
     for shelf in shelves:
         keys = ("request",) if shelf.startswith("latency-") else ("request", "sample")
@@ -709,9 +998,15 @@ def _recorded_outcomes() -> pd.DataFrame:
     from llm_routing.outcomes.outcomes import build_outcomes
     from llm_routing.generation.responses import answer_queries
     from llm_routing.generation.store import Store
+
     queries, kept = read_table("queries", project_root() / QUERIES), Store(project_root() / RESPONSES)
-    def missing(llm, _): raise StudyError(f"{RESPONSES} lacks responses of {llm.name!r}: make them with `llm-routing run --fresh`")
-    outcomes = build_outcomes(answer_queries(queries, load_profile("mini").generation, kept, [kept], make=missing), queries)
+
+    def missing(llm, _):
+        raise StudyError(f"{RESPONSES} lacks responses of {llm.name!r}: make them with `llm-routing run --fresh`")
+
+    outcomes = build_outcomes(
+        answer_queries(queries, load_profile("mini").generation, kept, [kept], make=missing), queries
+    )
     return outcomes.merge(queries[["query_id", "dataset", "subject", "split"]], on="query_id")
 
 # %% ../nbs/02d_tiny_pool.ipynb #a8b832ec
@@ -721,13 +1016,18 @@ def recorded_scores(
 ) -> pd.DataFrame:  # llm, dataset, subject, n, success_rate (of single responses), accuracy (of the majority vote)
     "What the recorded responses earn. Raises `StudyError` where any is missing."
     outcomes, pool = _recorded_outcomes(), [m.name for m in load_profile(profile).generation.pool]
-    return outcomes[outcomes.split.isin(splits) & outcomes.llm.isin(pool)].groupby(["llm", "dataset", "subject"], as_index=False).agg(
-        n=("score", "size"), success_rate=("success_rate", "mean"), accuracy=("score", "mean"))
+    return (
+        outcomes[outcomes.split.isin(splits) & outcomes.llm.isin(pool)]
+        .groupby(["llm", "dataset", "subject"], as_index=False)
+        .agg(n=("score", "size"), success_rate=("success_rate", "mean"), accuracy=("score", "mean"))
+    )
 
 # %% ../nbs/02d_tiny_pool.ipynb #b8d8a941
 def behind_best(
     scores: pd.DataFrame,  # as of `recorded_scores`
-) -> pd.DataFrame:  # per dataset: the LLM that is best over all, and how many points it is behind the best one on its worst subject
+) -> (
+    pd.DataFrame
+):  # per dataset: the LLM that is best over all, and how many points it is behind the best one on its worst subject
     "How far each dataset's best LLM is from being the best everywhere."
     rows = []
     for dataset, part in scores.groupby("dataset"):
@@ -742,10 +1042,16 @@ def _table(rows: pd.DataFrame) -> str:
     lines = [list(rows.columns), ["---"] * len(rows.columns), *rows.astype(str).values.tolist()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
+# %% ../nbs/02d_tiny_pool.ipynb #6f848f02-1
 def _stages(recipe: Recipe) -> str:
     "A recipe's stages, in words."
-    def share(mix): return ", ".join(f"{t} {100 * w / sum(mix.values()):.0f}%" for t, w in sorted(mix.items(), key=lambda x: -x[1]))
-    return "\n".join(f"{i + 1}. {stage.examples:,} problems: {share(stage.mix)}." for i, stage in enumerate(recipe.stages))
+
+    def share(mix):
+        return ", ".join(f"{t} {100 * w / sum(mix.values()):.0f}%" for t, w in sorted(mix.items(), key=lambda x: -x[1]))
+
+    return "\n".join(
+        f"{i + 1}. {stage.examples:,} problems: {share(stage.mix)}." for i, stage in enumerate(recipe.stages)
+    )
 
 # %% ../nbs/02d_tiny_pool.ipynb #e823df48
 CARD = """---
@@ -789,25 +1095,50 @@ def model_card(
 ) -> str:
     "An LLM's card, in Markdown."
     from safetensors import safe_open
+
     recipe = RECIPES[name]
     with safe_open(project_root() / "data/tiny_llms" / name / "model.safetensors", "np") as f:
         parameters = sum(math.prod(f.get_slice(k).get_shape()) for k in f.keys())
     mine = scores[scores.llm == name]
-    whole = mine.groupby("dataset").apply(lambda g: pd.Series({
-        "subject": "all", "n": g.n.sum(), **{c: np.average(g[c], weights=g.n) for c in ("success_rate", "accuracy")}}),
-        include_groups=False).reset_index()
-    rows = pd.concat([whole, mine[whole.columns]]).sort_values(["dataset", "subject"], key=lambda c: c.where(c != "all", ""))
+    whole = (
+        mine.groupby("dataset")
+        .apply(
+            lambda g: pd.Series(
+                {
+                    "subject": "all",
+                    "n": g.n.sum(),
+                    **{c: np.average(g[c], weights=g.n) for c in ("success_rate", "accuracy")},
+                }
+            ),
+            include_groups=False,
+        )
+        .reset_index()
+    )
+    rows = pd.concat([whole, mine[whole.columns]]).sort_values(
+        ["dataset", "subject"], key=lambda c: c.where(c != "all", "")
+    )
     rows = rows.assign(**{c: rows[c].astype(float).mul(100).map("{:.1f}".format) for c in ("success_rate", "accuracy")})
-    prompt = "Base LLM, asked between markers:" if recipe.style == "fcot" else "Chat LLM, asked through its chat template:"
-    return CARD.format(name=name, kind="base" if recipe.style == "fcot" else "chat", parameters=parameters, layers=recipe.layers,
-                       width=recipe.width, prompt=f"{prompt}\n\n```\n{prompt_of('(the question)', recipe.style)}```",
-                       stages=_stages(recipe), seed=recipe.seed, accuracy=_table(rows.rename(columns={"success_rate": "success rate"})))
+    prompt = (
+        "Base LLM, asked between markers:" if recipe.style == "fcot" else "Chat LLM, asked through its chat template:"
+    )
+    return CARD.format(
+        name=name,
+        kind="base" if recipe.style == "fcot" else "chat",
+        parameters=parameters,
+        layers=recipe.layers,
+        width=recipe.width,
+        prompt=f"{prompt}\n\n```\n{prompt_of('(the question)', recipe.style)}```",
+        stages=_stages(recipe),
+        seed=recipe.seed,
+        accuracy=_table(rows.rename(columns={"success_rate": "success rate"})),
+    )
 
 # %% ../nbs/02d_tiny_pool.ipynb #01ac05e0
 def write_cards() -> list[Path]:
     "Write every LLM's card. Raises `StudyError` where recorded responses are missing."
     scores, folder = recorded_scores(), project_root() / "data/tiny_llms"
-    for name in RECIPES: (folder / name / "README.md").write_text(model_card(name, scores), encoding="utf-8")
+    for name in RECIPES:
+        (folder / name / "README.md").write_text(model_card(name, scores), encoding="utf-8")
     return [folder / name / "README.md" for name in RECIPES]
 
 # %% ../nbs/02d_tiny_pool.ipynb #500c48a1
@@ -821,23 +1152,37 @@ def greedy_accuracy(
     from llm_routing.generation.responses import answer_queries
     from llm_routing.generation.store import Store
     from llm_routing.study.profiles import LLM
+
     queries = read_table("queries", project_root() / QUERIES)
     queries = queries[queries.split.isin(splits)]
-    settings = load_profile("mini").generation.model_copy(update={
-        "temperature": 0.0, "samples": 1, "pool": [LLM(name=n, model=str(f), prompt=style) for n, f in folders.items()]})
+    settings = load_profile("mini").generation.model_copy(
+        update={
+            "temperature": 0.0,
+            "samples": 1,
+            "pool": [LLM(name=n, model=str(f), prompt=style) for n, f in folders.items()],
+        }
+    )
     with tempfile.TemporaryDirectory() as folder:
         answers = read_answers(answer_queries(queries, settings, Store(folder), [Store(folder)]), queries)
-    return answers.assign(dataset=answers.query_id.str.rsplit("-", n=2).str[0]).groupby(["llm", "dataset"]).correct.mean() * 100
+    return (
+        answers.assign(dataset=answers.query_id.str.rsplit("-", n=2).str[0]).groupby(["llm", "dataset"]).correct.mean()
+        * 100
+    )
 
 # %% ../nbs/02d_tiny_pool.ipynb #65c98d19
 def rebuild(
     name: str,  # one of `RECIPES`
     report: Callable | None = None,
-) -> pd.DataFrame:  # a row per dataset: accuracy of the shipped and the rebuilt LLM, in percent, and their difference in points
+) -> (
+    pd.DataFrame
+):  # a row per dataset: accuracy of the shipped and the rebuilt LLM, in percent, and their difference in points
     "Train an LLM anew from its recipe, and compare. Raises `StudyError` for an unknown name."
     with tempfile.TemporaryDirectory() as folder:
         train_tiny_llm(name, Path(folder) / "rebuilt", report=report)
-        found = greedy_accuracy({"shipped": project_root() / "data/tiny_llms" / name, "rebuilt": Path(folder) / "rebuilt"}, RECIPES[name].style)
+        found = greedy_accuracy(
+            {"shipped": project_root() / "data/tiny_llms" / name, "rebuilt": Path(folder) / "rebuilt"},
+            RECIPES[name].style,
+        )
     return found.unstack(0)[["shipped", "rebuilt"]].assign(points=lambda t: t.rebuilt - t.shipped).round(2)
 
 # %% ../nbs/02d_tiny_pool.ipynb #da2ba553
@@ -846,19 +1191,30 @@ def main(
 ) -> None:
     "The command line of this chapter. Raises `StudyError`."
     usage = f"usage: python -m llm_routing.tiny_pool queries | record FOLDER | rebuild NAME | {' | '.join(RECIPES)} [FOLDER]"
-    if not 1 <= len(words) <= 2 or len(words) == 1 and words[0] in ("record", "rebuild"): raise StudyError(usage)
-    if words[0] == "queries": print(write_queries(*words[1:]))
-    elif words[0] == "record": print(*record(words[1]), *write_cards(), sep="\n")
-    elif words[0] == "rebuild": print(rebuild(words[1], report=_tell(words[1])).to_string())
-    else: train_tiny_llm(words[0], words[1] if len(words) > 1 else None, report=_tell(words[0]))
+    if not 1 <= len(words) <= 2 or len(words) == 1 and words[0] in ("record", "rebuild"):
+        raise StudyError(usage)
+    if words[0] == "queries":
+        print(write_queries(*words[1:]))
+    elif words[0] == "record":
+        print(*record(words[1]), *write_cards(), sep="\n")
+    elif words[0] == "rebuild":
+        print(rebuild(words[1], report=_tell(words[1])).to_string())
+    else:
+        train_tiny_llm(words[0], words[1] if len(words) > 1 else None, report=_tell(words[0]))
 
+# %% ../nbs/02d_tiny_pool.ipynb #da2ba553-1
 def _tell(name: str) -> Callable:
     "A report that prints a line every hundred steps."
+
     def report(step: int, steps: int, losses: list[float]) -> None:
-        if step % 100 == 99: print(f"{name}: step {step + 1} of {steps}, loss {np.mean(losses[-50:]):.3f}", flush=True)
+        if step % 100 == 99:
+            print(f"{name}: step {step + 1} of {steps}, loss {np.mean(losses[-50:]):.3f}", flush=True)
+
     return report
 
 # %% ../nbs/02d_tiny_pool.ipynb #0149aa9d
 if __name__ == "__main__" and "__file__" in globals():
-    try: main(sys.argv[1:])
-    except StudyError as e: sys.exit(str(e))
+    try:
+        main(sys.argv[1:])
+    except StudyError as e:
+        sys.exit(str(e))

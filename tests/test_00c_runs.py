@@ -17,43 +17,80 @@ import pytest
 from llm_routing.study.profiles import load_profile, profile_names, set_key
 from llm_routing.study.runs import Run
 from llm_routing.study.tables import (
-    StudyError, TableError, atomic_write, check_table, digest, matrix, project_root, read_table, seal, write_table,
+    StudyError,
+    TableError,
+    atomic_write,
+    check_table,
+    digest,
+    matrix,
+    project_root,
+    read_table,
+    seal,
+    write_table,
 )
 
 # %% ../nbs/00c_runs.ipynb #0cbb3bfd
 @pytest.fixture
 def queries():
-    return pd.DataFrame({"query_id": ["q0", "q1"], "dataset": "demo", "split": ["train", "test"], "subject": "",
-                         "text": ["What is 2 + 2?", "What is 3 - 4?"], "choices": [[], ["a", "b"]], "gold": ["4", "-1"]})
+    return pd.DataFrame(
+        {
+            "query_id": ["q0", "q1"],
+            "dataset": "demo",
+            "split": ["train", "test"],
+            "subject": "",
+            "text": ["What is 2 + 2?", "What is 3 - 4?"],
+            "choices": [[], ["a", "b"]],
+            "gold": ["4", "-1"],
+        }
+    )
 
-@pytest.mark.parametrize("column,value,says", [
-    ("split", "tset", "column 'split', row 1"), ("text", "", "column 'text', row 1"), ("gold", None, "column 'gold', row 1"),
-    ("choices", "A", "column 'choices', row 1"), ("query_id", "q0", "row")])
+# %% ../nbs/00c_runs.ipynb #0cbb3bfd-1
+@pytest.mark.parametrize(
+    "column,value,says",
+    [
+        ("split", "tset", "column 'split', row 1"),
+        ("text", "", "column 'text', row 1"),
+        ("gold", None, "column 'gold', row 1"),
+        ("choices", "A", "column 'choices', row 1"),
+        ("query_id", "q0", "row"),
+    ],
+)
 def test_a_bad_cell_is_named_with_file_column_row_and_mend(queries, column, value, says):
     queries[column] = pd.Series([queries[column][0], value], dtype=object)
-    with pytest.raises(TableError) as e: check_table("queries", queries, "mine.parquet")
-    assert "mine.parquet" in str(e.value) and says in str(e.value) and "llm-routing run --from 01_queries" in str(e.value)
+    with pytest.raises(TableError) as e:
+        check_table("queries", queries, "mine.parquet")
+    assert (
+        "mine.parquet" in str(e.value) and says in str(e.value) and "llm-routing run --from 01_queries" in str(e.value)
+    )
 
+# %% ../nbs/00c_runs.ipynb #0cbb3bfd-2
 def test_missing_and_unknown_columns_are_named(queries):
-    with pytest.raises(TableError, match="'gold' is missing"): check_table("queries", queries.drop(columns="gold"))
-    with pytest.raises(TableError, match="'extra' is unknown"): check_table("queries", queries.assign(extra=1))
+    with pytest.raises(TableError, match="'gold' is missing"):
+        check_table("queries", queries.drop(columns="gold"))
+    with pytest.raises(TableError, match="'extra' is unknown"):
+        check_table("queries", queries.assign(extra=1))
 
 # %% ../nbs/00c_runs.ipynb #05cc9299
 def test_tables_come_back_as_written_and_byte_identical(queries, tmp_path):
     a, b = (write_table("queries", queries, tmp_path / n) for n in ("a.parquet", "b.parquet"))
     assert a.read_bytes() == b.read_bytes()
-    pd.testing.assert_frame_equal(read_table("queries", a)[["query_id", "gold"]], queries[["query_id", "gold"]],
-                                  check_dtype=False)
+    pd.testing.assert_frame_equal(
+        read_table("queries", a)[["query_id", "gold"]], queries[["query_id", "gold"]], check_dtype=False
+    )
 
+# %% ../nbs/00c_runs.ipynb #05cc9299-1
 def test_a_torn_file_is_refused_by_name(queries, tmp_path):
     file = write_table("queries", queries, tmp_path / "queries.parquet")
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(TableError, match="queries.parquet is not a readable Parquet"): read_table("queries", file)
+    with pytest.raises(TableError, match="queries.parquet is not a readable Parquet"):
+        read_table("queries", file)
 
+# %% ../nbs/00c_runs.ipynb #05cc9299-2
 def test_a_failed_write_leaves_the_old_file(queries, tmp_path):
     file = write_table("queries", queries, tmp_path / "queries.parquet")
     old = file.read_bytes()
-    with pytest.raises(TableError): write_table("queries", queries.assign(split="none"), file)
+    with pytest.raises(TableError):
+        write_table("queries", queries.assign(split="none"), file)
     assert file.read_bytes() == old and [p.name for p in tmp_path.iterdir()] == ["queries.parquet"]
 
 # %% ../nbs/00c_runs.ipynb #50c99463
@@ -63,69 +100,113 @@ def test_a_table_whose_rows_are_not_those_that_were_sealed_is_refused(queries, t
     rows = pq.read_table(file)
     changed = rows.set_column(rows.schema.get_field_index(column), column, [[bad, bad]])
     pq.write_table(changed.replace_schema_metadata(rows.schema.metadata), file)
-    with pytest.raises(TableError, match="was altered after it was written"): read_table("queries", file)
+    with pytest.raises(TableError, match="was altered after it was written"):
+        read_table("queries", file)
     pq.write_table(changed.replace_schema_metadata({}), file)
     assert read_table("queries", file)[column].tolist() == [bad, bad]  # without a seal it is a table from elsewhere
 
+# %% ../nbs/00c_runs.ipynb #50c99463-1
 def test_no_flipped_bit_of_a_table_is_read_as_other_rows(queries, tmp_path):
-    file = write_table("queries", pd.concat([queries.assign(query_id=queries.query_id + str(i)) for i in range(20)]), tmp_path / "q.parquet")
+    file = write_table(
+        "queries",
+        pd.concat([queries.assign(query_id=queries.query_id + str(i)) for i in range(20)]),
+        tmp_path / "q.parquet",
+    )
     raw, whole, refused = file.read_bytes(), read_table("queries", file), 0
     for bit in np.random.default_rng(0).choice(8 * len(raw), 150, replace=False):
         flipped = bytearray(raw)
         flipped[bit // 8] ^= 1 << bit % 8
         file.write_bytes(flipped)
-        try: assert seal(read_table("queries", file)) == seal(whole)
-        except TableError: refused += 1
+        try:
+            assert seal(read_table("queries", file)) == seal(whole)
+        except TableError:
+            refused += 1
     assert refused > 50
 
+# %% ../nbs/00c_runs.ipynb #50c99463-2
 def test_text_that_is_no_utf8_any_more_is_refused(queries, tmp_path):
     rows = pq.read_table(write_table("queries", queries, tmp_path / "queries.parquet"))
     good = rows["gold"].combine_chunks()
-    torn = pa.StringArray.from_buffers(2, pa.py_buffer(np.array([0, 1, 3], "int32").tobytes()), pa.py_buffer(b"4\xb3\x0f"))
+    torn = pa.StringArray.from_buffers(
+        2, pa.py_buffer(np.array([0, 1, 3], "int32").tobytes()), pa.py_buffer(b"4\xb3\x0f")
+    )
     assert len(good) == len(torn)
-    pq.write_table(rows.set_column(rows.schema.get_field_index("gold"), "gold", torn).replace_schema_metadata(rows.schema.metadata), tmp_path / "q.parquet")
-    with pytest.raises(TableError, match="was altered|not a readable"): read_table("queries", tmp_path / "q.parquet")
+    pq.write_table(
+        rows.set_column(rows.schema.get_field_index("gold"), "gold", torn).replace_schema_metadata(
+            rows.schema.metadata
+        ),
+        tmp_path / "q.parquet",
+    )
+    with pytest.raises(TableError, match="was altered|not a readable"):
+        read_table("queries", tmp_path / "q.parquet")
 
+# %% ../nbs/00c_runs.ipynb #50c99463-3
 def test_half_a_character_is_named_by_column_and_row(queries, tmp_path):
     with pytest.raises(TableError, match="column 'text', row 1: half of a character"):
         write_table("queries", queries.assign(text=pd.Series(["a", "b\ud83d"], dtype=object)), tmp_path / "q.parquet")
     assert not list(tmp_path.iterdir())
 
+# %% ../nbs/00c_runs.ipynb #50c99463-4
 def test_what_the_system_says_of_a_file_comes_with_a_mend(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StudyError, match="nothing was changed"): atomic_write(tmp_path / "file" / "x.json", lambda tmp: None)
-    def full(tmp): raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(StudyError, match="the disk is full: free some space"): atomic_write(tmp_path / "x.json", full)
+    with pytest.raises(StudyError, match="nothing was changed"):
+        atomic_write(tmp_path / "file" / "x.json", lambda tmp: None)
+
+    def full(tmp):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StudyError, match="the disk is full: free some space"):
+        atomic_write(tmp_path / "x.json", full)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 # %% ../nbs/00c_runs.ipynb #8efea501
 def test_matrix_orders_rows_and_names_a_hole():
-    long = pd.DataFrame({"query_id": ["q0", "q0", "q1"], "llm": ["a", "b", "a"], "score": [1, 0, .5]})
+    long = pd.DataFrame({"query_id": ["q0", "q0", "q1"], "llm": ["a", "b", "a"], "score": [1, 0, 0.5]})
     assert matrix(long, "score", ["q0"], ["b", "a"]).tolist() == [[0, 1]]
-    with pytest.raises(TableError, match="'q1' and LLM 'b'"): matrix(long, "score", ["q0", "q1"], ["a", "b"])
+    with pytest.raises(TableError, match="'q1' and LLM 'b'"):
+        matrix(long, "score", ["q0", "q1"], ["a", "b"])
 
 # %% ../nbs/00c_runs.ipynb #90894b9a
 def test_every_profile_is_valid_and_named_after_its_file():
     assert {"mini", "public"} <= set(profile_names())
-    for name in profile_names(): assert load_profile(name).name == name
+    for name in profile_names():
+        assert load_profile(name).name == name
 
-@pytest.mark.parametrize("change,says", [
-    ("routers.nmaes=['mlc']", "allowed here: names, seeds"), ("analysis.resamples=3", "analysis.resamples"),
-    ("colour='red'", "unknown key 'colour'"), ("source.kind='routerdcc'", "'routerdc'"), ("seed=-1", "seed"),
-    ("name='../../x'", "name"), ("source.path='../../x.csv'", "points outside the checkout"),
-    ("generation.base_url='https://me:hunter2@host/v1'", "credentials"), ("generation.base_url='https://host/v1?sig=hunter2'", "credentials"),
-    ("generation.engine_args={hf_token='hunter2'}", "looks like a secret"), ("generation.engine_args={x=[{trust_remote_code=true}]}", "never does"),
-    ("generation.pool=[{name='..', model='m'}]", "pool.0.name"), ("generation.pool=[{name='a', model='../../m'}]", "points outside")])
+# %% ../nbs/00c_runs.ipynb #90894b9a-1
+@pytest.mark.parametrize(
+    "change,says",
+    [
+        ("routers.nmaes=['mlc']", "allowed here: names, seeds"),
+        ("analysis.resamples=3", "analysis.resamples"),
+        ("colour='red'", "unknown key 'colour'"),
+        ("source.kind='routerdcc'", "'routerdc'"),
+        ("seed=-1", "seed"),
+        ("name='../../x'", "name"),
+        ("source.path='../../x.csv'", "points outside the checkout"),
+        ("generation.base_url='https://me:hunter2@host/v1'", "credentials"),
+        ("generation.base_url='https://host/v1?sig=hunter2'", "credentials"),
+        ("generation.engine_args={hf_token='hunter2'}", "looks like a secret"),
+        ("generation.engine_args={x=[{trust_remote_code=true}]}", "never does"),
+        ("generation.pool=[{name='..', model='m'}]", "pool.0.name"),
+        ("generation.pool=[{name='a', model='../../m'}]", "points outside"),
+    ],
+)
 def test_a_bad_key_or_value_names_what_is_allowed(change, says):
-    with pytest.raises(StudyError) as e: load_profile("public", [change])
+    with pytest.raises(StudyError) as e:
+        load_profile("public", [change])
     assert says in str(e.value) and "public.toml" in str(e.value) and "hunter2" not in str(e.value)
 
+# %% ../nbs/00c_runs.ipynb #90894b9a-2
 def test_unknown_profile_and_assignment():
     for name in ("nope", "../profiles/mini", "", "a\0b", "a" * 500, "a" * 500 + ".toml", "\ud800.toml"):
-        with pytest.raises(StudyError, match="the profiles are .*mini"): load_profile(name)
-    with pytest.raises(StudyError, match="key=value"): load_profile("mini", ["analysis.resamples"])
-    with pytest.raises(StudyError, match="not a section"): set_key({"seed": 1}, "seed.x=1")
-    with pytest.raises(StudyError, match="seed"): load_profile("mini", ["seed=" + "[" * 10_000])
+        with pytest.raises(StudyError, match="the profiles are .*mini"):
+            load_profile(name)
+    with pytest.raises(StudyError, match="key=value"):
+        load_profile("mini", ["analysis.resamples"])
+    with pytest.raises(StudyError, match="not a section"):
+        set_key({"seed": 1}, "seed.x=1")
+    with pytest.raises(StudyError, match="seed"):
+        load_profile("mini", ["seed=" + "[" * 10_000])
 
 # %% ../nbs/00c_runs.ipynb #96d332cc
 def test_a_digest_follows_the_content(tmp_path):
@@ -136,25 +217,33 @@ def test_a_digest_follows_the_content(tmp_path):
         seen.add(digest(file))
     assert len(seen) == 3 and digest(file) == digest(file) != digest(tmp_path)
 
+# %% ../nbs/00c_runs.ipynb #96d332cc-1
 def test_a_run_keeps_its_tables_and_figures_apart(queries, tmp_path):
     run = Run.open("public", tmp_path)
     run.write("queries", queries)
     assert run.read("queries").query_id.tolist() == ["q0", "q1"]
     assert run.figures == tmp_path / "figures" and Run.open("public").figures == project_root() / "figures" / "public"
 
+# %% ../nbs/00c_runs.ipynb #96d332cc-2
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "mini"}', "\\ud800", "[" * 100_000])
 def test_broken_settings_are_named_with_their_file(tmp_path, text):
     (tmp_path / "profile.json").write_text(text)
-    with pytest.raises(StudyError, match="profile.json"): Run.open("mini", tmp_path)
+    with pytest.raises(StudyError, match="profile.json"):
+        Run.open("mini", tmp_path)
 
+# %% ../nbs/00c_runs.ipynb #96d332cc-3
 @pytest.mark.parametrize("name", ["", "nbs", "nbs/x", "data/mini"])
 def test_a_run_never_overwrites_the_project(name):
-    with pytest.raises(StudyError, match="belongs to the project"): Run.open("mini", project_root() / name)
+    with pytest.raises(StudyError, match="belongs to the project"):
+        Run.open("mini", project_root() / name)
 
+# %% ../nbs/00c_runs.ipynb #96d332cc-4
 def test_a_file_is_no_run_folder(tmp_path):
     (tmp_path / "x").write_text("")
-    with pytest.raises(StudyError, match="cannot be a run folder"): Run.open("mini", tmp_path / "x")
+    with pytest.raises(StudyError, match="cannot be a run folder"):
+        Run.open("mini", tmp_path / "x")
 
+# %% ../nbs/00c_runs.ipynb #96d332cc-5
 def test_settings_resolved_by_the_runner_win(tmp_path):
     (tmp_path / "profile.json").write_text(load_profile("public", ["seed=7"]).model_dump_json())
     assert Run.open("public", tmp_path).profile.seed == 7

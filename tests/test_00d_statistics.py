@@ -15,147 +15,201 @@ import pytest
 from scipy import stats
 
 from llm_routing.study.statistics import (
-    aiq, apgr, beta_binomial_oracle, bootstrap_means, cpt, detectable_difference, effect_sizes, expanded_levels,
-    fit_beta_binomial, gap_closed, holm, hull, interval, mcnemar, mean_intervals, over_seeds, paired_tests,
-    rank_intervals, resample_counts, router_arena_score, sign_flip_test, split_half_oracle,
+    aiq,
+    apgr,
+    beta_binomial_oracle,
+    bootstrap_means,
+    cpt,
+    detectable_difference,
+    effect_sizes,
+    expanded_levels,
+    fit_beta_binomial,
+    gap_closed,
+    holm,
+    hull,
+    interval,
+    mcnemar,
+    mean_intervals,
+    over_seeds,
+    paired_tests,
+    rank_intervals,
+    resample_counts,
+    router_arena_score,
+    sign_flip_test,
+    split_half_oracle,
 )
 
 # %% ../nbs/00d_statistics.ipynb #107ad494
 def test_bootstrap_is_seeded_paired_and_stratified():
-    values = np.random.default_rng(0).random((50, 2)) < .6
+    values = np.random.default_rng(0).random((50, 2)) < 0.6
     assert (bootstrap_means(values, seed=3) == bootstrap_means(values, seed=3)).all()
     assert (bootstrap_means(values, seed=3) != bootstrap_means(values, seed=4)).any()
     same = bootstrap_means(np.c_[values[:, 0], values[:, 0]])
     assert (same[:, 0] == same[:, 1]).all() and same.shape == (10_000, 2)
     strata = np.repeat([0, 1], 25)
-    assert (bootstrap_means(strata[:, None], strata) == .5).all() and (bootstrap_means(strata[:, None]) != .5).any()
+    assert (bootstrap_means(strata[:, None], strata) == 0.5).all() and (bootstrap_means(strata[:, None]) != 0.5).any()
     uneven = np.repeat(["x", "y"], [10, 40])
-    assert (bootstrap_means((uneven == "x")[:, None], uneven, resamples=50).round(12) == .2).all()  # each stratum keeps its own size
-    with pytest.raises(ValueError, match="with a query"): bootstrap_means(np.empty((0, 2)))
-    with pytest.raises(ValueError, match="with a query"): bootstrap_means(np.ones(5))
+    assert (
+        bootstrap_means((uneven == "x")[:, None], uneven, resamples=50).round(12) == 0.2
+    ).all()  # each stratum keeps its own size
+    with pytest.raises(ValueError, match="with a query"):
+        bootstrap_means(np.empty((0, 2)))
+    with pytest.raises(ValueError, match="with a query"):
+        bootstrap_means(np.ones(5))
 
+# %% ../nbs/00d_statistics.ipynb #107ad494-1
 def test_blocks_do_not_change_what_a_resample_is():
-    values = np.random.default_rng(0).random((30_000, 1)) < .5
+    values = np.random.default_rng(0).random((30_000, 1)) < 0.5
     many = bootstrap_means(values, resamples=300)  # drawn in blocks of 133
-    assert many.shape == (300, 1) and len(np.unique(many)) > 50 and many.std() == pytest.approx(.5 / np.sqrt(30_000), rel=.15)
+    assert (
+        many.shape == (300, 1)
+        and len(np.unique(many)) > 50
+        and many.std() == pytest.approx(0.5 / np.sqrt(30_000), rel=0.15)
+    )
 
+# %% ../nbs/00d_statistics.ipynb #107ad494-2
 def test_strata_shrink_the_spread_of_the_limit_too():
     strata = np.repeat([0, 1], [300, 700])
-    values = (np.random.default_rng(1).random(1000) < np.where(strata, .9, .1))[:, None] * 1.
+    values = (np.random.default_rng(1).random(1000) < np.where(strata, 0.9, 0.1))[:, None] * 1.0
     exact, limit = (bootstrap_means(values, strata, 4000, draws=d).std() for d in (10**9, 0))
-    assert limit == pytest.approx(exact, rel=.05) and limit < .8 * bootstrap_means(values, None, 4000, draws=0).std()
+    assert limit == pytest.approx(exact, rel=0.05) and limit < 0.8 * bootstrap_means(values, None, 4000, draws=0).std()
 
 # %% ../nbs/00d_statistics.ipynb #2204b9d6
 def test_gaussian_limit_agrees_with_resampling():
-    values = np.random.default_rng(0).random((2000, 3)) < [.3, .6, .9]
+    values = np.random.default_rng(0).random((2000, 3)) < [0.3, 0.6, 0.9]
     exact, limit = bootstrap_means(values), bootstrap_means(values, draws=0)
-    assert abs(exact.mean(0) - limit.mean(0)).max() < 1e-3 and abs(exact.std(0) / limit.std(0) - 1).max() < .05
+    assert abs(exact.mean(0) - limit.mean(0)).max() < 1e-3 and abs(exact.std(0) / limit.std(0) - 1).max() < 0.05
 
 # %% ../nbs/00d_statistics.ipynb #9835ffcf
 def test_always_right_has_an_exact_interval():
     values = np.ones((30, 1))
     [[low, high]] = mean_intervals(values, bootstrap_means(values, resamples=100))
-    assert high == 1 and abs(low - .025 ** (1 / 30)) < 1e-12
+    assert high == 1 and abs(low - 0.025 ** (1 / 30)) < 1e-12
 
 # %% ../nbs/00d_statistics.ipynb #757410cf
 def test_interval_levels_by_hand():
     low, high = expanded_levels(10)
-    assert low == pytest.approx(stats.norm.cdf(np.sqrt(10 / 9) * -2.262157)) and high == 1 - low and low < .025  # t(9) at 2.5%
-    assert expanded_levels(1) == (0, 1) and expanded_levels(10**6)[0] == pytest.approx(.025, abs=1e-5)
-    assert expanded_levels(10**6, .8)[0] == pytest.approx(.1, abs=1e-5)
-    ends = interval(np.arange(1001.)[:, None], 10**6)
-    assert ends[0] == pytest.approx([25, 975], abs=.1) and np.isnan(interval(np.full((9, 1), np.nan), 9)).all()
+    assert (
+        low == pytest.approx(stats.norm.cdf(np.sqrt(10 / 9) * -2.262157)) and high == 1 - low and low < 0.025
+    )  # t(9) at 2.5%
+    assert expanded_levels(1) == (0, 1) and expanded_levels(10**6)[0] == pytest.approx(0.025, abs=1e-5)
+    assert expanded_levels(10**6, 0.8)[0] == pytest.approx(0.1, abs=1e-5)
+    ends = interval(np.arange(1001.0)[:, None], 10**6)
+    assert ends[0] == pytest.approx([25, 975], abs=0.1) and np.isnan(interval(np.full((9, 1), np.nan), 9)).all()
 
+# %% ../nbs/00d_statistics.ipynb #757410cf-1
 def test_never_right_and_nearly_right_have_ends_within_0_and_1():
     values = np.c_[np.zeros(30), np.r_[np.ones(29), 0]]
     never, nearly = mean_intervals(values, bootstrap_means(values, resamples=200))
-    assert never[0] == 0 and never[1] == pytest.approx(1 - .025 ** (1 / 30)) and .7 < nearly[0] < 29 / 30 < nearly[1] <= 1
-    assert mean_intervals(values, np.full((200, 2), .5))[0, 0] == 0  # an interval always holds its mean
+    assert (
+        never[0] == 0
+        and never[1] == pytest.approx(1 - 0.025 ** (1 / 30))
+        and 0.7 < nearly[0] < 29 / 30 < nearly[1] <= 1
+    )
+    assert mean_intervals(values, np.full((200, 2), 0.5))[0, 0] == 0  # an interval always holds its mean
 
 # %% ../nbs/00d_statistics.ipynb #ba204005
-@pytest.mark.parametrize("n, chance", [(60, .5), (150, .6), (400, .8), (1319, .7)])
+@pytest.mark.parametrize("n, chance", [(60, 0.5), (150, 0.6), (400, 0.8), (1319, 0.7)])
 def test_intervals_cover(n, chance, studies=1500):
     rng = np.random.default_rng(n)
-    values = rng.random((n, studies)) < chance  # one study per column: the resamples are shared, each study's law is its own
+    values = (
+        rng.random((n, studies)) < chance
+    )  # one study per column: the resamples are shared, each study's law is its own
     bounds = mean_intervals(values, bootstrap_means(values, resamples=2000, seed=1))
-    assert .93 < ((bounds[:, 0] <= chance) & (chance <= bounds[:, 1])).mean() < .97
+    assert 0.93 < ((bounds[:, 0] <= chance) & (chance <= bounds[:, 1])).mean() < 0.97
 
+# %% ../nbs/00d_statistics.ipynb #ba204005-1
 def test_paired_differences_of_fractions_cover(studies=1200):
     rng = np.random.default_rng(5)
     hard = rng.beta(1, 1, (200, studies))
-    a, b = rng.binomial(10, hard) / 10, rng.binomial(10, hard * .9) / 10
+    a, b = rng.binomial(10, hard) / 10, rng.binomial(10, hard * 0.9) / 10
     bounds = interval(bootstrap_means(a - b, resamples=2000), 200)
-    assert .93 < ((bounds[:, 0] <= .05) & (.05 <= bounds[:, 1])).mean() < .97
+    assert 0.93 < ((bounds[:, 0] <= 0.05) & (0.05 <= bounds[:, 1])).mean() < 0.97
 
 # %% ../nbs/00d_statistics.ipynb #a191d59a
 def test_gap_closed_covers(studies=500, n=300):
     "The share of the gap that a router closes is a ratio of means; its interval holds the true share."
     rng, hit = np.random.default_rng(11), 0
     for _ in range(studies):
-        best, other = rng.random((2, n)) < [[.7], [.6]]
-        router = np.where(rng.random(n) < .5, best | other, best)  # half of the way to the oracle, on average
+        best, other = rng.random((2, n)) < [[0.7], [0.6]]
+        router = np.where(rng.random(n) < 0.5, best | other, best)  # half of the way to the oracle, on average
         draws = bootstrap_means(np.stack([router, best, best | other], 1), resamples=300, seed=int(rng.integers(2**31)))
         [[low, high]] = interval(gap_closed(draws[:, [0]], draws[:, [1]], draws[:, [2]]), n)
-        hit += low <= .5 <= high
-    assert .93 < hit / studies < .97
+        hit += low <= 0.5 <= high
+    assert 0.93 < hit / studies < 0.97
 
 # %% ../nbs/00d_statistics.ipynb #6f6fb272
 def test_tests_keep_their_level_and_find_differences(studies=2000):
     rng = np.random.default_rng(3)
-    a, b = rng.random((2, 300, studies)) < .7
+    a, b = rng.random((2, 300, studies)) < 0.7
     p = np.array([mcnemar(int((x & ~y).sum()), int((y & ~x).sum())) for x, y in zip(a.T, b.T)])
-    assert .035 < (p < .05).mean() < .06
+    assert 0.035 < (p < 0.05).mean() < 0.06
     exact = np.array([mcnemar(int((x & ~y).sum()), int((y & ~x).sum()), mid=False) for x, y in zip(a.T, b.T)])
-    assert (exact < .05).mean() <= .05 and (exact >= p).all()
-    fractions = rng.binomial(10, .6, (300, studies)) / 10 - rng.binomial(10, .6, (300, studies)) / 10
-    assert .037 < (sign_flip_test(fractions, 1000) < .05).mean() < .063
-    assert .037 < (sign_flip_test(fractions, draws=0) < .05).mean() < .063  # the normal law keeps it too
-    better = (rng.random((300, 200)) < .8).astype(float) - (rng.random((300, 200)) < .65)
-    assert (sign_flip_test(better, 1000) < .05).mean() > .9
+    assert (exact < 0.05).mean() <= 0.05 and (exact >= p).all()
+    fractions = rng.binomial(10, 0.6, (300, studies)) / 10 - rng.binomial(10, 0.6, (300, studies)) / 10
+    assert 0.037 < (sign_flip_test(fractions, 1000) < 0.05).mean() < 0.063
+    assert 0.037 < (sign_flip_test(fractions, draws=0) < 0.05).mean() < 0.063  # the normal law keeps it too
+    better = (rng.random((300, 200)) < 0.8).astype(float) - (rng.random((300, 200)) < 0.65)
+    assert (sign_flip_test(better, 1000) < 0.05).mean() > 0.9
 
 # %% ../nbs/00d_statistics.ipynb #cde09934
-@pytest.mark.parametrize("b, c, exact, mid", [(0, 0, 1, 1), (0, 1, 1, .5), (0, 5, 2 / 32, 1 / 32), (5, 0, 2 / 32, 1 / 32), (3, 3, 1, 1 - 20 / 64),
-                                              (2, 4, 2 * 22 / 64, (2 * 22 - 15) / 64)])
+@pytest.mark.parametrize(
+    "b, c, exact, mid",
+    [
+        (0, 0, 1, 1),
+        (0, 1, 1, 0.5),
+        (0, 5, 2 / 32, 1 / 32),
+        (5, 0, 2 / 32, 1 / 32),
+        (3, 3, 1, 1 - 20 / 64),
+        (2, 4, 2 * 22 / 64, (2 * 22 - 15) / 64),
+    ],
+)
 def test_mcnemar_by_hand(b, c, exact, mid):
     assert mcnemar(b, c, mid=False) == pytest.approx(exact) and mcnemar(b, c) == pytest.approx(mid)
 
+# %% ../nbs/00d_statistics.ipynb #cde09934-1
 def test_sign_flips_are_the_exact_permutation_test():
-    d = np.array([.5, .3, -.1, .8, 0, .2, .4])
+    d = np.array([0.5, 0.3, -0.1, 0.8, 0, 0.2, 0.4])
     signs = np.array(list(itertools.product([1, -1], repeat=len(d))))
     exact = (abs(signs @ d) >= abs(d.sum()) - 1e-9).mean()
-    assert sign_flip_test(d[:, None], 20_000)[0] == pytest.approx(exact, abs=.01)
+    assert sign_flip_test(d[:, None], 20_000)[0] == pytest.approx(exact, abs=0.01)
     assert sign_flip_test(np.c_[d, -d], 999, seed=1).ptp() == 0 if hasattr(np.ndarray, "ptp") else True
     assert sign_flip_test(np.zeros((5, 1)), 99)[0] == 1 and sign_flip_test(np.zeros((5, 1)), draws=0)[0] == 1
     assert sign_flip_test(np.ones((60, 1)), 999)[0] == 1 / 1000  # the observed signs count as one
-    many = np.random.default_rng(0).normal(.1, 1, (400, 1))
-    assert sign_flip_test(many, draws=0)[0] == pytest.approx(sign_flip_test(many)[0], abs=.01)
+    many = np.random.default_rng(0).normal(0.1, 1, (400, 1))
+    assert sign_flip_test(many, draws=0)[0] == pytest.approx(sign_flip_test(many)[0], abs=0.01)
     assert sign_flip_test(np.ones((16, 1)), draws=0)[0] == pytest.approx(2 * stats.norm.sf(4))
 
+# %% ../nbs/00d_statistics.ipynb #cde09934-2
 def test_right_or_wrong_goes_to_mcnemar_and_shares_to_permutations():
     best = np.r_[np.ones(20), np.zeros(10)]
-    worse, shares = np.r_[np.ones(12), np.zeros(18)], np.r_[np.full(20, .6), np.zeros(10)]
+    worse, shares = np.r_[np.ones(12), np.zeros(18)], np.r_[np.full(20, 0.6), np.zeros(10)]
     p = paired_tests(np.c_[worse, best, shares], best)
     assert p[0] == mcnemar(0, 8) and p[1] == 1 and p[2] == sign_flip_test((shares - best)[:, None])[0]
 
+# %% ../nbs/00d_statistics.ipynb #cde09934-3
 def test_holm_by_hand():
-    assert holm([.04, .01, .02]).round(12).tolist() == [.04, .03, .04]  # .01 x 3, .02 x 2, .04 x 1, never falling
-    assert holm([.5, .6]).tolist() == [1, 1] and np.isnan(holm([np.nan, np.nan])).all() and holm([]).tolist() == []
-    assert holm([.02, .02, np.nan])[:2].tolist() == [.04, .04]
+    assert holm([0.04, 0.01, 0.02]).round(12).tolist() == [0.04, 0.03, 0.04]  # .01 x 3, .02 x 2, .04 x 1, never falling
+    assert holm([0.5, 0.6]).tolist() == [1, 1] and np.isnan(holm([np.nan, np.nan])).all() and holm([]).tolist() == []
+    assert holm([0.02, 0.02, np.nan])[:2].tolist() == [0.04, 0.04]
 
 # %% ../nbs/00d_statistics.ipynb #d80da193
 def test_holm_holds_the_family_wise_error(studies=400, systems=10):
     rng = np.random.default_rng(4)
     wrong = 0
     for _ in range(studies):
-        best, others = rng.random(200) < .7, rng.random((200, systems)) < .7
+        best, others = rng.random(200) < 0.7, rng.random((200, systems)) < 0.7
         p = paired_tests(others, best)
-        wrong += (holm(p) < .05).any()
+        wrong += (holm(p) < 0.05).any()
         assert (holm(p) >= p).all()
-    assert wrong / studies < .06
+    assert wrong / studies < 0.06
 
 # %% ../nbs/00d_statistics.ipynb #0b3beb26
 def test_holm_and_mcnemar_agree_with_statsmodels():
-    multi, tables = pytest.importorskip("statsmodels.stats.multitest"), pytest.importorskip("statsmodels.stats.contingency_tables")
+    multi, tables = (
+        pytest.importorskip("statsmodels.stats.multitest"),
+        pytest.importorskip("statsmodels.stats.contingency_tables"),
+    )
     p = np.random.default_rng(0).random(12) / 5
     assert np.allclose(holm(p), multi.multipletests(p, method="holm")[1])
     assert np.isclose(mcnemar(4, 15, mid=False), tables.mcnemar([[0, 4], [15, 0]], exact=True).pvalue)
@@ -165,59 +219,86 @@ def test_hierarchical_intervals_cover_new_seeds(studies=600, n=120, seeds=5):
     "Routers of five seeds: on three of four queries all agree, on the others each seed has a luck of its own."
     rng, hit, wider = np.random.default_rng(6), 0, []
     for k in range(studies):
-        own = (.7 + .06 * rng.standard_normal(seeds)).clip(0, 1)
-        values = np.where(np.arange(n)[:, None] % 4 > 0, rng.random((n, 1)) < .7, rng.random((n, seeds)) < own) * 1.
+        own = (0.7 + 0.06 * rng.standard_normal(seeds)).clip(0, 1)
+        values = np.where(np.arange(n)[:, None] % 4 > 0, rng.random((n, 1)) < 0.7, rng.random((n, seeds)) < own) * 1.0
         draws = bootstrap_means(values, resamples=300, seed=k)
         _, pooled = over_seeds(draws, ["r"] * seeds, seed=k)
         (low, high), (a, b) = interval(pooled, n)[0], interval(draws.mean(1, keepdims=True), n)[0]
-        hit += low <= .7 <= high
+        hit += low <= 0.7 <= high
         wider.append((high - low) / (b - a))
-    assert .93 < hit / studies < .97 and np.mean(wider) > 1.03  # wider than what resampling queries alone gives
+    assert 0.93 < hit / studies < 0.97 and np.mean(wider) > 1.03  # wider than what resampling queries alone gives
 
+# %% ../nbs/00d_statistics.ipynb #d7db0423-1
 def test_seeds_are_drawn_by_hand():
-    draws = np.tile([1., 3, 10], (4000, 1))  # two seeds of one router, one of another
+    draws = np.tile([1.0, 3, 10], (4000, 1))  # two seeds of one router, one of another
     systems, out = over_seeds(draws, ["r", "r", "s"])
     assert systems == ["r", "s"] and set(out[:, 0]) == {1, 2, 3} and (out[:, 1] == 10).all()
-    assert (out[:, 0] == 2).mean() == pytest.approx(.5, abs=.03) and (over_seeds(draws, ["r", "r", "s"])[1] == out).all()
-    _, shared = over_seeds(np.tile([0., 1, 0, 1], (500, 1)), ["r-a", "r-a", "r-b", "r-b"], ["r"] * 4)
+    assert (out[:, 0] == 2).mean() == pytest.approx(0.5, abs=0.03) and (
+        over_seeds(draws, ["r", "r", "s"])[1] == out
+    ).all()
+    _, shared = over_seeds(np.tile([0.0, 1, 0, 1], (500, 1)), ["r-a", "r-a", "r-b", "r-b"], ["r"] * 4)
     assert (shared[:, 0] == shared[:, 1]).all()  # policies of one router share the drawn seeds
-    _, apart = over_seeds(np.tile([0., 1, 0, 1], (500, 1)), ["r", "r", "s", "s"])
+    _, apart = over_seeds(np.tile([0.0, 1, 0, 1], (500, 1)), ["r", "r", "s", "s"])
     assert (apart[:, 0] != apart[:, 1]).any()
 
 # %% ../nbs/00d_statistics.ipynb #fb617a9a
 def test_detectable_difference_is_detected(studies=400):
-    n, differ = 500, .2
+    n, differ = 500, 0.2
     d = detectable_difference(n, differ) / 100
     rng = np.random.default_rng(7)
     side = rng.choice([1, -1, 0], (n, studies), p=[(differ + d) / 2, (differ - d) / 2, 1 - differ])
-    found = np.mean([mcnemar(int((x > 0).sum()), int((x < 0).sum())) < .05 for x in side.T])
-    assert .74 < found < .86
+    found = np.mean([mcnemar(int((x > 0).sum()), int((x < 0).sum())) < 0.05 for x in side.T])
+    assert 0.74 < found < 0.86
 
 # %% ../nbs/00d_statistics.ipynb #1a201216
 def test_detectable_differences_by_hand():
-    d = detectable_difference(1000, .3) / 100  # Connor's equation holds at the answer
-    assert d * np.sqrt(1000) == pytest.approx(1.959964 * np.sqrt(.3) + .841621 * np.sqrt(.3 - d * d))
-    assert detectable_difference(1000, .3, power=.9) > detectable_difference(1000, .3) > detectable_difference(4000, .3)
-    assert detectable_difference(1000, .3, level=.01) > detectable_difference(1000, .3) and np.isnan(detectable_difference(10, 0))
-    assert np.isnan(detectable_difference(3, .5))  # three queries show nothing
+    d = detectable_difference(1000, 0.3) / 100  # Connor's equation holds at the answer
+    assert d * np.sqrt(1000) == pytest.approx(1.959964 * np.sqrt(0.3) + 0.841621 * np.sqrt(0.3 - d * d))
+    assert (
+        detectable_difference(1000, 0.3, power=0.9)
+        > detectable_difference(1000, 0.3)
+        > detectable_difference(4000, 0.3)
+    )
+    assert detectable_difference(1000, 0.3, level=0.01) > detectable_difference(1000, 0.3) and np.isnan(
+        detectable_difference(10, 0)
+    )
+    assert np.isnan(detectable_difference(3, 0.5))  # three queries show nothing
 
+# %% ../nbs/00d_statistics.ipynb #1a201216-1
 def test_effect_sizes_by_hand():
     e = effect_sizes([1, 1, 1, 0, 0], [0, 0, 1, 1, 0])
-    assert e["points"] == pytest.approx(20) and e["differ"] == .6 and e["odds_ratio"] == 2 and e["cohens_g"] == pytest.approx(1 / 6)
-    assert e["d_z"] == pytest.approx(.2 / np.sqrt((4 * .04 * .25 + 2 * .64 + 1.44 + 2 * .04) / 4), rel=.02)
+    assert (
+        e["points"] == pytest.approx(20)
+        and e["differ"] == 0.6
+        and e["odds_ratio"] == 2
+        and e["cohens_g"] == pytest.approx(1 / 6)
+    )
+    assert e["d_z"] == pytest.approx(0.2 / np.sqrt((4 * 0.04 * 0.25 + 2 * 0.64 + 1.44 + 2 * 0.04) / 4), rel=0.02)
     alike, ahead = effect_sizes([1, 0], [1, 0]), effect_sizes([1, 1], [0, 0])
-    assert alike["cohens_g"] == alike["d_z"] == 0 and np.isnan(alike["odds_ratio"]) and ahead["odds_ratio"] == float("inf")
+    assert (
+        alike["cohens_g"] == alike["d_z"] == 0 and np.isnan(alike["odds_ratio"]) and ahead["odds_ratio"] == float("inf")
+    )
     assert ahead["d_z"] == 0 and effect_sizes([1], [0])["points"] == 100
 
+# %% ../nbs/00d_statistics.ipynb #1a201216-2
 def test_gaps_by_hand():
-    assert gap_closed(.6, .5, .7) == pytest.approx(.5) and gap_closed(.4, .5, .7) == pytest.approx(-.5) and np.isnan(gap_closed(.6, .5, .5))
-    assert np.isnan(gap_closed(np.array([.6, .6]), .5, np.array([.5, .9]))).tolist() == [True, False]
+    assert (
+        gap_closed(0.6, 0.5, 0.7) == pytest.approx(0.5)
+        and gap_closed(0.4, 0.5, 0.7) == pytest.approx(-0.5)
+        and np.isnan(gap_closed(0.6, 0.5, 0.5))
+    )
+    assert np.isnan(gap_closed(np.array([0.6, 0.6]), 0.5, np.array([0.5, 0.9]))).tolist() == [True, False]
 
+# %% ../nbs/00d_statistics.ipynb #1a201216-3
 def test_ranks_by_hand():
-    draws = np.array([[.9, .5, .1], [.9, .5, .1], [.5, .9, .1], [.5, .5, .1]])
+    draws = np.array([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1], [0.5, 0.9, 0.1], [0.5, 0.5, 0.1]])
     ends, first = rank_intervals(draws)
-    assert ends.tolist() == [[1, 2], [1, 2], [3, 3]] and first.tolist() == [.75, .5, 0]  # a tie at the top is first for both
-    assert rank_intervals(np.repeat(draws, [0, 0, 1, 99], axis=0), .9)[0].tolist() == [[1, 1], [1, 1], [3, 3]]
+    assert ends.tolist() == [[1, 2], [1, 2], [3, 3]] and first.tolist() == [
+        0.75,
+        0.5,
+        0,
+    ]  # a tie at the top is first for both
+    assert rank_intervals(np.repeat(draws, [0, 0, 1, 99], axis=0), 0.9)[0].tolist() == [[1, 1], [1, 1], [3, 3]]
 
 # %% ../nbs/00d_statistics.ipynb #b386398d
 def test_hull_holds_every_point_and_is_concave():
@@ -228,46 +309,74 @@ def test_hull_holds_every_point_and_is_concave():
     assert (np.diff(slopes) < 0).all() and (slopes > 0).all()
     assert (np.interp(x, *corners.T) >= y - 1e-12).all()
 
+# %% ../nbs/00d_statistics.ipynb #b386398d-1
 def test_hulls_by_hand():
-    assert hull([2, 1, 1], [.5, .3, .4]).tolist() == [[1, .4], [2, .5]]  # of equal costs, the better
-    assert hull([1, 2, 3], [.25, .5, .75]).tolist() == [[1, .25], [3, .75]]  # a point on the line is no corner
-    assert hull([1, 2, 3], [.3, .2, .3]).tolist() == [[1, .3]] and hull([5], [.2]).tolist() == [[5, .2]]
-    assert hull([1, 2, 3, 4], [0, .6, .7, .9]).tolist() == [[1, 0], [2, .6], [4, .9]]
+    assert hull([2, 1, 1], [0.5, 0.3, 0.4]).tolist() == [[1, 0.4], [2, 0.5]]  # of equal costs, the better
+    assert hull([1, 2, 3], [0.25, 0.5, 0.75]).tolist() == [[1, 0.25], [3, 0.75]]  # a point on the line is no corner
+    assert hull([1, 2, 3], [0.3, 0.2, 0.3]).tolist() == [[1, 0.3]] and hull([5], [0.2]).tolist() == [[5, 0.2]]
+    assert hull([1, 2, 3, 4], [0, 0.6, 0.7, 0.9]).tolist() == [[1, 0], [2, 0.6], [4, 0.9]]
 
+# %% ../nbs/00d_statistics.ipynb #b386398d-2
 def test_hulls_take_n_log_n(n=100_000):
     x = np.random.default_rng(1).random(n)
     began = time.process_time()
     corners = hull(x, np.sqrt(x))  # every point is a corner, but for rounding
-    assert len(corners) > .99 * n and time.process_time() - began < 10  # a cubic algorithm would take years
+    assert len(corners) > 0.99 * n and time.process_time() - began < 10  # a cubic algorithm would take years
 
+# %% ../nbs/00d_statistics.ipynb #b386398d-3
 def test_areas_by_hand():
-    assert aiq([1, 3], [.2, .6]) == pytest.approx(.4) and aiq([1, 3], [.2, .6], 1, 5) == pytest.approx(.5)  # flat at .6 beyond the last point
-    assert aiq([1, 3], [.2, .6], 2, 3) == pytest.approx(.5) and aiq([2], [.7]) == .7 and aiq([1, 3], [.2, .6], 3, 3) == .6
-    assert apgr([1, 0], [.9, .6], .6, .9) == pytest.approx(.5) and apgr([0, 1], [.9, .9], .6, .9) == 1
-    assert cpt([0, .5, 1], [0, .2, 1], 0, 1, .2) == pytest.approx(.5) and cpt([0, .5, 1], [0, .2, 1], 0, 1, .6) == pytest.approx(.75)
-    assert cpt([0, 1], [.6, 1], 0, 1, .5) == 0 and np.isnan(cpt([0, 1], [0, .4], 0, 1)) and cpt([0, 1], [0, .5], 0, 1) == 1
-    assert cpt([1, 0], [1, 0], 0, 1, .8) == pytest.approx(.8)
+    assert aiq([1, 3], [0.2, 0.6]) == pytest.approx(0.4) and aiq([1, 3], [0.2, 0.6], 1, 5) == pytest.approx(
+        0.5
+    )  # flat at .6 beyond the last point
+    assert (
+        aiq([1, 3], [0.2, 0.6], 2, 3) == pytest.approx(0.5)
+        and aiq([2], [0.7]) == 0.7
+        and aiq([1, 3], [0.2, 0.6], 3, 3) == 0.6
+    )
+    assert apgr([1, 0], [0.9, 0.6], 0.6, 0.9) == pytest.approx(0.5) and apgr([0, 1], [0.9, 0.9], 0.6, 0.9) == 1
+    assert cpt([0, 0.5, 1], [0, 0.2, 1], 0, 1, 0.2) == pytest.approx(0.5) and cpt(
+        [0, 0.5, 1], [0, 0.2, 1], 0, 1, 0.6
+    ) == pytest.approx(0.75)
+    assert (
+        cpt([0, 1], [0.6, 1], 0, 1, 0.5) == 0
+        and np.isnan(cpt([0, 1], [0, 0.4], 0, 1))
+        and cpt([0, 1], [0, 0.5], 0, 1) == 1
+    )
+    assert cpt([1, 0], [1, 0], 0, 1, 0.8) == pytest.approx(0.8)
 
+# %% ../nbs/00d_statistics.ipynb #b386398d-4
 def test_router_arena_by_hand():
-    half = np.sqrt(.0044 * 200)  # half-way on the log scale: cheapness 0.5
-    assert router_arena_score(.8, half) == pytest.approx(1.1 * .8 * .5 / (.1 * .8 + .5))
-    assert router_arena_score(.8, half, beta=1) == pytest.approx(2 * .8 * .5 / 1.3)  # beta 1 is the plain harmonic mean
-    assert router_arena_score(.8, .0001) == pytest.approx(1.1 * .8 / 1.08) and router_arena_score(0, 10**6) == 0 and router_arena_score(.8, 500) == 0
+    half = np.sqrt(0.0044 * 200)  # half-way on the log scale: cheapness 0.5
+    assert router_arena_score(0.8, half) == pytest.approx(1.1 * 0.8 * 0.5 / (0.1 * 0.8 + 0.5))
+    assert router_arena_score(0.8, half, beta=1) == pytest.approx(
+        2 * 0.8 * 0.5 / 1.3
+    )  # beta 1 is the plain harmonic mean
+    assert (
+        router_arena_score(0.8, 0.0001) == pytest.approx(1.1 * 0.8 / 1.08)
+        and router_arena_score(0, 10**6) == 0
+        and router_arena_score(0.8, 500) == 0
+    )
 
 # %% ../nbs/00d_statistics.ipynb #04fafdbd
 @pytest.mark.skipif(not os.environ.get("LLM_ROUTING_DATA"), reason="needs the public files: set LLM_ROUTING_DATA")
 @pytest.mark.parametrize("dataset", ["gsm8k", "mmlu"])
 def test_a_coin_on_routellms_outcomes(dataset):
     from llm_routing.sources.published import ROUTELLM, routellm_table
+
     weak, strong = (routellm_table(dataset)[m].to_numpy(float) for m in ROUTELLM)
-    assert strong.mean() - weak.mean() > .1
+    assert strong.mean() - weak.mean() > 0.1
     rng, shares, found = np.random.default_rng(0), np.linspace(0, 1, 11), []
     for _ in range(40):
         coin = rng.permutation(len(weak))
         earned = [np.where(coin < x * len(weak), strong, weak).mean() for x in shares]
-        found.append((apgr(shares, earned, weak.mean(), strong.mean()), cpt(shares, earned, weak.mean(), strong.mean()),
-                      cpt(shares, earned, weak.mean(), strong.mean(), .8)))
-    assert np.mean(found, 0) == pytest.approx([.5, .5, .8], abs=.02)
+        found.append(
+            (
+                apgr(shares, earned, weak.mean(), strong.mean()),
+                cpt(shares, earned, weak.mean(), strong.mean()),
+                cpt(shares, earned, weak.mean(), strong.mean(), 0.8),
+            )
+        )
+    assert np.mean(found, 0) == pytest.approx([0.5, 0.5, 0.8], abs=0.02)
 
 # %% ../nbs/00d_statistics.ipynb #4d58a50d
 def test_luckless_oracles_enclose_the_truth():
@@ -275,83 +384,130 @@ def test_luckless_oracles_enclose_the_truth():
     chance = rng.beta(2, 1, (2000, 4))
     right, truth = rng.binomial(10, chance), chance.max(1).mean()
     assert split_half_oracle(right, 10, splits=20) < truth < (right / 10).max(1).mean()
-    assert abs(beta_binomial_oracle(right, 10, draws=20) - truth) < .01
+    assert abs(beta_binomial_oracle(right, 10, draws=20) - truth) < 0.01
 
+# %% ../nbs/00d_statistics.ipynb #4d58a50d-1
 def test_halves_by_hand():
-    assert split_half_oracle(np.array([[10, 0]]), 10, splits=5) == 1 and split_half_oracle(np.array([[0, 0]]), 10, splits=5) == 0
-    assert split_half_oracle(np.array([[1, 1]]), 2, splits=400) == pytest.approx(.25, abs=.03)  # chosen by one sample, scored by the other:
+    assert (
+        split_half_oracle(np.array([[10, 0]]), 10, splits=5) == 1
+        and split_half_oracle(np.array([[0, 0]]), 10, splits=5) == 0
+    )
+    assert split_half_oracle(np.array([[1, 1]]), 2, splits=400) == pytest.approx(
+        0.25, abs=0.03
+    )  # chosen by one sample, scored by the other:
     # both right in the first (1/4): 0; both wrong: 1; one right: its second is wrong, 0
-    assert split_half_oracle(np.array([[3, 0]]), 3, splits=5) == 1  # an odd number: one sample to choose by, two to score
+    assert (
+        split_half_oracle(np.array([[3, 0]]), 3, splits=5) == 1
+    )  # an odd number: one sample to choose by, two to score
 
+# %% ../nbs/00d_statistics.ipynb #4d58a50d-2
 def test_beta_laws_are_found_again():
     rng = np.random.default_rng(9)
     a, b = fit_beta_binomial(rng.binomial(10, rng.beta(3, 1.5, 20_000)), 10)
-    assert a == pytest.approx(3, rel=.1) and b == pytest.approx(1.5, rel=.1)
+    assert a == pytest.approx(3, rel=0.1) and b == pytest.approx(1.5, rel=0.1)
 
 # %% ../nbs/00d_statistics.ipynb #765f05ab
 def test_every_query_is_drawn_as_often_as_any_other():
     counts = resample_counts([np.arange(4), np.arange(4, 7)], 7, 4000, np.random.default_rng(0))
     assert (counts[:, :4].sum(1) == 4).all() and (counts[:, 4:].sum(1) == 3).all()  # each stratum keeps its size
-    assert counts.mean(0) == pytest.approx(np.ones(7), abs=.06) and counts.std(0) == pytest.approx(np.sqrt([3 / 4] * 4 + [2 / 3] * 3), rel=.06)
+    assert counts.mean(0) == pytest.approx(np.ones(7), abs=0.06) and counts.std(0) == pytest.approx(
+        np.sqrt([3 / 4] * 4 + [2 / 3] * 3), rel=0.06
+    )
 
+# %% ../nbs/00d_statistics.ipynb #765f05ab-1
 def test_few_queries_are_resampled_and_not_taken_from_the_limit():
     values = np.r_[np.ones(6), np.zeros(4)][:, None]
     means = bootstrap_means(values, resamples=500)
-    assert (np.abs(means * 10 - np.round(means * 10)) < 1e-9).all() and (bootstrap_means(values, resamples=500, draws=10 * 500) == means).all()
+    assert (np.abs(means * 10 - np.round(means * 10)) < 1e-9).all() and (
+        bootstrap_means(values, resamples=500, draws=10 * 500) == means
+    ).all()
     limit = bootstrap_means(values, resamples=500, draws=10 * 500 - 1)  # one draw too many
     assert (np.abs(limit * 10 - np.round(limit * 10)) > 1e-6).any()
 
+# %% ../nbs/00d_statistics.ipynb #765f05ab-2
 def test_without_a_seed_all_draws_are_those_of_seed_0():
     values = np.random.default_rng(0).random((40, 3))
     assert (bootstrap_means(values, resamples=20) == bootstrap_means(values, resamples=20, seed=0)).all()
-    assert (sign_flip_test(values - .5, 200) == sign_flip_test(values - .5, 200, seed=0)).all()
+    assert (sign_flip_test(values - 0.5, 200) == sign_flip_test(values - 0.5, 200, seed=0)).all()
     assert (paired_tests(values, values[:, 0], 200) == paired_tests(values, values[:, 0], 200, seed=0)).all()
-    draws = np.tile([0., 1], (50, 1))
+    draws = np.tile([0.0, 1], (50, 1))
     assert (over_seeds(draws, ["r", "r"])[1] == over_seeds(draws, ["r", "r"], seed=0)[1]).all()
     right = np.array([[3, 1], [2, 4], [0, 5]])
-    assert split_half_oracle(right, 6, 3) == split_half_oracle(right, 6, 3, seed=0) and beta_binomial_oracle(right, 6, 3) == beta_binomial_oracle(right, 6, 3, seed=0)
+    assert split_half_oracle(right, 6, 3) == split_half_oracle(right, 6, 3, seed=0) and beta_binomial_oracle(
+        right, 6, 3
+    ) == beta_binomial_oracle(right, 6, 3, seed=0)
 
+# %% ../nbs/00d_statistics.ipynb #765f05ab-3
 def test_small_differences_count_in_the_limit_too():
-    assert sign_flip_test(np.array([[.4], [.5], [-.1]]), draws=0)[0] == pytest.approx(2 * stats.norm.sf(.8 / np.sqrt(.42)))
-    fair, one = np.tile([1., -1], 50)[:, None], sign_flip_test(np.ones((1, 1)), 4000)[0]
+    assert sign_flip_test(np.array([[0.4], [0.5], [-0.1]]), draws=0)[0] == pytest.approx(
+        2 * stats.norm.sf(0.8 / np.sqrt(0.42))
+    )
+    fair, one = np.tile([1.0, -1], 50)[:, None], sign_flip_test(np.ones((1, 1)), 4000)[0]
     assert sign_flip_test(fair, 400)[0] == 1 and one == 1  # whichever sign one query has, the sum is as far from 0
 
+# %% ../nbs/00d_statistics.ipynb #765f05ab-4
 def test_signs_are_flipped_as_long_as_the_draws_reach():
-    d = np.random.default_rng(0).normal(.3, 1, (10, 1))
+    d = np.random.default_rng(0).normal(0.3, 1, (10, 1))
     drawn, limit = sign_flip_test(d, 200, draws=10 * 200)[0], sign_flip_test(d, 200, draws=10 * 200 - 1)[0]
     assert drawn * 201 == pytest.approx(round(drawn * 201)) and limit == sign_flip_test(d, draws=0)[0] != drawn
 
+# %% ../nbs/00d_statistics.ipynb #765f05ab-5
 def test_signs_are_flipped_in_blocks_as_often_as_asked():
-    assert sign_flip_test(np.zeros((30_000, 1)), 200)[0] == 1  # in blocks of 133 and 67, each as far from 0 as what was seen
+    assert (
+        sign_flip_test(np.zeros((30_000, 1)), 200)[0] == 1
+    )  # in blocks of 133 and 67, each as far from 0 as what was seen
 
+# %% ../nbs/00d_statistics.ipynb #765f05ab-6
 def test_two_queries_have_an_interval_of_their_own():
     low, high = expanded_levels(2)
-    assert 0 < low < .025 and high == 1 - low
+    assert 0 < low < 0.025 and high == 1 - low
 
+# %% ../nbs/00d_statistics.ipynb #765f05ab-7
 def test_areas_go_by_every_corner():
-    assert aiq([1, 2, 3], [.2, .6, .7]) == pytest.approx((.4 + .65) / 2) and aiq([1, 2, 3], [.2, .6, .7], 2) == pytest.approx(.65)
-    assert aiq([1, 2, 3], [.2, .6, .7], 1, 2) == pytest.approx(.4)
+    assert aiq([1, 2, 3], [0.2, 0.6, 0.7]) == pytest.approx((0.4 + 0.65) / 2) and aiq(
+        [1, 2, 3], [0.2, 0.6, 0.7], 2
+    ) == pytest.approx(0.65)
+    assert aiq([1, 2, 3], [0.2, 0.6, 0.7], 1, 2) == pytest.approx(0.4)
 
+# %% ../nbs/00d_statistics.ipynb #765f05ab-8
 def test_accuracy_and_cheapness_that_are_equal_give_themselves():
-    assert router_arena_score(.5, np.sqrt(.0044 * 200)) == pytest.approx(.5) and router_arena_score(1., .0001) == pytest.approx(1)
+    assert router_arena_score(0.5, np.sqrt(0.0044 * 200)) == pytest.approx(0.5) and router_arena_score(
+        1.0, 0.0001
+    ) == pytest.approx(1)
 
+# %% ../nbs/00d_statistics.ipynb #765f05ab-9
 def test_a_rank_that_one_resample_in_forty_shows_is_at_the_end_of_the_interval():
-    def draws(second): return np.repeat([[.9, .5], [.5, .9]], [1000 - second, second], axis=0)  # the first system is second so often
-    assert rank_intervals(draws(20))[0].tolist() == [[1, 1], [2, 2]] and rank_intervals(draws(30))[0].tolist() == [[1, 2], [1, 2]]
-    assert rank_intervals(draws(70), .9)[0].tolist() == [[1, 2], [1, 2]] and rank_intervals(draws(40), .9)[0].tolist() == [[1, 1], [2, 2]]
+    def draws(second):
+        return np.repeat(
+            [[0.9, 0.5], [0.5, 0.9]], [1000 - second, second], axis=0
+        )  # the first system is second so often
 
+    assert rank_intervals(draws(20))[0].tolist() == [[1, 1], [2, 2]] and rank_intervals(draws(30))[0].tolist() == [
+        [1, 2],
+        [1, 2],
+    ]
+    assert rank_intervals(draws(70), 0.9)[0].tolist() == [[1, 2], [1, 2]] and rank_intervals(draws(40), 0.9)[
+        0
+    ].tolist() == [[1, 1], [2, 2]]
+
+# %% ../nbs/00d_statistics.ipynb #765f05ab-10
 def test_recovered_gaps_are_over_the_shares_that_were_tried():
-    assert apgr([.25, .75], [.6, .9], .6, .9) == pytest.approx(.5) and apgr([.5, .9, .7], [.6, .9, .6], .6, .9) == pytest.approx(.25)
+    assert apgr([0.25, 0.75], [0.6, 0.9], 0.6, 0.9) == pytest.approx(0.5) and apgr(
+        [0.5, 0.9, 0.7], [0.6, 0.9, 0.6], 0.6, 0.9
+    ) == pytest.approx(0.25)
 
+# %% ../nbs/00d_statistics.ipynb #765f05ab-11
 def test_an_llm_that_is_always_right_has_a_law_within_bounds():
     a, b = fit_beta_binomial(np.full(50, 10), 10)
     assert a == pytest.approx(np.exp(6)) and b == pytest.approx(np.exp(-6))  # finite, and its chance is short of 1
 
+# %% ../nbs/00d_statistics.ipynb #765f05ab-12
 def test_the_oracle_of_one_llm_is_its_own_mean():
     right = np.random.default_rng(0).binomial(4, np.random.default_rng(1).beta(4, 1, 3000))[:, None]
-    assert beta_binomial_oracle(right, 4, draws=20) == pytest.approx(right.mean() / 4, abs=.005)
+    assert beta_binomial_oracle(right, 4, draws=20) == pytest.approx(right.mean() / 4, abs=0.005)
 
+# %% ../nbs/00d_statistics.ipynb #765f05ab-13
 def test_the_limit_does_not_carry_an_interval_beyond_1():
-    values = np.r_[np.ones(60), .9][:, None]
+    values = np.r_[np.ones(60), 0.9][:, None]
     bounds = mean_intervals(values, bootstrap_means(values, resamples=2000, draws=0))
     assert bounds[0, 1] == 1 and bootstrap_means(values, resamples=2000, draws=0).max() > 1

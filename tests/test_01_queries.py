@@ -15,14 +15,25 @@ from llm_routing.study.profiles import load_profile
 
 # %% ../nbs/01_queries.ipynb #09f1c2cf
 def test_duplicates_and_leaks_are_counted():
-    queries = pd.DataFrame({"query_id": list("abcd"), "dataset": "d", "split": ["train", "train", "test", "test"], "text": ["A  b", "a b", "A B", "c"]})
+    queries = pd.DataFrame(
+        {
+            "query_id": list("abcd"),
+            "dataset": "d",
+            "split": ["train", "train", "test", "test"],
+            "text": ["A  b", "a b", "A B", "c"],
+        }
+    )
     assert find_duplicates(queries).iloc[0].tolist() == ["d", 1, 1]
     assert leaks(queries).values.tolist() == [["d", "c", "train", "a"]]
 
+# %% ../nbs/01_queries.ipynb #09f1c2cf-1
 def test_mini_has_all_splits():
     assert (split_sizes(load_queries(load_profile("mini"))) > 0).all().all()
 
-@pytest.mark.skipif(not available("routerdc/mmlu_test.json", "gsm8k/train.jsonl"), reason="needs the public files: set LLM_ROUTING_DATA")
+# %% ../nbs/01_queries.ipynb #09f1c2cf-2
+@pytest.mark.skipif(
+    not available("routerdc/mmlu_test.json", "gsm8k/train.jsonl"), reason="needs the public files: set LLM_ROUTING_DATA"
+)
 def test_public_counts_and_known_repeats():
     queries = load_queries(load_profile("public"))
     assert split_sizes(queries).test.to_dict() == {"gsm8k": 1319, "mmlu": 4213}

@@ -6,67 +6,89 @@
 __all__ = []
 
 # %% ../nbs/01a_files.ipynb #test-imports
-from llm_routing.sources import published as sources
+#| test
 
 # %% ../nbs/01a_files.ipynb #eff746d3
-import functools, http.server, json, os, threading
-import pandas as pd, pytest
-from llm_routing.sources.published import ROUTELLM, read_gsm8k, read_routerdc, read_routerdc_file, routellm_table
-from llm_routing.sources.queries import SOURCES, read_source
+import functools
+import http.server
+import os
+import threading
+import pandas as pd
+import pytest
 from llm_routing.sources.files import SourceError, available, fetch, registry, split_validation
-from llm_routing.study.profiles import Source
-from llm_routing.study.tables import check_table
 
 DATA = os.environ.get("LLM_ROUTING_DATA")
-needs_data = pytest.mark.skipif(not available("routerdc/gsm8k-test.json", "routerdc/mmlu_train.json", "gsm8k/test.jsonl"),
-                                reason="needs the public files: set LLM_ROUTING_DATA")
+needs_data = pytest.mark.skipif(
+    not available("routerdc/gsm8k-test.json", "routerdc/mmlu_train.json", "gsm8k/test.jsonl"),
+    reason="needs the public files: set LLM_ROUTING_DATA",
+)
 
 # %% ../nbs/01a_files.ipynb #3ee079d9
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
     "A web server on loopback in the place of GitHub; yields the folder that it serves."
-    served = tmp_path / "served"; served.mkdir()
+    served = tmp_path / "served"
+    served.mkdir()
+
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args): pass
+        def log_message(self, *args):
+            pass
+
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=served))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.delenv("LLM_ROUTING_DATA", raising=False)
     monkeypatch.setenv("LLM_ROUTING_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LLM_ROUTING_MIRROR", f"http://127.0.0.1:{server.server_port}")
     yield served
-    server.shutdown(); server.server_close()
+    server.shutdown()
+    server.server_close()
 
+# %% ../nbs/01a_files.ipynb #3ee079d9-1
 @pytest.mark.parametrize("content", [b"", b'[{"question": "cut sh', b"<html>404</html>"])
 def test_a_wrong_download_is_one_clear_error_and_leaves_nothing(mirror, tmp_path, content):
     entry = registry()["routerdc/humaneval_test.json"]
     file = mirror / entry.github_repository / entry.commit / entry.upstream_path
-    file.parent.mkdir(parents=True); file.write_bytes(content)
-    with pytest.raises(SourceError, match="sha256 differs.*nothing was kept"): fetch("routerdc/humaneval_test.json")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    with pytest.raises(SourceError, match="sha256 differs.*nothing was kept"):
+        fetch("routerdc/humaneval_test.json")
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
 
+# %% ../nbs/01a_files.ipynb #3ee079d9-2
 def test_a_missing_file_and_no_network_are_one_clear_error(mirror, monkeypatch):
-    with pytest.raises(SourceError, match="HTTPError.*LLM_ROUTING_DATA"): fetch("routerdc/humaneval_test.json")
+    with pytest.raises(SourceError, match="HTTPError.*LLM_ROUTING_DATA"):
+        fetch("routerdc/humaneval_test.json")
     monkeypatch.setenv("LLM_ROUTING_MIRROR", "http://127.0.0.1:9")
-    with pytest.raises(SourceError, match="ConnectionError.*network"): fetch("routerdc/humaneval_test.json")
+    with pytest.raises(SourceError, match="ConnectionError.*network"):
+        fetch("routerdc/humaneval_test.json")
 
+# %% ../nbs/01a_files.ipynb #3ee079d9-3
 @pytest.mark.skipif(not DATA, reason="needs the public files: set LLM_ROUTING_DATA")
 def test_a_right_download_is_kept(mirror):
     entry = registry()["routerdc/humaneval_test.json"]
     original = os.path.join(DATA, entry.path)
     file = mirror / entry.github_repository / entry.commit / entry.upstream_path
-    file.parent.mkdir(parents=True); file.write_bytes(open(original, "rb").read())
-    kept = fetch(entry.path); file.unlink()
+    file.parent.mkdir(parents=True)
+    file.write_bytes(open(original, "rb").read())
+    kept = fetch(entry.path)
+    file.unlink()
     assert fetch(entry.path) == kept and kept.read_bytes()[:2] == b"[{"
 
+# %% ../nbs/01a_files.ipynb #3ee079d9-4
 def test_a_data_folder_is_checked(tmp_path, monkeypatch):
     monkeypatch.setenv("LLM_ROUTING_DATA", str(tmp_path))
-    with pytest.raises(SourceError, match="missing in LLM_ROUTING_DATA"): fetch("gsm8k/test.jsonl")
-    (tmp_path / "gsm8k").mkdir(); (tmp_path / "gsm8k" / "test.jsonl").write_text("{}")
-    with pytest.raises(SourceError, match="not that of the pinned file"): fetch("gsm8k/test.jsonl")
+    with pytest.raises(SourceError, match="missing in LLM_ROUTING_DATA"):
+        fetch("gsm8k/test.jsonl")
+    (tmp_path / "gsm8k").mkdir()
+    (tmp_path / "gsm8k" / "test.jsonl").write_text("{}")
+    with pytest.raises(SourceError, match="not that of the pinned file"):
+        fetch("gsm8k/test.jsonl")
 
 # %% ../nbs/01a_files.ipynb #c8cac87a
 def test_the_validation_split_depends_on_text_and_seed_only():
     texts = pd.Series([f"question {i}" for i in range(200)] + ["question 7"])
-    split = split_validation(texts, .15, 0)
+    split = split_validation(texts, 0.15, 0)
     assert (split == "validation").sum() in (30, 31) and split[7] == split[200]
-    assert (split_validation(texts[::-1], .15, 0)[::-1] == split).all() and (split_validation(texts, .15, 1) != split).any()
+    assert (split_validation(texts[::-1], 0.15, 0)[::-1] == split).all() and (
+        split_validation(texts, 0.15, 1) != split
+    ).any()

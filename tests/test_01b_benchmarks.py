@@ -12,30 +12,51 @@ import pandas as pd
 import pytest
 
 from llm_routing.sources.benchmarks import (
-    benchmark_queries, dev_examples, fold, gsm8k_rows, mmlu_rows, paper_gsm8k, paper_mmlu,
+    benchmark_queries,
+    dev_examples,
+    fold,
+    gsm8k_rows,
+    mmlu_rows,
+    paper_gsm8k,
+    paper_mmlu,
 )
 from llm_routing.study.tables import StudyError
 
 # %% ../nbs/01b_benchmarks.ipynb #9c45178e
 def test_rows_in_each_format():
     from llm_routing.sources.benchmarks import arc_rows, math_rows, mmlu_pro_rows
+
     assert mmlu_rows([{"question": "q", "choices": list("wxyz"), "answer": 2, "subject": "law"}]).iloc[0].tolist() == [
-        "q", list("wxyz"), "C", "law"]
-    assert mmlu_pro_rows([{"question": "q", "options": list("abcdefghij"), "answer": "J", "category": "law"}]).gold[0] == "J"
+        "q",
+        list("wxyz"),
+        "C",
+        "law",
+    ]
+    assert (
+        mmlu_pro_rows([{"question": "q", "options": list("abcdefghij"), "answer": "J", "category": "law"}]).gold[0]
+        == "J"
+    )
     arc = {"question": "q", "choices": {"label": ["1", "2"], "text": ["x", "y"]}, "answerKey": "2"}
     assert arc_rows([arc]).gold[0] == "B"
     assert len(math_rows([{"problem": "p", "answer": "3/4"}, {"problem": "p", "answer": r"\sqrt{2}"}])) == 1
 
+# %% ../nbs/01b_benchmarks.ipynb #9c45178e-1
 def test_a_bad_row_is_named():
     good = {"question": "q", "answer": "#### 1"}
-    with pytest.raises(StudyError, match="train.jsonl, row 1: .*no ####"): gsm8k_rows([good, {"question": "q", "answer": "1"}], "train.jsonl")
-    with pytest.raises(StudyError, match="row 0: KeyError"): gsm8k_rows([{"answer": "#### 1"}])
-    with pytest.raises(StudyError, match="no option"): mmlu_rows([{"question": "q", "choices": ["a"], "answer": 3}])
+    with pytest.raises(StudyError, match="train.jsonl, row 1: .*no ####"):
+        gsm8k_rows([good, {"question": "q", "answer": "1"}], "train.jsonl")
+    with pytest.raises(StudyError, match="row 0: KeyError"):
+        gsm8k_rows([{"answer": "#### 1"}])
+    with pytest.raises(StudyError, match="no option"):
+        mmlu_rows([{"question": "q", "choices": ["a"], "answer": 3}])
 
 # %% ../nbs/01b_benchmarks.ipynb #890d0b35
 def _mmlu(n, tag):
-    return mmlu_rows([{"question": f"{tag} {i}", "choices": list("abcd"), "answer": i % 4, "subject": f"s{i % 3}"} for i in range(n)])
+    return mmlu_rows(
+        [{"question": f"{tag} {i}", "choices": list("abcd"), "answer": i % 4, "subject": f"s{i % 3}"} for i in range(n)]
+    )
 
+# %% ../nbs/01b_benchmarks.ipynb #890d0b35-1
 def test_mmlu_splits_hold_out_five_per_subject_and_drop_repeats():
     asked = pd.concat([_mmlu(30, "v"), _mmlu(1, "V")], ignore_index=True)  # the last repeats the first
     made = paper_mmlu({"test": _mmlu(60, "t"), "validation": asked}, test=30)
@@ -43,17 +64,25 @@ def test_mmlu_splits_hold_out_five_per_subject_and_drop_repeats():
     assert made[made.split == "validation"].subject.value_counts().eq(5).all()
     assert set(made.text[made.split == "test"].str.lower()) == {f"v {i}" for i in range(30)}
 
+# %% ../nbs/01b_benchmarks.ipynb #890d0b35-2
 def test_splits_do_not_depend_on_the_order_of_the_rows():
     rows = gsm8k_rows([{"question": f"q {i}", "answer": f"#### {i}"} for i in range(50)])
     shuffled = rows.sample(frac=1, random_state=0, ignore_index=True)
     a, b = (paper_gsm8k({"train": r, "test": rows[:3]}, 40, 5) for r in (rows, shuffled))
     assert a.equals(b) and a.split.value_counts().to_dict() == {"train": 40, "validation": 5, "test": 3}
-    with pytest.raises(StudyError, match="50 different train questions, not 7175"): paper_gsm8k({"train": rows, "test": rows})
+    with pytest.raises(StudyError, match="50 different train questions, not 7175"):
+        paper_gsm8k({"train": rows, "test": rows})
 
+# %% ../nbs/01b_benchmarks.ipynb #890d0b35-3
 def test_gsm8ks_real_text_gives_the_papers_sizes():
     from llm_routing.sources.files import available, fetch
-    if not available("gsm8k/train.jsonl", "gsm8k/test.jsonl"): pytest.skip("needs the public files: set LLM_ROUTING_DATA")
-    def rows(name): return gsm8k_rows([json.loads(line) for line in open(fetch(f"gsm8k/{name}.jsonl"), encoding="utf-8")], name)
+
+    if not available("gsm8k/train.jsonl", "gsm8k/test.jsonl"):
+        pytest.skip("needs the public files: set LLM_ROUTING_DATA")
+
+    def rows(name):
+        return gsm8k_rows([json.loads(line) for line in open(fetch(f"gsm8k/{name}.jsonl"), encoding="utf-8")], name)
+
     made = paper_gsm8k({"train": rows("train"), "test": rows("test")})
     assert made.split.value_counts().to_dict() == {"train": 6816, "test": 1319, "validation": 359}
     assert not set(made.text[made.split == "test"].map(fold)) & set(made.text[made.split != "test"].map(fold))
@@ -63,23 +92,35 @@ def test_queries_and_examples_from_local_files(tmp_path, monkeypatch):
     folder = tmp_path / "mmlu"
     folder.mkdir()
     for split, n in (("test", 60), ("validation", 30), ("dev", 15)):
-        lines = [json.dumps({"question": f"{split} {i}", "choices": list("wxyz"), "answer": i % 4, "subject": f"s{i % 3}"}) for i in range(n)]
+        lines = [
+            json.dumps({"question": f"{split} {i}", "choices": list("wxyz"), "answer": i % 4, "subject": f"s{i % 3}"})
+            for i in range(n)
+        ]
         (folder / f"{split}.jsonl").write_text("\n".join(lines))
     monkeypatch.setenv("LLM_ROUTING_BENCHMARKS", str(tmp_path))
     queries = benchmark_queries("mmlu")
-    assert queries.split.value_counts().to_dict() == {"train": 45, "validation": 15, "test": 30} and queries.query_id.is_unique
+    assert (
+        queries.split.value_counts().to_dict() == {"train": 45, "validation": 15, "test": 30}
+        and queries.query_id.is_unique
+    )
     dev_examples.cache_clear()
     examples = dev_examples("mmlu").query("subject == 's1'").to_dict("records")
     assert len(examples) == 5 and examples[0]["text"] == "dev 1" and examples[0]["choices"] == list("wxyz")
     (folder / "test.jsonl").write_text("{")
-    with pytest.raises(StudyError, match="test.jsonl, row 0: not JSON"): benchmark_queries("mmlu")
+    with pytest.raises(StudyError, match="test.jsonl, row 0: not JSON"):
+        benchmark_queries("mmlu")
 
+# %% ../nbs/01b_benchmarks.ipynb #d4bd2165-1
 def test_unknown_benchmarks_and_missing_examples_are_named():
-    with pytest.raises(StudyError, match="the benchmarks are gsm8k"): benchmark_queries("nope")
-    with pytest.raises(StudyError, match="data/few_shot/math.jsonl"): dev_examples("math")
+    with pytest.raises(StudyError, match="the benchmarks are gsm8k"):
+        benchmark_queries("nope")
+    with pytest.raises(StudyError, match="data/few_shot/math.jsonl"):
+        dev_examples("math")
 
+# %% ../nbs/01b_benchmarks.ipynb #d4bd2165-2
 def test_by_hash_keeps_repeats_together():
     from llm_routing.sources.benchmarks import by_hash
+
     rows = gsm8k_rows([{"question": f"q {i % 300}", "answer": "#### 1"} for i in range(600)])
     made = by_hash({"test": rows})
-    assert made.groupby("text").split.nunique().eq(1).all() and .5 < (made.split == "train").mean() < .7
+    assert made.groupby("text").split.nunique().eq(1).all() and 0.5 < (made.split == "train").mean() < 0.7

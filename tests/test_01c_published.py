@@ -9,8 +9,11 @@ __all__ = []
 from llm_routing.sources import published as sources
 
 # %% ../nbs/01c_published.ipynb #eff746d3
-import functools, http.server, json, os, threading
-import pandas as pd, pytest
+import functools
+import json
+import os
+import pandas as pd
+import pytest
 from llm_routing.sources.published import ROUTELLM, read_gsm8k, read_routerdc, read_routerdc_file, routellm_table
 from llm_routing.sources.queries import SOURCES, read_source
 from llm_routing.sources.files import SourceError, available, fetch, registry, split_validation
@@ -18,15 +21,18 @@ from llm_routing.study.profiles import Source
 from llm_routing.study.tables import check_table
 
 DATA = os.environ.get("LLM_ROUTING_DATA")
-needs_data = pytest.mark.skipif(not available("routerdc/gsm8k-test.json", "routerdc/mmlu_train.json", "gsm8k/test.jsonl"),
-                                reason="needs the public files: set LLM_ROUTING_DATA")
+needs_data = pytest.mark.skipif(
+    not available("routerdc/gsm8k-test.json", "routerdc/mmlu_train.json", "gsm8k/test.jsonl"),
+    reason="needs the public files: set LLM_ROUTING_DATA",
+)
 
 # %% ../nbs/01c_published.ipynb #1b397028
 @needs_data
 def test_routerdc_reproduces_its_published_rows():
     "RouterDC, Table 1: two LLMs on GSM8K and the best on MMLU, to the last printed digit."
     queries, outcomes = read_routerdc(Source(kind="routerdc", datasets=["gsm8k", "mmlu"]))
-    check_table("queries", queries); check_table("outcomes", outcomes)
+    check_table("queries", queries)
+    check_table("outcomes", outcomes)
     test = outcomes.merge(queries[queries.split == "test"][["query_id", "dataset"]])
     mean = (100 * test.groupby(["dataset", "llm"]).score.mean()).round(2)
     assert mean["gsm8k", "dolphin-2.9-llama3-8b"] == 69.81 and mean["gsm8k", "MetaMath-Mistral-7B"] == 69.63
@@ -34,16 +40,28 @@ def test_routerdc_reproduces_its_published_rows():
     assert queries.groupby(["dataset", "split"]).size()["mmlu", "test"] == 4213
     assert (queries[queries.dataset == "gsm8k"].gold != "").all()
 
-@pytest.mark.parametrize("kind,datasets,says", [("routerdc", ["gsm8k", "gsm9k"], "gsm9k not in routerdc; it has gsm8k, mmlu"), ("routellm", ["cmmlu"], "cmmlu not in routellm"),
-                                                ("released", ["arc"], "arc not in released; it has gsm8k, mmlu"), ("routerdc", ["mmlu", "mmlu"], "'mmlu' is named twice")])
+# %% ../nbs/01c_published.ipynb #1b397028-1
+@pytest.mark.parametrize(
+    "kind,datasets,says",
+    [
+        ("routerdc", ["gsm8k", "gsm9k"], "gsm9k not in routerdc; it has gsm8k, mmlu"),
+        ("routellm", ["cmmlu"], "cmmlu not in routellm"),
+        ("released", ["arc"], "arc not in released; it has gsm8k, mmlu"),
+        ("routerdc", ["mmlu", "mmlu"], "'mmlu' is named twice"),
+    ],
+)
 def test_a_source_names_the_datasets_that_it_lacks(kind, datasets, says):
-    with pytest.raises(SourceError, match=says): read_source(Source(kind=kind, datasets=datasets), 0)
+    with pytest.raises(SourceError, match=says):
+        read_source(Source(kind=kind, datasets=datasets), 0)
 
 # %% ../nbs/01c_published.ipynb #bf72ab48
-@pytest.mark.skipif(not available("routellm/gsm8k_responses.csv"), reason="needs the public files: set LLM_ROUTING_DATA")
+@pytest.mark.skipif(
+    not available("routellm/gsm8k_responses.csv"), reason="needs the public files: set LLM_ROUTING_DATA"
+)
 def test_routellm_is_two_llms_in_three_splits():
     queries, outcomes = SOURCES["routellm"](Source(kind="routellm", datasets=["gsm8k", "mmlu"]), 0)
-    check_table("queries", queries); check_table("outcomes", outcomes)
+    check_table("queries", queries)
+    check_table("outcomes", outcomes)
     assert set(outcomes.llm) == {"Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"}
     assert (queries.dataset == "gsm8k").sum() > 1300 and set(queries.split) == {"train", "validation", "test"}
 
@@ -57,27 +75,59 @@ def test_the_shipped_queries_fill_all_splits_and_have_no_outcomes_yet():
 @pytest.fixture
 def fetched(tmp_path, monkeypatch):
     "Whatever is fetched has the content that is given."
-    def give(data): (tmp_path / "file").write_bytes(data if isinstance(data, bytes) else data.encode()); monkeypatch.setattr(sources, "fetch", lambda path: tmp_path / "file")
+
+    def give(data):
+        (tmp_path / "file").write_bytes(data if isinstance(data, bytes) else data.encode())
+        monkeypatch.setattr(sources, "fetch", lambda path: tmp_path / "file")
+
     return give
 
+# %% ../nbs/01c_published.ipynb #b0000002-1
 ROW = {"question": "How much?", "scores": {"org/a": 1.0, "org/b": 0}}
-def dc(**change): return json.dumps([ROW, {**ROW, **change}, ROW])
 
+# %% ../nbs/01c_published.ipynb #b0000002-2
+def dc(**change):
+    return json.dumps([ROW, {**ROW, **change}, ROW])
+
+# %% ../nbs/01c_published.ipynb #b0000002-3
 BROKEN_DC = {
-    "empty": ("", "the file is empty"), "no rows": ("[]", "a list, not a list of queries|not a list"), "an object": ("{}", "a dict, not a list"), "a number": ("3", "a int, not a list"), "cut short": (dc()[:60], "line 1: not valid JSON"),
-    "html": ("<html>404</html>", "line 1: not valid JSON"), "latin-1": (b'["\xfc"]', "line 1: byte 0xfc is not UTF-8"), "NUL": (b"[\x00]", "line 1: a NUL"), "nested": ("[" * 100_000, "nested too deep"),
-    "a list in a row": (json.dumps([ROW, [1]]), "row 1: no object"), "null": (json.dumps([ROW, None]), "row 1: no object"), "first row null": ("[null]", "row 0: no object"), "first without scores": ('[{"question": "x"}]', "row 0: no object"),
-    "no LLMs": ('[{"question": "x", "scores": {}}]', "row 0: no scores"), "question a number": (dc(question=3), "row 1: no object"), "question empty": (dc(question=" "), "row 1: no object"), "scores a list": (dc(scores=[1, 0]), "row 1: no object"),
-    "an LLM missing": (dc(scores={"org/a": 1}), "row 1: LLM 'org/b' is missing"), "an LLM too many": (dc(scores={"org/a": 1, "org/b": 1, "org/c": 1}), "row 1: LLM 'org/c' is in no other row"),
-    **{f"score {v!r}": (dc(scores={"org/a": 1, "org/b": v}), f"row 1: score .* of org/b is not {'within' if type(v) in (int, float) else 'a number'}") for v in
-       (-.1, 1.1, 2, float("nan"), float("inf"), "1", "x", None, True, [1], {})}}
+    "empty": ("", "the file is empty"),
+    "no rows": ("[]", "a list, not a list of queries|not a list"),
+    "an object": ("{}", "a dict, not a list"),
+    "a number": ("3", "a int, not a list"),
+    "cut short": (dc()[:60], "line 1: not valid JSON"),
+    "html": ("<html>404</html>", "line 1: not valid JSON"),
+    "latin-1": (b'["\xfc"]', "line 1: byte 0xfc is not UTF-8"),
+    "NUL": (b"[\x00]", "line 1: a NUL"),
+    "nested": ("[" * 100_000, "nested too deep"),
+    "a list in a row": (json.dumps([ROW, [1]]), "row 1: no object"),
+    "null": (json.dumps([ROW, None]), "row 1: no object"),
+    "first row null": ("[null]", "row 0: no object"),
+    "first without scores": ('[{"question": "x"}]', "row 0: no object"),
+    "no LLMs": ('[{"question": "x", "scores": {}}]', "row 0: no scores"),
+    "question a number": (dc(question=3), "row 1: no object"),
+    "question empty": (dc(question=" "), "row 1: no object"),
+    "scores a list": (dc(scores=[1, 0]), "row 1: no object"),
+    "an LLM missing": (dc(scores={"org/a": 1}), "row 1: LLM 'org/b' is missing"),
+    "an LLM too many": (dc(scores={"org/a": 1, "org/b": 1, "org/c": 1}), "row 1: LLM 'org/c' is in no other row"),
+    **{
+        f"score {v!r}": (
+            dc(scores={"org/a": 1, "org/b": v}),
+            f"row 1: score .* of org/b is not {'within' if type(v) in (int, float) else 'a number'}",
+        )
+        for v in (-0.1, 1.1, 2, float("nan"), float("inf"), "1", "x", None, True, [1], {})
+    },
+}
 
+# %% ../nbs/01c_published.ipynb #b0000002-4
 @pytest.mark.parametrize("name", BROKEN_DC)
 def test_a_broken_routerdc_file_is_one_clear_error(fetched, name):
     fetched(BROKEN_DC[name][0])
-    with pytest.raises(SourceError, match=BROKEN_DC[name][1]) as e: read_routerdc_file("gsm8k", "test")
+    with pytest.raises(SourceError, match=BROKEN_DC[name][1]) as e:
+        read_routerdc_file("gsm8k", "test")
     assert str(e.value).startswith("routerdc/gsm8k-test.json") and "\n" not in str(e.value)
 
+# %% ../nbs/01c_published.ipynb #b0000002-5
 def test_a_sound_routerdc_file_is_read(fetched):
     fetched(dc())
     texts, llms, scores = read_routerdc_file("gsm8k", "test")
@@ -85,26 +135,59 @@ def test_a_sound_routerdc_file_is_read(fetched):
 
 # %% ../nbs/01c_published.ipynb #b0000003
 FLAGS = ",".join(ROUTELLM)
-def lm(*rows, header=f"prompt,{FLAGS}"): return "\n".join([header, "How much?,True,False", *rows]) + "\n"
 
+# %% ../nbs/01c_published.ipynb #b0000003-1
+def lm(*rows, header=f"prompt,{FLAGS}"):
+    return "\n".join([header, "How much?,True,False", *rows]) + "\n"
+
+# %% ../nbs/01c_published.ipynb #b0000003-2
 BROKEN_LM = {
-    "empty": ("", "the file is empty"), "header only": (f"prompt,{FLAGS}\n", "a header and no rows"), "no prompt": (lm(header=f"text,{FLAGS}"), "'prompt' is missing"), "no flag": (lm(header="prompt,a,b"), "'mistralai.* is missing"),
-    "column twice": (lm(header="prompt,prompt,x"), "'prompt' appears twice"), "a field too few": (lm("How?,True"), "line 3: 2 fields"), "a field too many": (lm("How?,True,False,1"), "line 3: 4 fields"),
-    "prompt empty": (lm(" ,True,False"), "line 3: prompt is empty"), "open quote": (lm('"How?,True,False'), "line 3: not valid CSV"), "quote inside": (lm('"a"b,True,False'), "line 3: not valid CSV"),
-    "latin-1": (lm().encode() + b"\xfc,True,False", "line 3: byte 0xfc"), "NUL": (lm().encode() + b"\x00", "line 3: a NUL"), "utf-16": (lm().encode("utf-16"), "NUL"), "LFS": ("version https://git-lfs.github.com/spec/v1\noid x", "LFS pointer"),
-    **{f"flag {v!r}": (lm(f"How?,True,{v}"), "line 3: the flag of gpt-4-1106-preview is ") for v in ("", "1", "true", "nan", "yes", "0.5")}}
+    "empty": ("", "the file is empty"),
+    "header only": (f"prompt,{FLAGS}\n", "a header and no rows"),
+    "no prompt": (lm(header=f"text,{FLAGS}"), "'prompt' is missing"),
+    "no flag": (lm(header="prompt,a,b"), "'mistralai.* is missing"),
+    "column twice": (lm(header="prompt,prompt,x"), "'prompt' appears twice"),
+    "a field too few": (lm("How?,True"), "line 3: 2 fields"),
+    "a field too many": (lm("How?,True,False,1"), "line 3: 4 fields"),
+    "prompt empty": (lm(" ,True,False"), "line 3: prompt is empty"),
+    "open quote": (lm('"How?,True,False'), "line 3: not valid CSV"),
+    "quote inside": (lm('"a"b,True,False'), "line 3: not valid CSV"),
+    "latin-1": (lm().encode() + b"\xfc,True,False", "line 3: byte 0xfc"),
+    "NUL": (lm().encode() + b"\x00", "line 3: a NUL"),
+    "utf-16": (lm().encode("utf-16"), "NUL"),
+    "LFS": ("version https://git-lfs.github.com/spec/v1\noid x", "LFS pointer"),
+    **{
+        f"flag {v!r}": (lm(f"How?,True,{v}"), "line 3: the flag of gpt-4-1106-preview is ")
+        for v in ("", "1", "true", "nan", "yes", "0.5")
+    },
+}
 
+# %% ../nbs/01c_published.ipynb #b0000003-3
 @pytest.mark.parametrize("name", BROKEN_LM)
 def test_a_broken_routellm_file_is_one_clear_error(fetched, name):
     fetched(BROKEN_LM[name][0])
-    with pytest.raises(SourceError, match=BROKEN_LM[name][1]) as e: routellm_table("gsm8k")
+    with pytest.raises(SourceError, match=BROKEN_LM[name][1]) as e:
+        routellm_table("gsm8k")
     assert str(e.value).startswith("routellm/gsm8k_responses.csv") and "\n" not in str(e.value)
 
-@pytest.mark.parametrize("line,says", [("{", "not valid JSON"), ("[1]", "no 'question'"), ('{"question": "x"}', "no 'question' and 'answer'"), ('{"question": 1, "answer": "#### 1"}', "no 'question'"),
-                                       ('{"question": "x", "answer": "18"}', "no '#### N'"), ('{"question": "x", "answer": "####"}', "no '#### N'"), ("", "not valid JSON"), ("null", "no 'question'")])
+# %% ../nbs/01c_published.ipynb #b0000003-4
+@pytest.mark.parametrize(
+    "line,says",
+    [
+        ("{", "not valid JSON"),
+        ("[1]", "no 'question'"),
+        ('{"question": "x"}', "no 'question' and 'answer'"),
+        ('{"question": 1, "answer": "#### 1"}', "no 'question'"),
+        ('{"question": "x", "answer": "18"}', "no '#### N'"),
+        ('{"question": "x", "answer": "####"}', "no '#### N'"),
+        ("", "not valid JSON"),
+        ("null", "no 'question'"),
+    ],
+)
 def test_a_broken_line_of_gsm8k_is_named(fetched, line, says):
     good = json.dumps({"question": "How much?", "answer": "1 + 1 = 2\n#### 1,002"})
     fetched(f"{good}\n{good}\n")
     assert read_gsm8k("test").gold.tolist() == ["1002"] * 2
     fetched(f"{good}\n{line}\n{good}\n")
-    with pytest.raises(SourceError, match=f"gsm8k/test.jsonl, line 2: .*{says}"): read_gsm8k("test")
+    with pytest.raises(SourceError, match=f"gsm8k/test.jsonl, line 2: .*{says}"):
+        read_gsm8k("test")

@@ -20,83 +20,152 @@ from llm_routing.study.tables import check_table
 def test_a_file_in_the_authors_format_is_read_back_exactly(tmp_path):
     rng = np.random.default_rng(1)
     for dataset, m in (("gsm8k", 6), ("mmlu", 7)):
-        right, logit = rng.random((40, m)) < .5, rng.normal(0, 2, (40, m))
+        right, logit = rng.random((40, m)) < 0.5, rng.normal(0, 2, (40, m))
         rel = R.parse_released(R.write_example(tmp_path / "x.csv", dataset, right, logit), dataset)
-        assert (rel.right == right).all() and np.allclose(rel.logit, logit, atol=1e-6) and (rel.labelled == (logit > 0)).all()
+        assert (
+            (rel.right == right).all()
+            and np.allclose(rel.logit, logit, atol=1e-6)
+            and (rel.labelled == (logit > 0)).all()
+        )
         assert rel.llms == list(R.SECONDS[dataset]) and set(rel.split) == {"train", "validation", "test"}
     assert "\n" in pd.read_csv(tmp_path / "x.csv").confidence[0]
 
-@pytest.mark.parametrize("column,value,says", [
-    *[(c, v, f"line 3, column {c!r}") for c, values in {
-        "question": ["", "  "], "split": ["dev", "", "Train", "0"],
-        "true_label": ["['maj_gpt-4_CHAT']", "__import__('os').system('true')", "", "nan", "{}", "[1]", "[[1]]", "['maj_gemma-7b_LM', 'maj_gemma-7b_LM']", "['maj_gemma-7b_LM'", "[" * 5000],
-        "prediction": ["maj_gemma-7b_LM", "('maj_gemma-7b_LM',)", "None"],
-        "raw_predictions": ["[1 1]", "1 1 1 1 1 1", "[1 1 1 1 1 1 1]", "[1, 1, 1, 1, 1, 1]", "[True True True True True True]", ""],
-        "confidence": ["[a b c d e f]", "[nan 1 1 1 1 1]", "[inf 1 1 1 1 1]", "[1e999 1 1 1 1 1]", "[1 1 1 1 1", "[]"]}.items() for v in values],
-    ("raw_predictions", "[0 0 0 0 0 0]", "line 3: .* differ"), ("raw_predictions", "[1 1 1 1 1 2]", "line 3: .* differ")])
+# %% ../nbs/01d_released.ipynb #d3082194-1
+@pytest.mark.parametrize(
+    "column,value,says",
+    [
+        *[
+            (c, v, f"line 3, column {c!r}")
+            for c, values in {
+                "question": ["", "  "],
+                "split": ["dev", "", "Train", "0"],
+                "true_label": [
+                    "['maj_gpt-4_CHAT']",
+                    "__import__('os').system('true')",
+                    "",
+                    "nan",
+                    "{}",
+                    "[1]",
+                    "[[1]]",
+                    "['maj_gemma-7b_LM', 'maj_gemma-7b_LM']",
+                    "['maj_gemma-7b_LM'",
+                    "[" * 5000,
+                ],
+                "prediction": ["maj_gemma-7b_LM", "('maj_gemma-7b_LM',)", "None"],
+                "raw_predictions": [
+                    "[1 1]",
+                    "1 1 1 1 1 1",
+                    "[1 1 1 1 1 1 1]",
+                    "[1, 1, 1, 1, 1, 1]",
+                    "[True True True True True True]",
+                    "",
+                ],
+                "confidence": [
+                    "[a b c d e f]",
+                    "[nan 1 1 1 1 1]",
+                    "[inf 1 1 1 1 1]",
+                    "[1e999 1 1 1 1 1]",
+                    "[1 1 1 1 1",
+                    "[]",
+                ],
+            }.items()
+            for v in values
+        ],
+        ("raw_predictions", "[0 0 0 0 0 0]", "line 3: .* differ"),
+        ("raw_predictions", "[1 1 1 1 1 2]", "line 3: .* differ"),
+    ],
+)
 def test_any_other_shape_is_refused_by_line_and_column(tmp_path, column, value, says):
     table = pd.read_csv(R.write_example(tmp_path / "x.csv", logit=np.ones((6, 6)), right=np.ones((6, 6))))
     table.loc[1, column] = value
     table.to_csv(tmp_path / "x.csv", index=False)
-    with pytest.raises(SourceError, match=says) as e: R.parse_released(tmp_path / "x.csv", "gsm8k")
+    with pytest.raises(SourceError, match=says) as e:
+        R.parse_released(tmp_path / "x.csv", "gsm8k")
     assert str(e.value).startswith("x.csv, line 3") and "\n" not in str(e.value)
 
 # %% ../nbs/01d_released.ipynb #176c5c5c
 def test_other_files_are_refused(tmp_path):
     path = R.write_example(tmp_path / "x.csv")
-    with pytest.raises(SourceError, match="array of 7|list of"): R.parse_released(path, "mmlu")
-    with pytest.raises(SourceError, match="60 rows .all., expected 8792"): R.check_counts(R.parse_released(path, "gsm8k"), {})
+    with pytest.raises(SourceError, match="array of 7|list of"):
+        R.parse_released(path, "mmlu")
+    with pytest.raises(SourceError, match="60 rows .all., expected 8792"):
+        R.check_counts(R.parse_released(path, "gsm8k"), {})
 
-@pytest.mark.parametrize("change,says", [
-    (lambda t: b"", "the file is empty"), (lambda t: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS"), (lambda t: t.split(b"\n")[0], "no rows"),
-    (lambda t: t.replace(b"split,", b"", 1), "line 2: 6 fields, but the header has 5"), (lambda t: t.replace(b"question", b"prompt", 1), "header: columns"),
-    (lambda t: t.replace(b"Invented", b"Inv\xe9nted", 1), "line 2: byte 0xe9"), (lambda t: t[:-40], "line [0-9]+"), (lambda t: t.replace(b",train,", b",train,train,", 1), "line 2: 7 fields"),
-    (lambda t: t.replace(b",train,", b",", 1), "line 2: 5 fields"), (lambda t: t[:300] + b"\x00" + t[300:], "a NUL byte"), (lambda t: b"<html>404</html>", "no rows"), (lambda t: t.decode().encode("utf-16"), "NUL")])
+# %% ../nbs/01d_released.ipynb #176c5c5c-1
+@pytest.mark.parametrize(
+    "change,says",
+    [
+        (lambda t: b"", "the file is empty"),
+        (lambda t: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS"),
+        (lambda t: t.split(b"\n")[0], "no rows"),
+        (lambda t: t.replace(b"split,", b"", 1), "line 2: 6 fields, but the header has 5"),
+        (lambda t: t.replace(b"question", b"prompt", 1), "header: columns"),
+        (lambda t: t.replace(b"Invented", b"Inv\xe9nted", 1), "line 2: byte 0xe9"),
+        (lambda t: t[:-40], "line [0-9]+"),
+        (lambda t: t.replace(b",train,", b",train,train,", 1), "line 2: 7 fields"),
+        (lambda t: t.replace(b",train,", b",", 1), "line 2: 5 fields"),
+        (lambda t: t[:300] + b"\x00" + t[300:], "a NUL byte"),
+        (lambda t: b"<html>404</html>", "no rows"),
+        (lambda t: t.decode().encode("utf-16"), "NUL"),
+    ],
+)
 def test_a_broken_release_is_one_clear_error(tmp_path, change, says):
     path = R.write_example(tmp_path / "x.csv")
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(SourceError, match=says) as e: R.parse_released(path, "gsm8k")
+    with pytest.raises(SourceError, match=says) as e:
+        R.parse_released(path, "gsm8k")
     assert str(e.value).startswith("x.csv")
 
+# %% ../nbs/01d_released.ipynb #176c5c5c-2
 def test_a_release_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(SourceError, match="x.csv: there is no such file"): R.parse_released(tmp_path / "x.csv", "gsm8k")
+    with pytest.raises(SourceError, match="x.csv: there is no such file"):
+        R.parse_released(tmp_path / "x.csv", "gsm8k")
 
+# %% ../nbs/01d_released.ipynb #176c5c5c-3
 def test_a_file_of_the_right_size_with_other_counts_is_refused(tmp_path):
     splits = ["test"] * 1319 + ["train"] * (8792 - 1319)
     rel = R.parse_released(R.write_example(tmp_path / "x.csv", splits=splits, n=8792), "gsm8k")
-    with pytest.raises(SourceError, match="gemma-7b is right on"): R.check_counts(rel, {"gemma-7b": 71.11})
+    with pytest.raises(SourceError, match="gemma-7b is right on"):
+        R.check_counts(rel, {"gemma-7b": 71.11})
     R.check_counts(rel, {"gemma-7b": 100 * rel.part("test").right[:, 1].mean()})
 
 # %% ../nbs/01d_released.ipynb #a7e8f6f4
 def sequential(rel):
     "The released evaluation as loops over lists, in its own order of steps."
     truth, pred, conf = rel.right.astype(int).tolist(), rel.labelled.astype(int).tolist(), rel.confidence.tolist()
+
     def tally(chosen):
         kept = [rel.seconds[j] for j in chosen if j is not None]
         return 100 * len(kept) / len(truth), sum(kept) / len(kept) if kept else np.nan
+
     counts = {}
     for t in truth:
         for j, v in enumerate(t):
-            if v: counts[j] = counts.get(j, 0) + 1
+            if v:
+                counts[j] = counts.get(j, 0) + 1
     order = dict(enumerate(sorted(counts, key=counts.get)))
     top = [c.index(max(c)) for c in conf]
-    return {"oracle": tally([next((j for j, v in enumerate(t) if v), None) for t in truth]),
-            "mlc_upper_bound": tally([next((j for j, v in enumerate(p) if v and t[j]), None) for t, p in zip(truth, pred)]),
-            "argmax": tally([j if p[j] and t[j] else None for j, p, t in zip(top, pred, truth)]),
-            "prediction": tally([j if t[j] else None for j, t in zip(top, truth)]),
-            "sorted_prediction": tally([j if t[order[j]] else None for j, t in zip(top, truth)])}
+    return {
+        "oracle": tally([next((j for j, v in enumerate(t) if v), None) for t in truth]),
+        "mlc_upper_bound": tally([next((j for j, v in enumerate(p) if v and t[j]), None) for t, p in zip(truth, pred)]),
+        "argmax": tally([j if p[j] and t[j] else None for j, p, t in zip(top, pred, truth)]),
+        "prediction": tally([j if t[j] else None for j, t in zip(top, truth)]),
+        "sorted_prediction": tally([j if t[order[j]] else None for j, t in zip(top, truth)]),
+    }
 
+# %% ../nbs/01d_released.ipynb #a7e8f6f4-1
 @pytest.mark.parametrize("seed", range(6))
 def test_published_rows_equal_the_evaluation_step_by_step(seed):
     rng = np.random.default_rng(seed)
     rel = R.example(rng.random((150, 6)) < rng.random(6), rng.normal(0, 1.5, (150, 6)))
     rows = R.as_published(rel)
-    for name, expected in sequential(rel).items(): assert np.allclose(rows[name], expected, equal_nan=True), name
+    for name, expected in sequential(rel).items():
+        assert np.allclose(rows[name], expected, equal_nan=True), name
 
 # %% ../nbs/01d_released.ipynb #0b2866f0
 def test_the_published_prediction_policy_is_argmax_without_its_check():
     rng = np.random.default_rng(3)
-    rel = R.example(rng.random((400, 6)) < .5, rng.normal(0, 1.5, (400, 6)))
+    rel = R.example(rng.random((400, 6)) < 0.5, rng.normal(0, 1.5, (400, 6)))
     shifted = rel.confidence - rng.random((400, 1))  # whatever a regression predicts for a query
     assert (shifted.argmax(1) == rel.confidence.argmax(1)).all()
     unlabelled = ~rel.labelled[np.arange(400), rel.confidence.argmax(1)]
@@ -104,17 +173,20 @@ def test_the_published_prediction_policy_is_argmax_without_its_check():
     rows = R.as_published(rel)
     assert np.isclose(rows["prediction"][0] - rows["argmax"][0], 100 * lost.mean())
 
+# %% ../nbs/01d_released.ipynb #0b2866f0-1
 def test_random_rows_surround_their_expectation():
     rng = np.random.default_rng(4)
-    rel = R.example(rng.random((300, 6)) < np.linspace(.3, .7, 6), rng.normal(0, 1, (300, 6)))
+    rel = R.example(rng.random((300, 6)) < np.linspace(0.3, 0.7, 6), rng.normal(0, 1, (300, 6)))
     drawn, exact = R.published_draws(rel, draws=400), R.mended(rel)
-    assert abs(drawn["random"][0, 0] - exact["random"][0]) < .5
+    assert abs(drawn["random"][0, 0] - exact["random"][0]) < 0.5
     assert all((d[:, 1] <= d[:, 0]).all() and (d[:, 0] <= d[:, 2]).all() for d in drawn.values())
 
+# %% ../nbs/01d_released.ipynb #0b2866f0-2
 def test_it_is_a_source_of_outcomes(tmp_path, monkeypatch):
     (tmp_path / "released").mkdir()
     monkeypatch.setenv("LLM_ROUTING_DATA", str(tmp_path))
-    for d in R.SECONDS: R.write_example(tmp_path / "released" / f"{d}_cls_predictions.csv", d)
+    for d in R.SECONDS:
+        R.write_example(tmp_path / "released" / f"{d}_cls_predictions.csv", d)
     queries, outcomes = read_source(Source(kind="released", datasets=["gsm8k", "mmlu"]), 0)
     assert len(check_table("queries", queries)) == 120 and len(check_table("outcomes", outcomes)) == 60 * 13
     assert outcomes.latency_s.notna().all() and len(R.release_digest("gsm8k")) == 64

@@ -20,133 +20,304 @@ from llm_routing.study.tables import check_table
 
 # %% ../nbs/01e_own_table.ipynb #k0000033
 HEADER = "query_id,text,split,llm,score,latency_s,cost\n"
-ROWS = [[f"q{i}", f"How much is {i} + {i}?", "train" if i < 6 else "test", m, "1" if (i + k) % 2 else "0", "0.5", "2"] for i in range(10)
-        for k, m in enumerate(["small", "large"])]
+ROWS = [
+    [f"q{i}", f"How much is {i} + {i}?", "train" if i < 6 else "test", m, "1" if (i + k) % 2 else "0", "0.5", "2"]
+    for i in range(10)
+    for k, m in enumerate(["small", "large"])
+]
 COLUMNS = HEADER.strip().split(",")
 
-def own(rows=ROWS, header=HEADER): return (header + "".join(",".join(r) + "\n" for r in rows)).encode()
-def cell(row, column, value): return own([[*r[:COLUMNS.index(column)], value, *r[COLUMNS.index(column) + 1:]] if i == row else r for i, r in enumerate(ROWS)])
+# %% ../nbs/01e_own_table.ipynb #k0000033-1
+def own(rows=ROWS, header=HEADER):
+    return (header + "".join(",".join(r) + "\n" for r in rows)).encode()
 
-BAD_CELLS = [(c, v) for c, values in {
-    "query_id": ["", "  "], "text": ["", " "], "llm": ["", "\t"], "split": ["", "tset", "Train", "dev", "0"],
-    "score": ["", "x", "nan", "NaN", "inf", "-inf", "-0.1", "1.01", "2", "1e3", "1_0", "0.5.5", "50%", "None", "yes", "--1"],
-    "latency_s": ["x", "-1", "inf", "-inf", "1s", "1_000"], "cost": ["x", "-0.01", "inf", "$1", "free"]}.items() for v in values]
+# %% ../nbs/01e_own_table.ipynb #k0000033-2
+def cell(row, column, value):
+    return own(
+        [
+            [*r[: COLUMNS.index(column)], value, *r[COLUMNS.index(column) + 1 :]] if i == row else r
+            for i, r in enumerate(ROWS)
+        ]
+    )
 
+# %% ../nbs/01e_own_table.ipynb #k0000033-3
+BAD_CELLS = [
+    (c, v)
+    for c, values in {
+        "query_id": ["", "  "],
+        "text": ["", " "],
+        "llm": ["", "\t"],
+        "split": ["", "tset", "Train", "dev", "0"],
+        "score": [
+            "",
+            "x",
+            "nan",
+            "NaN",
+            "inf",
+            "-inf",
+            "-0.1",
+            "1.01",
+            "2",
+            "1e3",
+            "1_0",
+            "0.5.5",
+            "50%",
+            "None",
+            "yes",
+            "--1",
+        ],
+        "latency_s": ["x", "-1", "inf", "-inf", "1s", "1_000"],
+        "cost": ["x", "-0.01", "inf", "$1", "free"],
+    }.items()
+    for v in values
+]
+
+# %% ../nbs/01e_own_table.ipynb #k0000033-4
 @pytest.mark.parametrize("row", [0, 13])
 @pytest.mark.parametrize("column,value", BAD_CELLS)
 def test_a_bad_cell_names_its_line_and_column(tmp_path, row, column, value):
     (file := tmp_path / "mine.csv").write_bytes(cell(row, column, value))
-    with pytest.raises(SourceError) as e: load_table(file)
+    with pytest.raises(SourceError) as e:
+        load_table(file)
     assert str(e.value).startswith(f"mine.csv, line {row + 2}: {column} ") and "\n" not in str(e.value)
 
 # %% ../nbs/01e_own_table.ipynb #k0000034
-def drop(column): i = COLUMNS.index(column); return own([r[:i] + r[i + 1:] for r in ROWS], ",".join(c for c in COLUMNS if c != column) + "\n")
+def drop(column):
+    i = COLUMNS.index(column)
+    return own([r[:i] + r[i + 1 :] for r in ROWS], ",".join(c for c in COLUMNS if c != column) + "\n")
 
+# %% ../nbs/01e_own_table.ipynb #k0000034-1
 BROKEN = {
-    "empty": (b"", "empty"), "white space": (b"\n \n", "empty"), "header only": (HEADER.encode(), "no rows"), "NUL byte": (own()[:90] + b"\x00" + own()[90:], "line 3: a NUL byte"),
-    "latin-1": (own().replace(b"much", b"m\xfcch", 1), "line 2: byte 0xfc"), "utf-16": (own().decode().encode("utf-16"), "NUL|UTF-8"),
-    "cut in a quote": (own().replace(b"How much", b'"How much', 1), "line 2"), "quote inside": (own().replace(b"How much", b'"How" much', 1), "line 2"),
-    "a field too many": (own([*ROWS[:3], [*ROWS[3], "x"], *ROWS[4:]]), "line 5: 8 fields"), "a field too few": (own([*ROWS[:3], ROWS[3][:-1], *ROWS[4:]]), "line 5: 6 fields"),
-    "semicolons": (own().replace(b",", b";"), "header"), "tabs": (own().replace(b",", b"\t"), "header"), "no header": (own(header=""), "header"),
-    "unknown column": (own(header=HEADER.replace("cost", "colour")), "'colour' is unknown"), "column twice": (own(header=HEADER.replace("cost", "score")), "twice"),
+    "empty": (b"", "empty"),
+    "white space": (b"\n \n", "empty"),
+    "header only": (HEADER.encode(), "no rows"),
+    "NUL byte": (own()[:90] + b"\x00" + own()[90:], "line 3: a NUL byte"),
+    "latin-1": (own().replace(b"much", b"m\xfcch", 1), "line 2: byte 0xfc"),
+    "utf-16": (own().decode().encode("utf-16"), "NUL|UTF-8"),
+    "cut in a quote": (own().replace(b"How much", b'"How much', 1), "line 2"),
+    "quote inside": (own().replace(b"How much", b'"How" much', 1), "line 2"),
+    "a field too many": (own([*ROWS[:3], [*ROWS[3], "x"], *ROWS[4:]]), "line 5: 8 fields"),
+    "a field too few": (own([*ROWS[:3], ROWS[3][:-1], *ROWS[4:]]), "line 5: 6 fields"),
+    "semicolons": (own().replace(b",", b";"), "header"),
+    "tabs": (own().replace(b",", b"\t"), "header"),
+    "no header": (own(header=""), "header"),
+    "unknown column": (own(header=HEADER.replace("cost", "colour")), "'colour' is unknown"),
+    "column twice": (own(header=HEADER.replace("cost", "score")), "twice"),
     "row twice": (own([*ROWS, ROWS[4]]), "line 22: query 'q2' and LLM 'small' appear twice"),
-    "another text": (own([*ROWS[:3], [ROWS[3][0], "Other?", *ROWS[3][2:]], *ROWS[4:]]), "line 5: query 'q1' has another text"),
-    "another split": (own([*ROWS[:3], [*ROWS[3][:2], "test", *ROWS[3][3:]], *ROWS[4:]]), "line 5: query 'q1' has another split"),
+    "another text": (
+        own([*ROWS[:3], [ROWS[3][0], "Other?", *ROWS[3][2:]], *ROWS[4:]]),
+        "line 5: query 'q1' has another text",
+    ),
+    "another split": (
+        own([*ROWS[:3], [*ROWS[3][:2], "test", *ROWS[3][3:]], *ROWS[4:]]),
+        "line 5: query 'q1' has another split",
+    ),
     "an LLM missing": (own([r for i, r in enumerate(ROWS) if i != 7]), "query 'q3': LLM 'large' has no row"),
-    "an LLM misspelt": (own([*ROWS[:7], [*ROWS[7][:3], "Large", *ROWS[7][4:]], *ROWS[8:]]), "has no row"), "one LLM": (own(ROWS[::2]), "one LLM only"),
-    "no test": (own(ROWS[:12]), "no test"), "no train": (own(ROWS[12:]), "no train"), "html": (b"<html><body>404: Not Found</body></html>", "no rows"),
-    "json": (b'{"query_id": "q0"}', "no rows"), "binary": (bytes(range(128, 256)) * 4, "line 1"), **{f"without {c}": (drop(c), f"'{c}' is missing") for c in COLUMNS[:5]}}
+    "an LLM misspelt": (own([*ROWS[:7], [*ROWS[7][:3], "Large", *ROWS[7][4:]], *ROWS[8:]]), "has no row"),
+    "one LLM": (own(ROWS[::2]), "one LLM only"),
+    "no test": (own(ROWS[:12]), "no test"),
+    "no train": (own(ROWS[12:]), "no train"),
+    "html": (b"<html><body>404: Not Found</body></html>", "no rows"),
+    "json": (b'{"query_id": "q0"}', "no rows"),
+    "binary": (bytes(range(128, 256)) * 4, "line 1"),
+    **{f"without {c}": (drop(c), f"'{c}' is missing") for c in COLUMNS[:5]},
+}
 
+# %% ../nbs/01e_own_table.ipynb #k0000034-2
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_file_is_one_clear_error(tmp_path, name):
     data, says = BROKEN[name]
     (file := tmp_path / "mine.csv").write_bytes(data)
-    with pytest.raises(SourceError, match=says) as e: load_table(file)
+    with pytest.raises(SourceError, match=says) as e:
+        load_table(file)
     assert "mine.csv" in str(e.value)
 
+# %% ../nbs/01e_own_table.ipynb #k0000034-3
 def test_files_that_cannot_be_tables(tmp_path):
-    for name, says in {"none.csv": "no such file", "x.pkl": "can run code", "x.xlsx": "unknown", "none.jsonl": "no such file", "none.parquet": "no such file"}.items():
-        with pytest.raises(SourceError, match=says): load_table(tmp_path / name)
+    for name, says in {
+        "none.csv": "no such file",
+        "x.pkl": "can run code",
+        "x.xlsx": "unknown",
+        "none.jsonl": "no such file",
+        "none.parquet": "no such file",
+    }.items():
+        with pytest.raises(SourceError, match=says):
+            load_table(tmp_path / name)
     (torn := tmp_path / "torn.parquet").write_bytes(b"PAR1 torn")
-    with pytest.raises(SourceError, match="not a readable Parquet"): load_table(torn)
+    with pytest.raises(SourceError, match="not a readable Parquet"):
+        load_table(torn)
 
 # %% ../nbs/01e_own_table.ipynb #k0000035
-LINE = {"task_name": "gsm8k", "query": "1 + 1?", "ground_truth": "2", "metric": "GSM8K", "choices": None, "task_id": None, "model_name": "a", "response": "2",
-        "token_num": 453, "input_tokens": 449, "output_tokens": 4, "response_time": .5, "performance": 1.0, "embedding_id": 42, "user_id": None, "fig_id": None}
-LINES = [{**LINE, "query": f"{i} + 1?", "model_name": m, "performance": (i + k) % 2} for i in range(8) for k, m in enumerate("ab")]
+LINE = {
+    "task_name": "gsm8k",
+    "query": "1 + 1?",
+    "ground_truth": "2",
+    "metric": "GSM8K",
+    "choices": None,
+    "task_id": None,
+    "model_name": "a",
+    "response": "2",
+    "token_num": 453,
+    "input_tokens": 449,
+    "output_tokens": 4,
+    "response_time": 0.5,
+    "performance": 1.0,
+    "embedding_id": 42,
+    "user_id": None,
+    "fig_id": None,
+}
+LINES = [
+    {**LINE, "query": f"{i} + 1?", "model_name": m, "performance": (i + k) % 2}
+    for i in range(8)
+    for k, m in enumerate("ab")
+]
 
-@pytest.mark.parametrize("change,says", [
-    *[({c: None}, f"line 4: .*{'score' if c == 'performance' else 'llm' if c == 'model_name' else c}") for c in ("task_name", "query", "model_name", "performance")],
-    *[({"performance": v}, "line 4: score") for v in ("x", 2, -1, [1], {}, float("nan"), "nan")], *[({"query": v}, "line 4: query") for v in (1, [], "", " ")],
-    *[({"response_time": v}, "line 4: latency_s") for v in ("x", -1, [], float("inf"))],
-    *[({"token_num": v}, "line 4: cost") for v in ("many", -3, {})], ({"ground_truth": "3"}, "has no row"), ({"model_name": "all_llms"}, "line 4: llm .all_llms. is the study"), ({"model_name": 3}, "line 4: llm"), ({"query": "9 + 1?"}, "has no row|appear twice")])
+# %% ../nbs/01e_own_table.ipynb #k0000035-1
+@pytest.mark.parametrize(
+    "change,says",
+    [
+        *[
+            ({c: None}, f"line 4: .*{'score' if c == 'performance' else 'llm' if c == 'model_name' else c}")
+            for c in ("task_name", "query", "model_name", "performance")
+        ],
+        *[({"performance": v}, "line 4: score") for v in ("x", 2, -1, [1], {}, float("nan"), "nan")],
+        *[({"query": v}, "line 4: query") for v in (1, [], "", " ")],
+        *[({"response_time": v}, "line 4: latency_s") for v in ("x", -1, [], float("inf"))],
+        *[({"token_num": v}, "line 4: cost") for v in ("many", -3, {})],
+        ({"ground_truth": "3"}, "has no row"),
+        ({"model_name": "all_llms"}, "line 4: llm .all_llms. is the study"),
+        ({"model_name": 3}, "line 4: llm"),
+        ({"query": "9 + 1?"}, "has no row|appear twice"),
+    ],
+)
 def test_a_bad_line_of_routing_data_names_its_line(tmp_path, change, says):
-    (file := tmp_path / "data.jsonl").write_text("\n".join(json.dumps({**r, **change} if i == 3 else r) for i, r in enumerate(LINES)))
-    with pytest.raises(SourceError, match=says): load_table(file)
+    (file := tmp_path / "data.jsonl").write_text(
+        "\n".join(json.dumps({**r, **change} if i == 3 else r) for i, r in enumerate(LINES))
+    )
+    with pytest.raises(SourceError, match=says):
+        load_table(file)
 
+# %% ../nbs/01e_own_table.ipynb #k0000035-2
 @pytest.mark.parametrize("line", ["{", "[1]", "3", "null", '"x"', "{'a': 1}", '{"task_name": "x"}', "[" * 100_000])
 def test_a_line_that_is_no_object_is_named(tmp_path, line):
     (file := tmp_path / "data.jsonl").write_text("\n".join([*map(json.dumps, LINES[:2]), line]))
-    with pytest.raises(SourceError, match="data.jsonl, line 3: "): load_table(file)
+    with pytest.raises(SourceError, match="data.jsonl, line 3: "):
+        load_table(file)
 
+# %% ../nbs/01e_own_table.ipynb #k0000035-3
 def test_routing_data_becomes_tables(tmp_path):
     (file := tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, LINES)))
     table, kind = load_table(file)
     queries, outcomes = as_tables(table)
-    assert kind == "llmrouter" and len(queries) == 8 and outcomes.latency_s.eq(.5).all() and outcomes.cost.eq(453).all() and set(queries.dataset) == {"gsm8k"}
+    assert (
+        kind == "llmrouter"
+        and len(queries) == 8
+        and outcomes.latency_s.eq(0.5).all()
+        and outcomes.cost.eq(453).all()
+        and set(queries.dataset) == {"gsm8k"}
+    )
 
 # %% ../nbs/01e_own_table.ipynb #k0000036
 @pytest.fixture
 def bench():
     names = ["mmlu-anatomy", "mmlu-virology", "hellaswag"] * 8
-    return pd.DataFrame([{"sample_id": f"{n}.{i}", "prompt": f"['Answer.', 'What is {i}?']", "eval_name": n, "org/a": float(i % 2), "org/b": .5, "org/a|model_response": "x",
-                          "org/b|model_response": "y", "org/a|total_cost": .001, "org/b|total_cost": .002, "oracle_model_to_route_to": "no_model_correct"} for i, n in enumerate(names)])
+    return pd.DataFrame(
+        [
+            {
+                "sample_id": f"{n}.{i}",
+                "prompt": f"['Answer.', 'What is {i}?']",
+                "eval_name": n,
+                "org/a": float(i % 2),
+                "org/b": 0.5,
+                "org/a|model_response": "x",
+                "org/b|model_response": "y",
+                "org/a|total_cost": 0.001,
+                "org/b|total_cost": 0.002,
+                "oracle_model_to_route_to": "no_model_correct",
+            }
+            for i, n in enumerate(names)
+        ]
+    )
 
+# %% ../nbs/01e_own_table.ipynb #k0000036-1
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_routerbench_becomes_tables(tmp_path, bench, ending):
     file = tmp_path / f"bench.{ending}"
     bench.to_csv(file, index=False) if ending == "csv" else bench.to_parquet(file)
     table, kind = load_table(file)
     queries, outcomes = as_tables(table)
-    assert kind == "routerbench" and set(queries.dataset) == {"mmlu", "hellaswag"} and queries.text[0] == "Answer.\nWhat is 0?"
-    assert set(outcomes.llm) == {"org/a", "org/b"} and outcomes.cost.max() == .002
+    assert (
+        kind == "routerbench"
+        and set(queries.dataset) == {"mmlu", "hellaswag"}
+        and queries.text[0] == "Answer.\nWhat is 0?"
+    )
+    assert set(outcomes.llm) == {"org/a", "org/b"} and outcomes.cost.max() == 0.002
 
-@pytest.mark.parametrize("column,value", [("org/a", 2.0), ("org/a", None), ("org/b", -1.0), ("org/a|total_cost", -1.0), ("prompt", ""), ("prompt", None), ("eval_name", None),
-                                          ("sample_id", None), ("sample_id", "hellaswag.2")])
+# %% ../nbs/01e_own_table.ipynb #k0000036-2
+@pytest.mark.parametrize(
+    "column,value",
+    [
+        ("org/a", 2.0),
+        ("org/a", None),
+        ("org/b", -1.0),
+        ("org/a|total_cost", -1.0),
+        ("prompt", ""),
+        ("prompt", None),
+        ("eval_name", None),
+        ("sample_id", None),
+        ("sample_id", "hellaswag.2"),
+    ],
+)
 def test_a_bad_cell_of_routerbench_names_its_row(tmp_path, bench, column, value):
     bench[column] = bench[column].astype(object)
     bench.loc[5, column] = value
     bench.to_parquet(file := tmp_path / "bench.parquet")
-    with pytest.raises(SourceError, match="bench.parquet, row 5: "): load_table(file)
+    with pytest.raises(SourceError, match="bench.parquet, row 5: "):
+        load_table(file)
 
+# %% ../nbs/01e_own_table.ipynb #k0000036-3
 @pytest.mark.parametrize("column", ["sample_id", "prompt", "eval_name", "org/a", "org/b", "org/a|total_cost"])
 def test_a_missing_column_of_routerbench_is_named(tmp_path, bench, column):
     bench.drop(columns=column).to_parquet(file := tmp_path / "bench.parquet")
-    with pytest.raises(SourceError, match=f"'{re.escape(column)}' is missing"): load_table(file)
+    with pytest.raises(SourceError, match=f"'{re.escape(column)}' is missing"):
+        load_table(file)
 
 # %% ../nbs/01e_own_table.ipynb #k0000037
 def test_a_good_file_becomes_tables_whatever_the_order_of_its_rows(tmp_path):
     (file := tmp_path / "mine.csv").write_bytes(b"\xef\xbb\xbf" + own(ROWS[::-1]))
-    queries, outcomes = read_user_table(Source(kind="table", datasets=["mine"], path=str(file), validation_share=.4))
-    check_table("queries", queries); check_table("outcomes", outcomes)
+    queries, outcomes = read_user_table(Source(kind="table", datasets=["mine"], path=str(file), validation_share=0.4))
+    check_table("queries", queries)
+    check_table("outcomes", outcomes)
     assert set(queries.split) == {"train", "validation", "test"} and len(outcomes) == 20
     assert outcomes.set_index(["query_id", "llm"]).score.to_dict() == {(r[0], r[3]): float(r[4]) for r in ROWS}
     assert 'kind = "table"' in import_report(file) and "cost: 20 of 20 rows" in import_report(file)
 
+# %% ../nbs/01e_own_table.ipynb #k0000037-1
 def test_a_text_in_train_and_in_test_is_reported(tmp_path):
     (file := tmp_path / "mine.csv").write_bytes(own([[r[0], r[1].replace("9 + 9", "0 + 0"), *r[2:]] for r in ROWS]))
     assert "1 texts stand both in train" in import_report(file)
 
+# %% ../nbs/01e_own_table.ipynb #k0000037-2
 def test_a_source_without_path_or_with_another_dataset_is_named(tmp_path):
     (file := tmp_path / "mine.csv").write_bytes(own())
-    with pytest.raises(SourceError, match="source.path is empty"): read_user_table(Source(kind="table", datasets=["mine"]))
-    with pytest.raises(SourceError, match="'other' is not in mine.csv; it has mine"): read_user_table(Source(kind="table", datasets=["other"], path=str(file)))
+    with pytest.raises(SourceError, match="source.path is empty"):
+        read_user_table(Source(kind="table", datasets=["mine"]))
+    with pytest.raises(SourceError, match="'other' is not in mine.csv; it has mine"):
+        read_user_table(Source(kind="table", datasets=["other"], path=str(file)))
 
+# %% ../nbs/01e_own_table.ipynb #k0000037-3
 def test_half_a_character_in_json_is_refused_and_a_whole_one_taken(tmp_path):
-    (file := tmp_path / "x.jsonl").write_text("".join(json.dumps(LINE | {"query": f"{i}?", "model_name": m}) + "\n" for i in range(2) for m in ("a\U0001f600", "b")))
+    (file := tmp_path / "x.jsonl").write_text(
+        "".join(
+            json.dumps(LINE | {"query": f"{i}?", "model_name": m}) + "\n"
+            for i in range(2)
+            for m in ("a\U0001f600", "b")
+        )
+    )
     assert set(load_table(file)[0].llm) == {"a\U0001f600", "b"}
     file.write_text(json.dumps(LINE | {"model_name": "\ud800"}))
-    with pytest.raises(SourceError, match="x.jsonl, line 1: not valid JSON"): load_table(file)
+    with pytest.raises(SourceError, match="x.jsonl, line 1: not valid JSON"):
+        load_table(file)
 
 # %% ../nbs/01e_own_table.ipynb #k0000038
 def damaged(data, rng):
@@ -154,17 +325,25 @@ def damaged(data, rng):
     for _ in range(rng.integers(1, 4)):
         at, kind = int(rng.integers(len(data))), rng.integers(4)
         extra = [b",", b'"', b"\n", b"\r", b"\x00", b"{", b"nan", b"1e999", b"\xff", b"-", b"'"][rng.integers(11)]
-        data = [data[:at] + bytes([rng.integers(256)]) + data[at + 1:], data[:at] + data[at + rng.integers(1, 20):] or b"x", data[:at] + extra + data[at:], data[:at] or b"x"][kind]
+        data = [
+            data[:at] + bytes([rng.integers(256)]) + data[at + 1 :],
+            data[:at] + data[at + rng.integers(1, 20) :] or b"x",
+            data[:at] + extra + data[at:],
+            data[:at] or b"x",
+        ][kind]
     return data
 
+# %% ../nbs/01e_own_table.ipynb #k0000038-1
 @pytest.mark.parametrize("name,data", [("mine.csv", own()), ("data.jsonl", "\n".join(map(json.dumps, LINES)).encode())])
 def test_damage_anywhere_is_refused_or_leaves_a_sound_table(tmp_path, name, data):
     rng, refused = np.random.default_rng(0), 0
     for _ in range(80):
         (file := tmp_path / name).write_bytes(damaged(data, rng))
-        try: table, _ = load_table(file)
+        try:
+            table, _ = load_table(file)
         except SourceError as e:
             refused += 1
             assert str(e).startswith(name) and "\n" not in str(e)
-        else: assert table.score.between(0, 1).all() and len(table) == table.query_id.nunique() * table.llm.nunique()
+        else:
+            assert table.score.between(0, 1).all() and len(table) == table.query_id.nunique() * table.llm.nunique()
     assert refused > 50

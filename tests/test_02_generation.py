@@ -33,6 +33,7 @@ def _side(text):
     assert re.fullmatch(r"[\d.+\-*/() ]+", text), text
     return eval(re.sub(r"(\d+(?:\.\d+)?)", r"Fraction('\1')", text), {"__builtins__": {}, "Fraction": Fraction})
 
+# %% ../nbs/02_generation.ipynb #c8ce1c4d-1
 def test_every_equation_of_the_worked_examples_holds():
     checked = 0
     for line in (project_root() / "data" / "few_shot" / "gsm8k.jsonl").read_text().splitlines():
@@ -43,46 +44,71 @@ def test_every_equation_of_the_worked_examples_holds():
         checked += len(sums)
     assert checked >= 25 and len(few_shot_examples("gsm8k")) == 5
 
+# %% ../nbs/02_generation.ipynb #c8ce1c4d-2
 def test_too_few_examples_are_refused():
-    with pytest.raises(StudyError, match="has 5 worked examples, not 6"): few_shot_examples("gsm8k", n=6)
+    with pytest.raises(StudyError, match="has 5 worked examples, not 6"):
+        few_shot_examples("gsm8k", n=6)
 
 # %% ../nbs/02_generation.ipynb #789c0f16
 @pytest.fixture(scope="session")
 def toys(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toys")
-    return [LLM(name=n, model=str(make_toy_llm(folder / n, seed, chat=p == "zcot")), prompt=p, dtype="float32")
-            for seed, (n, p) in enumerate([("base", "fcot"), ("chat", "zcot")])]
+    return [
+        LLM(name=n, model=str(make_toy_llm(folder / n, seed, chat=p == "zcot")), prompt=p, dtype="float32")
+        for seed, (n, p) in enumerate([("base", "fcot"), ("chat", "zcot")])
+    ]
 
+# %% ../nbs/02_generation.ipynb #789c0f16-1
 def _queries(n=12):
-    return pd.DataFrame({"query_id": [f"q{i:02}" for i in range(n)], "dataset": "gsm8k", "split": ["train", "test"] * (n // 2),
-                         "subject": "", "text": [f"What is {i} + {i * i}?" for i in range(n)], "choices": [[]] * n,
-                         "gold": [str(i + i * i) for i in range(n)]})
+    return pd.DataFrame(
+        {
+            "query_id": [f"q{i:02}" for i in range(n)],
+            "dataset": "gsm8k",
+            "split": ["train", "test"] * (n // 2),
+            "subject": "",
+            "text": [f"What is {i} + {i * i}?" for i in range(n)],
+            "choices": [[]] * n,
+            "gold": [str(i + i * i) for i in range(n)],
+        }
+    )
 
+# %% ../nbs/02_generation.ipynb #789c0f16-2
 def test_prompts_are_the_papers_forms(toys):
     base, chat = toys
     text = render(base, _queries().iloc[3], Generation()).text
     assert text.count("<START_QUESTION>") == 6 and text.count("<END_ANSWER>") == 5
     assert text.endswith("What is 3 + 9? <END_QUESTION>\n<START_ANSWER> Answer: Let's think step by step.")
     said = render(chat, _queries().iloc[3], Generation())
-    assert said.text.startswith("system: You are a helpful") and said.text.endswith("3 + 9?\nassistant:") and not said.special
+    assert (
+        said.text.startswith("system: You are a helpful")
+        and said.text.endswith("3 + 9?\nassistant:")
+        and not said.special
+    )
 
+# %% ../nbs/02_generation.ipynb #789c0f16-3
 def test_a_template_without_a_system_role_gets_it_in_the_users_turn(tmp_path):
     from transformers import AutoTokenizer
+
     folder = make_toy_llm(tmp_path, chat=True)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = ("{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-                               "{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    )
     tokenizer.save_pretrained(folder)
     text = render(LLM(name="x", model=str(folder)), _queries().iloc[0], Generation()).text
     assert text.startswith("user: You are a helpful") and text.endswith("What is 0 + 0?\n")
 
+# %% ../nbs/02_generation.ipynb #789c0f16-4
 def test_a_profile_overrides_prompts_and_typos_are_named(toys):
     own = Generation(prompts={"fcot": "Q: {query} A:"})
     assert render(toys[0], _queries().iloc[1], own).text == "Q: What is 1 + 1? A:"
-    with pytest.raises(StudyError, match="'fcott' is no template"): render(toys[0], _queries().iloc[1], Generation(prompts={"fcott": ""}))
+    with pytest.raises(StudyError, match="'fcott' is no template"):
+        render(toys[0], _queries().iloc[1], Generation(prompts={"fcott": ""}))
     with pytest.raises(StudyError, match="no chat template"):
         render(toys[0].model_copy(update={"prompt": "zcot"}), _queries().iloc[1], Generation())
 
+# %% ../nbs/02_generation.ipynb #789c0f16-5
 def test_options_are_shown_once():
     assert question_text("Pick. ", ["x", "y"]) == "Pick. (A) x (B) y"
     assert question_text("Pick.\nA. xx\nB. yy", ["xx", "yy"]) == "Pick.\nA. xx\nB. yy"
@@ -90,63 +116,90 @@ def test_options_are_shown_once():
 # %% ../nbs/02_generation.ipynb #58021448
 def test_a_key_follows_what_decides_a_response(toys):
     settings, queries = Generation(), _queries()
+
     def keys(s=settings, llm=toys[0], **change):
         return {w.key for _, w in requests(queries, llm, s, replace(sampling_of(llm, s), **change))}
+
     same = keys()
     assert len(same) == len(queries) and same == keys(settings.model_copy(update={"samples": 3, "batch_size": 1}))
-    others = [keys(temperature=.8), keys(seed=1), keys(llm=toys[1]), keys(settings.model_copy(update={"engine": "vllm"})),
-              keys(settings.model_copy(update={"few_shot": 4})), keys(max_tokens=9), keys(stop=())]
+    others = [
+        keys(temperature=0.8),
+        keys(seed=1),
+        keys(llm=toys[1]),
+        keys(settings.model_copy(update={"engine": "vllm"})),
+        keys(settings.model_copy(update={"few_shot": 4})),
+        keys(max_tokens=9),
+        keys(stop=()),
+    ]
     assert all(not same & other for other in others)
     assert keys(temperature=0) == keys(temperature=0, seed=7)  # a greedy response has no seed
 
+# %% ../nbs/02_generation.ipynb #58021448-1
 def test_an_unknown_sampling_override_is_named():
     with pytest.raises(StudyError, match="sampling has no 'temprature'"):
         sampling_of(LLM(name="x", model="m", sampling={"temprature": 1}), Generation())
 
 # %% ../nbs/02_generation.ipynb #a0468c52
 @pytest.fixture
-def settings(toys): return Generation(samples=2, max_tokens=12, few_shot=0, batch_size=8, commit_every_s=0, latency="none", pool=toys)
+def settings(toys):
+    return Generation(samples=2, max_tokens=12, few_shot=0, batch_size=8, commit_every_s=0, latency="none", pool=toys)
 
+# %% ../nbs/02_generation.ipynb #a0468c52-1
 def test_a_second_run_samples_nothing_and_gives_the_same_table(settings, tmp_path):
     own = Store(tmp_path)
     first = answer_queries(_queries(), settings, own, [own])
     assert len(first) == 12 * 2 * 2 and first.equals(answer_queries(_queries(), settings, own, [own], make=None))
-    assert first[["query_id", "llm", "sample"]].equals(first[["query_id", "llm", "sample"]].sort_values(["query_id", "llm", "sample"]))
+    assert first[["query_id", "llm", "sample"]].equals(
+        first[["query_id", "llm", "sample"]].sort_values(["query_id", "llm", "sample"])
+    )
 
+# %% ../nbs/02_generation.ipynb #a0468c52-2
 def test_a_changed_profile_reuses_what_still_applies(settings, tmp_path, toys):
     own = Store(tmp_path)
     first = answer_queries(_queries(6), settings, own, [own])
     asked = []
+
     class Spy(ENGINES["transformers"]):
         def complete(self, work, sampling):
             asked.extend((self.llm.name, w.key) for w in work)
             return super().complete(work, sampling)
+
     wider = answer_queries(_queries(12), settings, own, [own], make=Spy)
     assert len(asked) == 6 * 2 and wider[wider.query_id.isin(first.query_id)].reset_index(drop=True).equals(first)
 
+# %% ../nbs/02_generation.ipynb #a0468c52-3
 def test_an_engine_that_breaks_off_keeps_what_it_finished(settings, tmp_path):
     class Breaks(ENGINES["transformers"]):
         def complete(self, work, sampling):
             self.calls = getattr(self, "calls", 0) + 1
-            if self.calls == 3: raise EngineError("LLM 'base' ran out of memory: finished responses are kept")
+            if self.calls == 3:
+                raise EngineError("LLM 'base' ran out of memory: finished responses are kept")
             return super().complete(work, sampling)
+
     own = Store(tmp_path / "a")
     slow = settings.model_copy(update={"commit_every_s": 1e9})
-    with pytest.raises(EngineError, match="kept"): answer_queries(_queries(), slow, own, [own], make=Breaks)
+    with pytest.raises(EngineError, match="kept"):
+        answer_queries(_queries(), slow, own, [own], make=Breaks)
     assert sum(len(own.read(s)) for s in own.shelves()) == 2 * 8
     other = Store(tmp_path / "b")
     assert answer_queries(_queries(), settings, own, [own]).equals(answer_queries(_queries(), settings, other, [other]))
 
+# %% ../nbs/02_generation.ipynb #a0468c52-4
 def test_a_full_disk_ends_the_run_and_keeps_what_was_written(settings, tmp_path, monkeypatch):
     own, append, count = Store(tmp_path), Store.append, []
+
     def full(self, *a):
         count.append(1)
-        if len(count) > 2: raise StoreError("the disk is full: all shards written before are kept")
+        if len(count) > 2:
+            raise StoreError("the disk is full: all shards written before are kept")
         return append(self, *a)
+
     monkeypatch.setattr(Store, "append", full)
-    with pytest.raises(StoreError, match="disk is full"): answer_queries(_queries(), settings, own, [own])
+    with pytest.raises(StoreError, match="disk is full"):
+        answer_queries(_queries(), settings, own, [own])
     assert sum(len(own.read(s)) for s in own.shelves()) == 2 * 8
 
+# %% ../nbs/02_generation.ipynb #a0468c52-5
 def test_queries_with_one_text_share_one_request(settings, tmp_path):
     twins = _queries(4).assign(text="What is 1 + 1?")
     own = Store(tmp_path)
@@ -166,23 +219,43 @@ print("go", flush=True)
 answer_queries(queries, settings, store, [store]).to_parquet(out)
 """
 
+# %% ../nbs/02_generation.ipynb #652d4d90-1
 def test_a_run_killed_at_random_moments_ends_with_the_uninterrupted_table(settings, tmp_path):
     settings = settings.model_copy(update={"max_tokens": 60, "batch_size": 4})
     (tmp_path / "settings.json").write_text(settings.model_dump_json())
     _queries(40).to_parquet(tmp_path / "queries.parquet")
     rng, kills = np.random.default_rng(0), 0
+
     def start(store, out):
-        job = subprocess.Popen([sys.executable, "-c", CHILD, tmp_path / "settings.json", tmp_path / "queries.parquet",
-                                tmp_path / store, tmp_path / out], stdout=subprocess.PIPE, cwd=project_root())
+        job = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                CHILD,
+                tmp_path / "settings.json",
+                tmp_path / "queries.parquet",
+                tmp_path / store,
+                tmp_path / out,
+            ],
+            stdout=subprocess.PIPE,
+            cwd=project_root(),
+        )
         assert job.stdout.readline() == b"go\n"
         return job
+
     whole = start("whole", "whole.parquet")
-    began = time.monotonic(); assert whole.wait() == 0; took = time.monotonic() - began
+    began = time.monotonic()
+    assert whole.wait() == 0
+    took = time.monotonic() - began
     while kills < 2:
         job = start("killed", "killed.parquet")
-        try: job.wait(took * rng.uniform(.2, .5))
-        except subprocess.TimeoutExpired: os.kill(job.pid, signal.SIGKILL); job.wait()
-        if (tmp_path / "killed.parquet").exists(): break
+        try:
+            job.wait(took * rng.uniform(0.2, 0.5))
+        except subprocess.TimeoutExpired:
+            os.kill(job.pid, signal.SIGKILL)
+            job.wait()
+        if (tmp_path / "killed.parquet").exists():
+            break
         kills += 1
     assert start("killed", "killed.parquet").wait() == 0 and kills >= 1
     assert (tmp_path / "killed.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
@@ -190,6 +263,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_uninterrupted_table(settin
 # %% ../nbs/02_generation.ipynb #9c817639
 def test_latency_is_measured_once_and_follows_length(settings, tmp_path):
     from llm_routing.generation.responses import add_latency, speeds
+
     own, timed = Store(tmp_path), settings.model_copy(update={"latency": "measured", "latency_queries": 4})
     table = answer_queries(_queries(), timed, own, [own])
     with_latency = add_latency(table, _queries(), timed, own, [own])
@@ -197,26 +271,34 @@ def test_latency_is_measured_once_and_follows_length(settings, tmp_path):
     assert with_latency.equals(add_latency(table, _queries(), timed, own, [own]))  # kept, not measured again
     speed = speeds(_queries(), timed, own, [own])
     assert (speed.latency_s > 0).all() and (speed.tokens_per_s > 0).all() and speed.hardware.str.contains("cores").all()
-    for _, part in with_latency.groupby("llm"): assert part.sort_values("completion_tokens").latency_s.is_monotonic_increasing
+    for _, part in with_latency.groupby("llm"):
+        assert part.sort_values("completion_tokens").latency_s.is_monotonic_increasing
 
+# %% ../nbs/02_generation.ipynb #9c817639-1
 def test_reference_latencies_are_the_papers():
     from llm_routing.generation.responses import reference_latency
+
     table = reference_latency().set_index(["llm", "dataset"]).latency_s
     assert table["gemma-7b", "gsm8k"] == 7.1 and table["llama2-13b-chat", "mmlu"] == 4.8 and len(table) == 14
 
-@pytest.mark.parametrize("tokens,seconds,line", [
-    ([5, 5], [.2, .4], (.3, 0)), ([10, 20], [.1, .3], (0, .014)), ([10, 20], [.3, .1], (.2, 0))])
+# %% ../nbs/02_generation.ipynb #9c817639-2
+@pytest.mark.parametrize(
+    "tokens,seconds,line",
+    [([5, 5], [0.2, 0.4], (0.3, 0)), ([10, 20], [0.1, 0.3], (0, 0.014)), ([10, 20], [0.3, 0.1], (0.2, 0))],
+)
 def test_a_line_never_has_a_negative_part(tokens, seconds, line):
     assert np.allclose(fit_latency(pd.DataFrame({"completion_tokens": tokens, "seconds": seconds})), line)
 
+# %% ../nbs/02_generation.ipynb #9c817639-3
 def test_one_pause_of_the_machine_does_not_move_the_line():
     tokens = np.arange(10, 30)
-    seconds = .01 + .002 * tokens
+    seconds = 0.01 + 0.002 * tokens
     seconds[3] += 5
     start, slope = fit_latency(pd.DataFrame({"completion_tokens": tokens, "seconds": seconds}))
-    assert np.isclose(slope, .002) and abs(start - .01) < .0021  # five seconds move it by one token's time
+    assert np.isclose(slope, 0.002) and abs(start - 0.01) < 0.0021  # five seconds move it by one token's time
 
 # %% ../nbs/02_generation.ipynb #1443bf71
 def test_half_a_character_is_kept_as_a_replacement_mark():
     from llm_routing.generation.responses import whole
+
     assert whole("b\ud83d") == "b\ufffd" and whole("naïve 😀") == "naïve 😀"

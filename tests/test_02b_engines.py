@@ -17,7 +17,15 @@ import pytest
 import torch
 
 from llm_routing.generation.engines import (
-    EngineError, Prompt, Sampling, Work, extra_missing, make_engine, make_toy_llm, model_identity, time_alone,
+    EngineError,
+    Prompt,
+    Sampling,
+    Work,
+    extra_missing,
+    make_engine,
+    make_toy_llm,
+    model_identity,
+    time_alone,
 )
 from llm_routing.study.profiles import Generation, LLM
 
@@ -26,52 +34,73 @@ from llm_routing.study.profiles import Generation, LLM
 def toy(tmp_path_factory):
     return LLM(name="toy", model=str(make_toy_llm(tmp_path_factory.mktemp("toy"))), dtype="float32")
 
+# %% ../nbs/02b_engines.ipynb #df4f150b-1
 def test_a_fingerprint_follows_the_weights_and_not_the_folder(tmp_path, toy):
     a, b = (LLM(name="x", model=str(make_toy_llm(tmp_path / n / "m", seed))) for n, seed in (("a", 0), ("b", 1)))
     assert model_identity(a)[1] == model_identity(toy)[1] != model_identity(b)[1]
     assert model_identity(LLM(name="x", model="org/m", revision="abc")) == ("org/m", "abc")
 
 # %% ../nbs/02b_engines.ipynb #b2996e89
-@pytest.mark.parametrize("error,says", [
-    (OSError("You are trying to access a gated repo."), "accept its licence"),
-    (OSError("org/x is not a local folder and is not a valid model identifier"), "was not found"),
-    (RuntimeError("CUDA out of memory. Tried to allocate"), "ran out of memory"), (ValueError("odd"), "could not be loaded: odd")])
+@pytest.mark.parametrize(
+    "error,says",
+    [
+        (OSError("You are trying to access a gated repo."), "accept its licence"),
+        (OSError("org/x is not a local folder and is not a valid model identifier"), "was not found"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), "ran out of memory"),
+        (ValueError("odd"), "could not be loaded: odd"),
+    ],
+)
 def test_each_failure_to_load_names_the_llm_and_the_mend(error, says):
     from llm_routing.generation.engines import explain_loading
+
     message = str(explain_loading(LLM(name="x", model="org/x"), error))
     assert says in message and "'x'" in message
 
+# %% ../nbs/02b_engines.ipynb #b2996e89-1
 def test_a_missing_extra_is_named():
-    with pytest.raises(EngineError, match=r"pip install 'llm-routing\[vllm\]'"): extra_missing("no_such_engine", "vllm")
+    with pytest.raises(EngineError, match=r"pip install 'llm-routing\[vllm\]'"):
+        extra_missing("no_such_engine", "vllm")
 
 # %% ../nbs/02b_engines.ipynb #7779851e
 def test_tokens_are_drawn_as_the_probabilities_and_cut_offs_say():
     from llm_routing.generation.engines import choose
+
     logits = torch.log(torch.tensor([[0.1, 0.6, 0.0, 0.3]])).repeat(20_000, 1)
     u = torch.from_numpy(np.random.default_rng(1).random(20_000))
-    def share(**s): return (torch.bincount(choose(logits, u, Sampling(**s)), minlength=4) / 20_000).numpy()
-    assert np.allclose(share(temperature=1), [.1, .6, 0, .3], atol=.015)
-    assert np.allclose(share(temperature=1, top_k=2), [0, 2 / 3, 0, 1 / 3], atol=.015)
-    assert np.allclose(share(temperature=1, top_p=.5), [0, 1, 0, 0])
-    assert np.allclose(share(temperature=1, top_p=.7), [0, 2 / 3, 0, 1 / 3], atol=.015)
-    squared = np.array([.1, .6, 0, .3]) ** 2
-    assert np.allclose(share(temperature=.5), squared / squared.sum(), atol=.015)
+
+    def share(**s):
+        return (torch.bincount(choose(logits, u, Sampling(**s)), minlength=4) / 20_000).numpy()
+
+    assert np.allclose(share(temperature=1), [0.1, 0.6, 0, 0.3], atol=0.015)
+    assert np.allclose(share(temperature=1, top_k=2), [0, 2 / 3, 0, 1 / 3], atol=0.015)
+    assert np.allclose(share(temperature=1, top_p=0.5), [0, 1, 0, 0])
+    assert np.allclose(share(temperature=1, top_p=0.7), [0, 2 / 3, 0, 1 / 3], atol=0.015)
+    squared = np.array([0.1, 0.6, 0, 0.3]) ** 2
+    assert np.allclose(share(temperature=0.5), squared / squared.sum(), atol=0.015)
     assert np.allclose(share(temperature=0), [0, 1, 0, 0])
     edge = torch.tensor([0.0, np.nextafter(1.0, 0)])
-    assert choose(logits[:2], edge.double(), Sampling(temperature=1)).tolist() == [0, 3]  # never a token of probability 0
+    assert choose(logits[:2], edge.double(), Sampling(temperature=1)).tolist() == [
+        0,
+        3,
+    ]  # never a token of probability 0
 
 # %% ../nbs/02b_engines.ipynb #43815bfd
 SHORT = Sampling(max_tokens=16, temperature=0.7, stop=("%",))
 
+# %% ../nbs/02b_engines.ipynb #43815bfd-1
 def _work(n, samples=(0, 1)):
     return [Work(f"key{i}", Prompt("Question " + "x" * (i % 7) + f" number {i}?"), samples) for i in range(n)]
 
+# %% ../nbs/02b_engines.ipynb #43815bfd-2
 def _all(engine, work, sampling=SHORT):
     return {w.key: c for group in engine.complete(work, sampling) for w, c in group}
 
+# %% ../nbs/02b_engines.ipynb #43815bfd-3
 @pytest.fixture(scope="session")
-def running(toy): return make_engine(toy, Generation(batch_size=8))
+def running(toy):
+    return make_engine(toy, Generation(batch_size=8))
 
+# %% ../nbs/02b_engines.ipynb #43815bfd-4
 def test_a_response_does_not_depend_on_its_batch_or_its_neighbours(running):
     whole = _all(running, _work(12))
     alone = {w.key: _all(running, [w])[w.key] for w in _work(12)}
@@ -80,26 +109,33 @@ def test_a_response_does_not_depend_on_its_batch_or_its_neighbours(running):
     assert [c[0] for c in later.values()] == [whole[k][1] for k in later]
     assert len({c.text for cs in whole.values() for c in cs}) > 12
 
+# %% ../nbs/02b_engines.ipynb #43815bfd-5
 def test_another_seed_or_key_gives_another_response(running):
     from dataclasses import replace
+
     a, b = _all(running, _work(4)), _all(running, _work(4), replace(SHORT, seed=1))
     assert all(a[k] != b[k] for k in a)
     assert _all(running, [Work("other", _work(1)[0].prompt)])["other"][0] != a["key0"][0]
 
+# %% ../nbs/02b_engines.ipynb #43815bfd-6
 def test_greedy_sampling_agrees_with_transformers_generate(running, toy):
     greedy = Sampling(temperature=0, max_tokens=20, stop=())
     ours = _all(running, _work(5, (0,)), greedy)
     for w in _work(5, (0,)):
         ids = torch.tensor([running.tokenizer(w.prompt.text)["input_ids"]])
         theirs = running.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20)
-        assert running.tokenizer.decode(theirs[0, ids.shape[1]:], skip_special_tokens=True) == ours[w.key][0].text
+        assert running.tokenizer.decode(theirs[0, ids.shape[1] :], skip_special_tokens=True) == ours[w.key][0].text
 
+# %% ../nbs/02b_engines.ipynb #43815bfd-7
 def test_the_plan_is_the_same_batches_whatever_is_done(running):
     whole = running.plan(_work(20), set())
-    assert all(len(b) == 4 for b in whole) and sorted(w.key for b in whole for w in b) == sorted(w.key for w in _work(20))
+    assert all(len(b) == 4 for b in whole) and sorted(w.key for b in whole for w in b) == sorted(
+        w.key for w in _work(20)
+    )
     half = running.plan(_work(20), {w.key for b in whole[:2] for w in b})
     assert half == whole[2:]
 
+# %% ../nbs/02b_engines.ipynb #43815bfd-8
 def test_stop_texts_end_tokens_and_the_length_limit(running):
     made = [c for cs in _all(running, _work(30, (0, 1, 2, 3))).values() for c in cs]
     assert {c.finish_reason for c in made} == {"stop", "length"}
@@ -107,32 +143,42 @@ def test_stop_texts_end_tokens_and_the_length_limit(running):
     assert all(c.completion_tokens == 16 for c in made if c.finish_reason == "length")
     assert all(len(c.text) < c.completion_tokens for c in made if c.finish_reason == "stop")
 
+# %% ../nbs/02b_engines.ipynb #43815bfd-9
 def test_running_out_of_memory_says_what_to_lower(running):
     import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**25, hard))  # 32 MiB more than now; the batch needs some hundred
     try:
         with pytest.raises(EngineError, match="12000 sequences at once: set generation.batch_size lower"):
             _all(running, _work(1500, tuple(range(8))))
-    finally: resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     assert len(_all(running, _work(2))) == 2
 
+# %% ../nbs/02b_engines.ipynb #43815bfd-10
 def test_a_missing_model_is_named():
-    with pytest.raises(EngineError, match="'gone'"): make_engine(LLM(name="gone", model="/no/such/folder"), Generation())
+    with pytest.raises(EngineError, match="'gone'"):
+        make_engine(LLM(name="gone", model="/no/such/folder"), Generation())
 
 # %% ../nbs/02b_engines.ipynb #a65544f1
 class Hub(BaseHTTPRequestHandler):
     "A hub that has one gated LLM, and no other."
+
     def do_GET(self):
         gated = "/org/gated/" in self.path
         self.send_response(403 if gated else 404)
         self.send_header("X-Error-Code", "GatedRepo" if gated else "RepoNotFound")
-        self.send_header("content-length", "0"); self.end_headers()
+        self.send_header("content-length", "0")
+        self.end_headers()
 
     do_HEAD = do_GET
-    def log_message(self, *args): pass
 
+    def log_message(self, *args):
+        pass
+
+# %% ../nbs/02b_engines.ipynb #a65544f1-1
 ASK = """
 from llm_routing.generation.engines import EngineError, make_engine
 from llm_routing.study.profiles import Generation, LLM
@@ -141,12 +187,22 @@ for name in ("gated", "missing"):
     except EngineError as e: print(e)
 """
 
+# %% ../nbs/02b_engines.ipynb #a65544f1-2
 def test_a_gated_and_a_missing_llm_of_the_hub_are_told_apart(tmp_path):
-    import subprocess, sys
+    import subprocess
+    import sys
+
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
-    said = subprocess.run([sys.executable, "-c", ASK], env={**os.environ, **hub}, capture_output=True, text=True).stdout.splitlines()
+    hub = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_OFFLINE": "0",
+        "NO_PROXY": "127.0.0.1",
+    }
+    said = subprocess.run(
+        [sys.executable, "-c", ASK], env={**os.environ, **hub}, capture_output=True, text=True
+    ).stdout.splitlines()
     server.shutdown()
     assert "LLM 'gated'" in said[0] and "is gated: accept its licence" in said[0]
     assert "LLM 'missing'" in said[1] and "was not found" in said[1]
@@ -161,22 +217,42 @@ def test_latency_is_measured_one_at_a_time_and_warm(running):
 # %% ../nbs/02b_engines.ipynb #ce857176
 class Flaky(BaseHTTPRequestHandler):
     "An endpoint that answers `n` completions, after failing as its server's `fails` says."
+
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         server = self.server
-        with server.lock: server.seen.append(body); count = len(server.seen)
-        if server.fails(count, body): return self._send(500, {"error": {"message": "overloaded"}})
-        self._send(200, {"id": "x", "object": "text_completion", "created": 0, "model": body["model"], "choices": [
-            {"index": i, "text": f"answer {body['prompt'][-1]} {i}", "finish_reason": "stop", "logprobs": None}
-            for i in range(min(body.get("n", 1), server.most))], "usage": {"prompt_tokens": 3, "completion_tokens": 8, "total_tokens": 11}})
+        with server.lock:
+            server.seen.append(body)
+            count = len(server.seen)
+        if server.fails(count, body):
+            return self._send(500, {"error": {"message": "overloaded"}})
+        self._send(
+            200,
+            {
+                "id": "x",
+                "object": "text_completion",
+                "created": 0,
+                "model": body["model"],
+                "choices": [
+                    {"index": i, "text": f"answer {body['prompt'][-1]} {i}", "finish_reason": "stop", "logprobs": None}
+                    for i in range(min(body.get("n", 1), server.most))
+                ],
+                "usage": {"prompt_tokens": 3, "completion_tokens": 8, "total_tokens": 11},
+            },
+        )
 
     def _send(self, status, body):
         data = json.dumps(body).encode()
-        self.send_response(status); self.send_header("content-length", str(len(data)))
-        self.send_header("content-type", "application/json"); self.end_headers(); self.wfile.write(data)
+        self.send_response(status)
+        self.send_header("content-length", str(len(data)))
+        self.send_header("content-type", "application/json")
+        self.end_headers()
+        self.wfile.write(data)
 
-    def log_message(self, *args): pass
+    def log_message(self, *args):
+        pass
 
+# %% ../nbs/02b_engines.ipynb #ce857176-1
 @pytest.fixture
 def server():
     pytest.importorskip("openai", reason="needs the extra llm-routing[openai]")
@@ -186,8 +262,11 @@ def server():
     yield server
     server.shutdown()
 
+# %% ../nbs/02b_engines.ipynb #ce857176-2
 def _endpoint(toy, server, **settings):
-    return make_engine(toy, Generation(engine="openai", base_url=f"http://127.0.0.1:{server.server_port}/v1", **settings))
+    return make_engine(
+        toy, Generation(engine="openai", base_url=f"http://127.0.0.1:{server.server_port}/v1", **settings)
+    )
 
 # %% ../nbs/02b_engines.ipynb #92d22c3c
 def test_an_endpoint_that_fails_half_its_requests_loses_nothing(toy, server):
@@ -196,48 +275,91 @@ def test_an_endpoint_that_fails_half_its_requests_loses_nothing(toy, server):
     assert len(made) == 12 and all(len(c) == 2 and c[0].prompt_tokens == 3 for c in made.values())
     assert sum(c.completion_tokens for c in made["key0"]) == 8
 
+# %% ../nbs/02b_engines.ipynb #92d22c3c-1
 def test_an_endpoint_that_keeps_failing_some_requests_gives_the_rest_then_says_so(toy, server):
     server.fails = lambda n, body: body["prompt"][-2] % 2 == 0
     engine, made = _endpoint(toy, server, retries=0), {}
     with pytest.raises(EngineError, match=r"requests for LLM 'toy' failed after 1 tries each .*overloaded.*run again"):
-        for group in engine.complete(_work(10), SHORT): made.update({w.key: c for w, c in group})
+        for group in engine.complete(_work(10), SHORT):
+            made.update({w.key: c for w, c in group})
     assert 0 < len(made) < 10
 
+# %% ../nbs/02b_engines.ipynb #92d22c3c-2
 def test_an_endpoint_that_gives_too_few_samples_is_asked_again(toy, server):
     server.most = 2
     assert len(_all(_endpoint(toy, server), _work(1, tuple(range(5))))["key0"]) == 5
     assert len({body["seed"] for body in server.seen}) == 3  # never the same seed twice
 
+# %% ../nbs/02b_engines.ipynb #92d22c3c-3
 def test_an_endpoint_needs_an_address(toy):
     pytest.importorskip("openai", reason="needs the extra llm-routing[openai]")
-    with pytest.raises(EngineError, match="needs generation.base_url"): make_engine(toy, Generation(engine="openai"))
+    with pytest.raises(EngineError, match="needs generation.base_url"):
+        make_engine(toy, Generation(engine="openai"))
 
+# %% ../nbs/02b_engines.ipynb #92d22c3c-4
 def test_an_endpoint_that_is_not_there_is_named(toy, server):
     server.server_close()
-    with pytest.raises(EngineError, match="127.0.0.1.*run again"): _all(_endpoint(toy, server, retries=0), _work(2))
+    with pytest.raises(EngineError, match="127.0.0.1.*run again"):
+        _all(_endpoint(toy, server, retries=0), _work(2))
 
 # %% ../nbs/02b_engines.ipynb #2843eff4
 def _serve(command, port, tries=240):
     "Start a server and wait until it answers."
-    import subprocess, time, urllib.request
+    import subprocess
+    import time
+    import urllib.request
+
     job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(tries):
-        try: urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2); return job
-        except OSError: time.sleep(.5)
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
+            return job
+        except OSError:
+            time.sleep(0.5)
         assert job.poll() is None, "the server ended"
     job.kill()
     raise AssertionError("the server did not answer")
 
+# %% ../nbs/02b_engines.ipynb #2843eff4-1
 def test_a_real_server_gives_the_embedded_engines_greedy_texts(toy, running):
-    import socket, sys
-    for module in ("openai", "uvicorn", "fastapi"): pytest.importorskip(module, reason="needs openai and transformers[serving]")
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
-    job = _serve([sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve", "--host", "127.0.0.1",
-                  "--port", str(port), "--device", "cpu"], port)
+    import socket
+    import sys
+
+    for module in ("openai", "uvicorn", "fastapi"):
+        pytest.importorskip(module, reason="needs openai and transformers[serving]")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    job = _serve(
+        [
+            sys.executable,
+            "-c",
+            "from transformers.cli.transformers import main; main()",
+            "serve",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--device",
+            "cpu",
+        ],
+        port,
+    )
     try:
-        server = make_engine(toy, Generation(engine="openai", base_url=f"http://127.0.0.1:{port}/v1", send="text", seeded=False,
-                                             concurrency=2, retries=0))
+        server = make_engine(
+            toy,
+            Generation(
+                engine="openai",
+                base_url=f"http://127.0.0.1:{port}/v1",
+                send="text",
+                seeded=False,
+                concurrency=2,
+                retries=0,
+            ),
+        )
         greedy = Sampling(temperature=0, max_tokens=12, stop=())
         theirs, ours = (_all(e, _work(4, (0,)), greedy) for e in (server, running))
         assert {k: c[0].text for k, c in theirs.items()} == {k: c[0].text for k, c in ours.items()}
-    finally: job.terminate(); job.wait()
+    finally:
+        job.terminate()
+        job.wait()

@@ -21,28 +21,44 @@ from llm_routing.generation.store import Store, StoreError, request_key, shelf_n
 # %% ../nbs/02c_store.ipynb #65e8716f
 KEY = request_key(llm="demo", prompt="p")
 
+# %% ../nbs/02c_store.ipynb #65e8716f-1
 def _rows(start, n=20):
-    return pd.DataFrame({"request": [f"{i:032x}" for i in range(start, start + n)], "sample": 0,
-                         "text": [f"response {i} " * 50 for i in range(start, start + n)]})
+    return pd.DataFrame(
+        {
+            "request": [f"{i:032x}" for i in range(start, start + n)],
+            "sample": 0,
+            "text": [f"response {i} " * 50 for i in range(start, start + n)],
+        }
+    )
 
+# %% ../nbs/02c_store.ipynb #65e8716f-2
 def _writer(folder, first, count):
     store = Store(folder)
-    for i in range(first, first + count): store.append("demo", _rows(20 * i))
+    for i in range(first, first + count):
+        store.append("demo", _rows(20 * i))
 
+# %% ../nbs/02c_store.ipynb #65e8716f-3
 def test_two_processes_write_one_shelf(tmp_path):
-    jobs = [multiprocessing.get_context("spawn").Process(target=_writer, args=(str(tmp_path), first, 12)) for first in (0, 6)]
-    for job in jobs: job.start()
-    for job in jobs: job.join()
+    jobs = [
+        multiprocessing.get_context("spawn").Process(target=_writer, args=(str(tmp_path), first, 12))
+        for first in (0, 6)
+    ]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
     assert [job.exitcode for job in jobs] == [0, 0]
     rows = Store(tmp_path).read("demo")
     pd.testing.assert_frame_equal(rows, _rows(0, 18 * 20), check_dtype=False)  # the overlap counts once
 
+# %% ../nbs/02c_store.ipynb #65e8716f-4
 def test_a_writer_killed_at_any_moment_leaves_only_whole_shards(tmp_path):
     for round in range(3):
         job = multiprocessing.get_context("spawn").Process(target=_writer, args=(str(tmp_path), 0, 10_000))
         job.start()
         deadline = time.time() + 60
-        while not Store(tmp_path).shards("demo") and time.time() < deadline: time.sleep(0.01)
+        while not Store(tmp_path).shards("demo") and time.time() < deadline:
+            time.sleep(0.01)
         time.sleep(0.1 * round)
         os.kill(job.pid, signal.SIGKILL)
         job.join()
@@ -56,11 +72,13 @@ def test_a_torn_shard_is_left_out_with_its_name(tmp_path):
     whole, torn = store.append("demo", _rows(0)), store.append("demo", _rows(20))
     path = tmp_path / "demo" / torn
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.warns(UserWarning, match=torn): rows = store.read("demo")
+    with pytest.warns(UserWarning, match=torn):
+        rows = store.read("demo")
     assert len(rows) == 20 and whole != torn
     store.append("demo", _rows(20))  # the same work again mends it
     assert len(store.read("demo")) == 40
 
+# %% ../nbs/02c_store.ipynb #3afaba51-1
 FILL = """
 import sys
 import pandas as pd
@@ -75,39 +93,51 @@ rows = store.read("demo")
 print(kept, len(rows), rows.request.nunique())
 """
 
+# %% ../nbs/02c_store.ipynb #3afaba51-2
 def test_a_full_disk_says_what_is_kept(tmp_path):
     small = f"mount -t tmpfs -o size=300k none {tmp_path}"  # a real disk of 300 kB, in a mount namespace of its own
-    if subprocess.run(["unshare", "-rm", "sh", "-c", small], capture_output=True).returncode: pytest.skip("needs unshare with user namespaces")
+    if subprocess.run(["unshare", "-rm", "sh", "-c", small], capture_output=True).returncode:
+        pytest.skip("needs unshare with user namespaces")
     script = f"{small} && exec {sys.executable} -c '{FILL}' {tmp_path}"
-    said, counts = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
+    said, counts = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     assert "the disk is full: free some space" in said and "all shards written before are kept" in said
     kept, rows, requests = map(int, counts.split())
     assert kept == rows == requests > 10
 
+# %% ../nbs/02c_store.ipynb #3afaba51-3
 def test_a_folder_without_rights_is_named(tmp_path):
     (tmp_path / "demo").write_text("a file where the shelf should be")
-    with pytest.raises(StoreError, match="check the address"): Store(tmp_path).append("demo", _rows(0))
+    with pytest.raises(StoreError, match="check the address"):
+        Store(tmp_path).append("demo", _rows(0))
 
 # %% ../nbs/02c_store.ipynb #ac5f1d88
 def test_which_duplicate_counts_does_not_depend_on_the_order(tmp_path):
     one, two = _rows(0), _rows(0).assign(text="another")
     for name, parts in (("a", (one, two)), ("b", (two, one))):
-        for part in parts: Store(tmp_path / name).append("demo", part)
+        for part in parts:
+            Store(tmp_path / name).append("demo", part)
     pd.testing.assert_frame_equal(Store(tmp_path / "a").read("demo"), Store(tmp_path / "b").read("demo"))
 
+# %% ../nbs/02c_store.ipynb #ac5f1d88-1
 def test_merging_keeps_rows_and_is_safe_when_cut_short(tmp_path, monkeypatch):
     from llm_routing.generation.store import merge
+
     store = Store(tmp_path)
-    for i in range(5): store.append("demo", _rows(10 * i), {"part": i})
+    for i in range(5):
+        store.append("demo", _rows(10 * i), {"part": i})
     before, made = store.read("demo"), store.provenance("demo")
     monkeypatch.setattr(store.fs, "rm_file", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt): merge(store, "demo")
+    with pytest.raises(KeyboardInterrupt):
+        merge(store, "demo")
     pd.testing.assert_frame_equal(store.read("demo"), before)
     monkeypatch.undo()
     merge(store, "demo")
     pd.testing.assert_frame_equal(store.read("demo"), before)
     assert len(store.shards("demo")) == 1 and store.provenance("demo") == made
 
+# %% ../nbs/02c_store.ipynb #ac5f1d88-2
 def test_shelf_names_are_safe_and_tell_revisions_apart():
     assert shelf_name("../../etc/passwd", "1").startswith("passwd-") and "/" not in shelf_name("a/b c", "x")
     assert shelf_name("google/gemma-7b", "1") != shelf_name("google/gemma-7b", "2")
@@ -115,4 +145,5 @@ def test_shelf_names_are_safe_and_tell_revisions_apart():
 # %% ../nbs/02c_store.ipynb #02a85642
 def test_half_a_character_has_a_key_too():
     from llm_routing.generation.store import request_key, shelf_name
+
     assert len(request_key(text="\ud800")) == 32 and shelf_name("m", "\ud800").startswith("m-")

@@ -12,14 +12,30 @@ import pytest
 
 from llm_routing.study.tables import StudyError, project_root, read_table
 from llm_routing.tiny_pool import (
-    MATH_FAMILIES, MCQ_SUBJECTS, RECIPES, Recipe, Stage, behind_best, make_math, make_mcq, make_problem,
-    make_queries, model_card, record, recorded_scores, shared_texts, study_tokenizer, train, train_tiny_llm,
+    MATH_FAMILIES,
+    MCQ_SUBJECTS,
+    RECIPES,
+    Recipe,
+    Stage,
+    behind_best,
+    make_math,
+    make_mcq,
+    make_problem,
+    make_queries,
+    model_card,
+    record,
+    recorded_scores,
+    shared_texts,
+    study_tokenizer,
+    train,
+    train_tiny_llm,
     training_problems,
 )
 
 # %% ../nbs/02d_tiny_pool.ipynb #434a7e23
 def test_every_equation_holds_and_ends_in_the_gold_answer():
     import re
+
     rng = np.random.default_rng(11)
     for task in MATH_FAMILIES:
         for problem in (make_problem(task, rng) for _ in range(150)):
@@ -53,7 +69,8 @@ def test_exactly_one_option_is_right_where_that_can_be_computed():
 # %% ../nbs/02d_tiny_pool.ipynb #70b2cb37
 def test_the_shipped_queries_are_what_the_generators_make():
     shipped, made = read_table("queries", project_root() / "data/mini/queries.parquet"), make_queries()
-    for column in ("query_id", "dataset", "split", "subject", "text", "gold"): assert list(shipped[column]) == list(made[column])
+    for column in ("query_id", "dataset", "split", "subject", "text", "gold"):
+        assert list(shipped[column]) == list(made[column])
     assert [list(c) for c in shipped.choices] == [list(c) for c in made.choices]
 
 # %% ../nbs/02d_tiny_pool.ipynb #8cdd37b9
@@ -83,34 +100,42 @@ def test_training_lowers_the_loss_and_repeats_exactly():
     stages = (Stage(640, {"calendar": 1.0}), Stage(64, {"ages": 1.0}))
     recipe, tok = Recipe("zcot", 32, 1, 3, stages), study_tokenizer()
     first, second = (training_problems(recipe, i, set()) for i in (0, 1))
+
     def whole():
         model, losses = train(recipe, first, tok)
         model, more = train(recipe, second, tok, 1, model)
         return model, losses, more
+
     (one, losses, more), (two, *again) = whole(), whole()
     assert [losses, more] == again and np.mean(losses[-3:]) < np.mean(losses[:3])
     assert all((a == b).all() for a, b in zip(one.state_dict().values(), two.state_dict().values()))
 
 # %% ../nbs/02d_tiny_pool.ipynb #bace6379
 def test_an_unknown_name_is_named_with_the_known_ones():
-    with pytest.raises(StudyError, match="wren-base"): train_tiny_llm("wren")
+    with pytest.raises(StudyError, match="wren-base"):
+        train_tiny_llm("wren")
 
 # %% ../nbs/02d_tiny_pool.ipynb #d8bef746
 def test_recording_replaces_the_shipped_store_and_keeps_every_row(tmp_path):
     from llm_routing.generation.store import Store
+
     old, new = Store(tmp_path / "old"), Store(tmp_path / "new")
     new.append("gone-1", pd.DataFrame({"request": ["a"], "sample": [0], "text": ["x"]}))
-    for s in (0, 1): old.append("owl-1", pd.DataFrame({"request": ["a"], "sample": [s], "text": ["y"]}), {"engine": "e"})
+    for s in (0, 1):
+        old.append("owl-1", pd.DataFrame({"request": ["a"], "sample": [s], "text": ["y"]}), {"engine": "e"})
     old.append("latency-owl-1", pd.DataFrame({"request": ["a"], "seconds": [0.1]}), {"hardware": {"cores": 2}})
     assert record(tmp_path / "old", tmp_path / "new") == ["latency-owl-1", "owl-1"] == new.shelves()
-    assert len(new.read("owl-1")) == 2 and len(new.shards("owl-1")) == 1 and new.provenance("owl-1") == [{"engine": "e"}]
-    with pytest.raises(StudyError, match="--fresh"): record(tmp_path / "none", tmp_path / "new")
+    assert (
+        len(new.read("owl-1")) == 2 and len(new.shards("owl-1")) == 1 and new.provenance("owl-1") == [{"engine": "e"}]
+    )
+    with pytest.raises(StudyError, match="--fresh"):
+        record(tmp_path / "none", tmp_path / "new")
 
 # %% ../nbs/02d_tiny_pool.ipynb #e65276e6
 def test_no_llm_of_the_default_pool_dominates():
     scores = recorded_scores(("validation", "test"))
     overall = scores.groupby("llm").apply(lambda g: np.average(g.accuracy, weights=g.n), include_groups=False)
-    assert overall.min() < .4 and overall.max() > .55
+    assert overall.min() < 0.4 and overall.max() > 0.55
     assert (behind_best(scores).points > 10).all()
 
 # %% ../nbs/02d_tiny_pool.ipynb #d779241d

@@ -24,12 +24,26 @@ from hypothesis import strategies as st
 
 from llm_routing.study.tables import ALL_LLMS
 from llm_routing.outcomes.checked_on_labels import (
-    DERIVED, flag_reading, hard_cases, judge, labelled_text, read_case, shipped,
+    DERIVED,
+    flag_reading,
+    hard_cases,
+    judge,
+    labelled_text,
+    read_case,
+    shipped,
 )
 from llm_routing.outcomes.answers import INVALID, gold_answer, published_number, published_option, read_answers
 from llm_routing.outcomes.outcomes import (
-    agreement, build_outcomes, majority_vote, misread_responses, published_vote, rule_effect, success_label,
-    tie_share, unique_wins, viability_table,
+    agreement,
+    build_outcomes,
+    majority_vote,
+    misread_responses,
+    published_vote,
+    rule_effect,
+    success_label,
+    tie_share,
+    unique_wins,
+    viability_table,
 )
 from llm_routing.outcomes.numbers import extract_number, own_part, spelled
 from llm_routing.outcomes.options import extract_option
@@ -38,55 +52,108 @@ from llm_routing.study.tables import StudyError, check_table, project_root
 
 needs_text = pytest.mark.skipif(
     not available("gsm8k/example_model_solutions.jsonl", "gsm8k/test.jsonl", "routellm/gsm8k_responses.csv"),
-    reason="needs the public files: set LLM_ROUTING_DATA")
+    reason="needs the public files: set LLM_ROUTING_DATA",
+)
 
 # %% ../nbs/03_extraction.ipynb #x0000187
 @pytest.fixture
 def small():
-    queries = pd.DataFrame({"query_id": ["n", "o"], "dataset": "demo", "split": "test", "subject": "", "text": ["How many?", "Which?"],
-                            "choices": [[], ["Paris", "London", "Rome"]], "gold": ["18", "B"]})
-    texts = {("n", "x"): ["#### 18", "#### 18", "A: 20", "no idea"], ("n", "y"): ["#### 1,018", "#### 1,018", "#### 7", "?"],
-             ("o", "x"): ["(B)", "Answer: B", "(C)", "?"], ("o", "y"): ["hm", "hm", "hm", "(C)"]}
-    rows = [(q, m, i, t, "stop", 10, 20, .1) for (q, m), ts in texts.items() for i, t in enumerate(ts)]
-    return queries, pd.DataFrame(rows, columns=["query_id", "llm", "sample", "text", "finish_reason", "prompt_tokens",
-                                                "completion_tokens", "latency_s"])
+    queries = pd.DataFrame(
+        {
+            "query_id": ["n", "o"],
+            "dataset": "demo",
+            "split": "test",
+            "subject": "",
+            "text": ["How many?", "Which?"],
+            "choices": [[], ["Paris", "London", "Rome"]],
+            "gold": ["18", "B"],
+        }
+    )
+    texts = {
+        ("n", "x"): ["#### 18", "#### 18", "A: 20", "no idea"],
+        ("n", "y"): ["#### 1,018", "#### 1,018", "#### 7", "?"],
+        ("o", "x"): ["(B)", "Answer: B", "(C)", "?"],
+        ("o", "y"): ["hm", "hm", "hm", "(C)"],
+    }
+    rows = [(q, m, i, t, "stop", 10, 20, 0.1) for (q, m), ts in texts.items() for i, t in enumerate(ts)]
+    return queries, pd.DataFrame(
+        rows,
+        columns=[
+            "query_id",
+            "llm",
+            "sample",
+            "text",
+            "finish_reason",
+            "prompt_tokens",
+            "completion_tokens",
+            "latency_s",
+        ],
+    )
 
+# %% ../nbs/03_extraction.ipynb #x0000187-1
 def test_outcomes_fit_the_schema_and_no_answer_never_wins(small):
     queries, responses = small
     out = check_table("outcomes", build_outcomes(responses, queries)).set_index(["query_id", "llm"])
-    assert out.score.to_dict() == {("n", "x"): 1, ("n", "y"): 0, ("o", "x"): 1, ("o", "y"): 0, ("n", ALL_LLMS): out.score["n", ALL_LLMS],
-                                   ("o", ALL_LLMS): out.score["o", ALL_LLMS]}
-    assert out.majority_answer["o", "y"] == "C" and out.success_rate["n", "x"] == .5 and out.cost["n", "x"] == 120
-    assert out.latency_s["n", ALL_LLMS] == pytest.approx(.2) and out.cost["n", ALL_LLMS] == 240
+    assert out.score.to_dict() == {
+        ("n", "x"): 1,
+        ("n", "y"): 0,
+        ("o", "x"): 1,
+        ("o", "y"): 0,
+        ("n", ALL_LLMS): out.score["n", ALL_LLMS],
+        ("o", ALL_LLMS): out.score["o", ALL_LLMS],
+    }
+    assert out.majority_answer["o", "y"] == "C" and out.success_rate["n", "x"] == 0.5 and out.cost["n", "x"] == 120
+    assert out.latency_s["n", ALL_LLMS] == pytest.approx(0.2) and out.cost["n", ALL_LLMS] == 240
 
+# %% ../nbs/03_extraction.ipynb #x0000187-2
 def test_as_published_lets_invalid_win_and_reads_the_last_digits(small):
     queries, responses = small
-    out = check_table("outcomes", build_outcomes(responses, queries, rules="as_published")).set_index(["query_id", "llm"])
-    assert out.majority_answer["o", "y"] == INVALID and out.majority_answer["n", "y"] == "18" and out.score["n", "y"] == 1
+    out = check_table("outcomes", build_outcomes(responses, queries, rules="as_published")).set_index(
+        ["query_id", "llm"]
+    )
+    assert (
+        out.majority_answer["o", "y"] == INVALID and out.majority_answer["n", "y"] == "18" and out.score["n", "y"] == 1
+    )
 
+# %% ../nbs/03_extraction.ipynb #x0000187-3
 def test_each_mistake_alone_and_together(small):
     "x answers 18 twice of four, y 1,018 twice, whose last digits are 18; on options y says nothing three times of four."
     queries, responses = small
     effect = rule_effect(responses, queries.assign(gold=["18", "C"])).set_index("llm")
     assert effect.loc["x"].tolist()[1:] == [50, 50, 50, 50] and effect.loc["y"].tolist()[1:] == [50, 100, 0, 50]
     apart = misread_responses(responses, queries)
-    assert apart[["llm", "text", "original", "answer"]].values.tolist() == [["y", "#### 1,018", "18", "1018"], ["y", "#### 1,018", "18", "1018"], ["x", "Answer: B", INVALID, "B"]]
+    assert apart[["llm", "text", "original", "answer"]].values.tolist() == [
+        ["y", "#### 1,018", "18", "1018"],
+        ["y", "#### 1,018", "18", "1018"],
+        ["x", "Answer: B", INVALID, "B"],
+    ]
 
+# %% ../nbs/03_extraction.ipynb #x0000187-4
 def test_votes_do_not_depend_on_the_order_of_the_rows(small):
     answers = read_answers(small[1], small[0])
-    for seed in range(5): assert majority_vote(answers.sample(frac=1, random_state=seed)).equals(majority_vote(answers))
+    for seed in range(5):
+        assert majority_vote(answers.sample(frac=1, random_state=seed)).equals(majority_vote(answers))
 
+# %% ../nbs/03_extraction.ipynb #x0000187-5
 def test_an_llm_that_answers_nothing_has_no_answer_and_scores_nothing(small):
     queries, responses = small
     out = build_outcomes(responses.assign(text="?"), queries)
     assert out.majority_answer.isna().all() and (out.score == 0).all()
 
-@pytest.mark.parametrize("change,says", [
-    (lambda q, r: (q.assign(gold="red"), r), "gold answer 'red' of '.' is neither"), (lambda q, r: (q[:1], r), "query 'o' is not in the queries")])
+# %% ../nbs/03_extraction.ipynb #x0000187-6
+@pytest.mark.parametrize(
+    "change,says",
+    [
+        (lambda q, r: (q.assign(gold="red"), r), "gold answer 'red' of '.' is neither"),
+        (lambda q, r: (q[:1], r), "query 'o' is not in the queries"),
+    ],
+)
 def test_bad_tables_are_one_clear_error(small, change, says):
     queries, responses = change(*small)
-    with pytest.raises(StudyError, match=says): build_outcomes(responses, queries)
+    with pytest.raises(StudyError, match=says):
+        build_outcomes(responses, queries)
 
+# %% ../nbs/03_extraction.ipynb #x0000187-7
 def test_the_originals_viability_numbers():
     "Counts that the original's notebook printed for MMLU: its percentages, and the LLMs that a right filter drops."
     counts = pd.read_csv(project_root() / "data" / "extraction" / "published_viability.csv")
@@ -95,16 +162,21 @@ def test_the_originals_viability_numbers():
     assert sorted(table.index[~table.viable]) == ["falcon-7b", "olmo-7b", "opt-6.7b"]
     assert X.published_viability().set_index("llm").equals(table)
 
+# %% ../nbs/03_extraction.ipynb #x0000187-8
 def test_what_a_mistake_costs_is_in_percent_of_two_places(small):
     queries, responses = small
     three = pd.concat([responses, responses[responses.query_id == "n"].assign(query_id="n2")])
-    asked = pd.concat([queries, queries[queries.query_id == "n"].assign(query_id="n2", gold="20")]).assign(dataset="demo")
+    asked = pd.concat([queries, queries[queries.query_id == "n"].assign(query_id="n2", gold="20")]).assign(
+        dataset="demo"
+    )
     assert rule_effect(three, asked).set_index("llm").mended["x"] == 66.67  # two of three
 
+# %% ../nbs/03_extraction.ipynb #x0000187-9
 def test_an_answer_right_after_its_colon():
     assert extract_number("A:5").answer == 5 and extract_number("so\nA:7 apples").answer == 7
     assert X_numbers._in_a_line("A:5", 0) == (5, 3, 0, "answer")
 
+# %% ../nbs/03_extraction.ipynb #x0000187-10
 def test_a_judged_option_at_the_very_start():
     for text in ("B is correct.", "B is correct, C is not.", "B is right because A and C are not."):
         assert extract_option(text, ["red", "blue", "green"]).answer == "B", text
@@ -114,238 +186,782 @@ def test_numbers_compare_with_any_exact_type():
     answer = extract_number("A: 0.1").answer
     assert answer == Fraction(1, 10) and answer == Decimal("0.1") and extract_number("#### 18").answer == 18
 
+# %% ../nbs/03_extraction.ipynb #x0000188-1
 def test_no_answer_is_none():
     for text in ("", " \n", "no idea", "#### ", "\\boxed{}", "the answer is", "9" * 5000, "the answer is 10-15"):
         assert extract_number(text).answer is None and extract_number(text).confidence == 0
     assert extract_option("", ["a", "b"]).answer is None
 
+# %% ../nbs/03_extraction.ipynb #x0000188-2
 def test_published_vote_of_numbers_is_the_originals_code():
-    for answers in ([3., 1., 1., 3.], [8., 16., 16., 8., 24.], [1e6, 5., 5., 1e6]):
+    for answers in ([3.0, 1.0, 1.0, 3.0], [8.0, 16.0, 16.0, 8.0, 24.0], [1e6, 5.0, 5.0, 1e6]):
         assert published_vote(answers) == max(set(answers), key=answers.count)
     assert published_vote([]) is None
 
 # %% ../nbs/03_extraction.ipynb #e0001880
-def values(s): return [n.value for n in X_numbers.numbers(s)]
+def values(s):
+    return [n.value for n in X_numbers.numbers(s)]
 
+# %% ../nbs/03_extraction.ipynb #e0001880-1
 def test_signs_and_names():
-    for s, expected in {"-5": [-5], "- 5": [5], " - 5": [-5], "\n- 5": [5], "\n-5": [-5], "a\n-5": [-5], "a\n- 5": [5], "cold -5": [-5], "cold - 5": [5], "20 -5": [20, 5],
-                        "(3) -5": [3, 5], "is - 5": [-5], "5 minus 3": [5, 3], "it is minus 3": [-3], "5 negative 3": [5, -3], "-5 a": [-5], " a-5": [], "cold a -5": [-5], "Rs5": [5],
-                        "USD5": [5], "x5": [], "é5": [5], "-$5": [-5], "$-5": [-5], "±5": [], "5±": [5], "--5": [-5]}.items(): assert values(s) == expected, s
+    for s, expected in {
+        "-5": [-5],
+        "- 5": [5],
+        " - 5": [-5],
+        "\n- 5": [5],
+        "\n-5": [-5],
+        "a\n-5": [-5],
+        "a\n- 5": [5],
+        "cold -5": [-5],
+        "cold - 5": [5],
+        "20 -5": [20, 5],
+        "(3) -5": [3, 5],
+        "is - 5": [-5],
+        "5 minus 3": [5, 3],
+        "it is minus 3": [-3],
+        "5 negative 3": [5, -3],
+        "-5 a": [-5],
+        " a-5": [],
+        "cold a -5": [-5],
+        "Rs5": [5],
+        "USD5": [5],
+        "x5": [],
+        "é5": [5],
+        "-$5": [-5],
+        "$-5": [-5],
+        "±5": [],
+        "5±": [5],
+        "--5": [-5],
+    }.items():
+        assert values(s) == expected, s
     assert [n.start for s in ("is $ 5", "is $5", "is US$5", "is -5") for n in X_numbers.numbers(s)] == [3, 3, 3, 3]
     assert [(n.start, n.end) for n in X_numbers.numbers("1 and 2,000.")] == [(0, 1), (6, 11)]
 
+# %% ../nbs/03_extraction.ipynb #e0001880-2
 def test_powers_and_lengths_are_bounded():
-    for s, expected in {"1e400": 10**400, "1e401": None, "2^400": 2**400, "2^401": None, "0^2": 0, "0^-1": None, "2^-1": Fraction(1, 2), "12^2": 144, "1.5e2": 150,
-                        "2e-2": Fraction(1, 50), "5/0": None, "7" * 400: int("7" * 400), "7" * 401: None, "5²": 25, "2×10³": 2000, "3½": Fraction(7, 2), "2k": 2000,
-                        "1 3/4": Fraction(7, 4), "5:00": 5}.items(): assert values(s) == ([] if expected is None else [expected]), s
+    for s, expected in {
+        "1e400": 10**400,
+        "1e401": None,
+        "2^400": 2**400,
+        "2^401": None,
+        "0^2": 0,
+        "0^-1": None,
+        "2^-1": Fraction(1, 2),
+        "12^2": 144,
+        "1.5e2": 150,
+        "2e-2": Fraction(1, 50),
+        "5/0": None,
+        "7" * 400: int("7" * 400),
+        "7" * 401: None,
+        "5²": 25,
+        "2×10³": 2000,
+        "3½": Fraction(7, 2),
+        "2k": 2000,
+        "1 3/4": Fraction(7, 4),
+        "5:00": 5,
+    }.items():
+        assert values(s) == ([] if expected is None else [expected]), s
     assert X_numbers.extract_number("The " + "very " * 70 + "big total is 7.").answer == 7
 
+# %% ../nbs/03_extraction.ipynb #e0001880-3
 def test_what_a_sentence_sets_aside():
-    for s, expected in {"It is the 2nd of 20": [20], "160 - (number already delivered)": [], "1. Add 5": [5], "1) Add 5": [5], "Day 3: she ran 5 miles": [5], "Total 3: 5": [3, 5],
-                        "2024. It was": [2024], "Step 3 gives 5": [5], "not 15 but 20": [20], "less than 3": [], "#3 and 4": [4], "section 3": [], "(5)": [5], "5)": []}.items():
+    for s, expected in {
+        "It is the 2nd of 20": [20],
+        "160 - (number already delivered)": [],
+        "1. Add 5": [5],
+        "1) Add 5": [5],
+        "Day 3: she ran 5 miles": [5],
+        "Total 3: 5": [3, 5],
+        "2024. It was": [2024],
+        "Step 3 gives 5": [5],
+        "not 15 but 20": [20],
+        "less than 3": [],
+        "#3 and 4": [4],
+        "section 3": [],
+        "(5)": [5],
+        "5)": [],
+    }.items():
         assert [n.value for n in X_numbers.candidates(s)] == expected, s
 
+# %% ../nbs/03_extraction.ipynb #e0001880-4
 def test_what_a_sentence_comes_to():
-    for args, expected in {("The loss is 5 dollars in 3 days", "2 - 7 = -5."): (5, "restated"), ("over 3 weeks with 4 cats",): (4, "last"), ("He has 8 fruits: 5 apples and 2 pears",): (2, "sentence"),
-                           ("He has 8 fruits: 5 apples and 3 pears",): (8, "sentence"), ("0 dollars and 50 cents",): (Fraction(1, 2), "sentence"), ("-1 dollars and 50 cents",): (Fraction(-3, 2), "sentence"),
-                           ("x = 3 and she has 5 left",): (3, "equation"), ("x = 3, so she has 5 left",): (5, "sentence"), ("Because 3 is odd, she has 5",): (5, "sentence")}.items():
+    for args, expected in {
+        ("The loss is 5 dollars in 3 days", "2 - 7 = -5."): (5, "restated"),
+        ("over 3 weeks with 4 cats",): (4, "last"),
+        ("He has 8 fruits: 5 apples and 2 pears",): (2, "sentence"),
+        ("He has 8 fruits: 5 apples and 3 pears",): (8, "sentence"),
+        ("0 dollars and 50 cents",): (Fraction(1, 2), "sentence"),
+        ("-1 dollars and 50 cents",): (Fraction(-3, 2), "sentence"),
+        ("x = 3 and she has 5 left",): (3, "equation"),
+        ("x = 3, so she has 5 left",): (5, "sentence"),
+        ("Because 3 is odd, she has 5",): (5, "sentence"),
+    }.items():
         assert X_numbers.stated_number(*args) == expected, args
-    assert X_numbers.stated_number("nothing here") is None and X_numbers.stated_number("x = 3 or y = 5")[1] == X_numbers.stated_number("3 + 4")[1] == "several"
+    assert (
+        X_numbers.stated_number("nothing here") is None
+        and X_numbers.stated_number("x = 3 or y = 5")[1] == X_numbers.stated_number("3 + 4")[1] == "several"
+    )
     assert X_numbers.plain("48/2 = <<48/2=24>>24") == "48/2 = 24" and X_numbers.plain("a \\frac{1}{2} b") == "a 1/2 b"
 
+# %% ../nbs/03_extraction.ipynb #e0001880-5
 def test_the_rule_that_fires_and_its_confidence():
     "Each rule once; the confidence is that of the rule, and rules are ordered by it."
-    fired = {"#### 5": ("hash", .99), "so \\boxed{5}": ("boxed", .98), "The answer is 5": ("answer", .96), "**5** it is, with 3 cats and 2 dogs": ("bold", .9), "2 + 3 = 5": ("equation", .8),
-             "2 + 3 = 5. She has 5 eggs for 4 days": ("restated", .8), "She has 5": ("sentence", .7), "The answer is five": ("words", .6), "over 3 weeks with 5 cats": ("last", .4),
-             "The answer is 4. Wait, it is 5.": ("corrected", .8)}
-    for text, (rule, confidence) in fired.items(): assert X_numbers.extract_number(text) == (5, rule, confidence), text
-    for text, rule in {"": "none", "The answer is 5 or 6": "several", "It cannot be determined": "refusal", "#### unknown": "refusal"}.items(): assert X_numbers.extract_number(text) == (None, rule, 0), text
-    picked = {"The answer is B": ("answer", .95 + .01), "(B) is correct": ("option", .95), "B": ("bare", .9), "The answer is A. Wait, it is B.": ("corrected", .8), "It is London": ("text", .7),
-              "I like (B)": ("mark", .6), "The second option": ("words", .6), "Option A is wrong. Option C is wrong.": ("eliminated", .6)}
-    for text, (rule, confidence) in picked.items(): assert X_options.extract_option(text, ["Paris", "London", "Rome"]) == ("B", rule, pytest.approx(confidence)), text
-    assert X_options.extract_option("It makes 5", ["4", "5.0"]) == ("B", "value", .7)
-    for text, rule in {"": "none", "A or B": "several", "I don't know which": "refusal"}.items(): assert X_options.extract_option(text, ["Paris", "London", "Rome"]) == (None, rule, 0), text
+    fired = {
+        "#### 5": ("hash", 0.99),
+        "so \\boxed{5}": ("boxed", 0.98),
+        "The answer is 5": ("answer", 0.96),
+        "**5** it is, with 3 cats and 2 dogs": ("bold", 0.9),
+        "2 + 3 = 5": ("equation", 0.8),
+        "2 + 3 = 5. She has 5 eggs for 4 days": ("restated", 0.8),
+        "She has 5": ("sentence", 0.7),
+        "The answer is five": ("words", 0.6),
+        "over 3 weeks with 5 cats": ("last", 0.4),
+        "The answer is 4. Wait, it is 5.": ("corrected", 0.8),
+    }
+    for text, (rule, confidence) in fired.items():
+        assert X_numbers.extract_number(text) == (5, rule, confidence), text
+    for text, rule in {
+        "": "none",
+        "The answer is 5 or 6": "several",
+        "It cannot be determined": "refusal",
+        "#### unknown": "refusal",
+    }.items():
+        assert X_numbers.extract_number(text) == (None, rule, 0), text
+    picked = {
+        "The answer is B": ("answer", 0.95 + 0.01),
+        "(B) is correct": ("option", 0.95),
+        "B": ("bare", 0.9),
+        "The answer is A. Wait, it is B.": ("corrected", 0.8),
+        "It is London": ("text", 0.7),
+        "I like (B)": ("mark", 0.6),
+        "The second option": ("words", 0.6),
+        "Option A is wrong. Option C is wrong.": ("eliminated", 0.6),
+    }
+    for text, (rule, confidence) in picked.items():
+        assert X_options.extract_option(text, ["Paris", "London", "Rome"]) == ("B", rule, pytest.approx(confidence)), (
+            text
+        )
+    assert X_options.extract_option("It makes 5", ["4", "5.0"]) == ("B", "value", 0.7)
+    for text, rule in {"": "none", "A or B": "several", "I don't know which": "refusal"}.items():
+        assert X_options.extract_option(text, ["Paris", "London", "Rome"]) == (None, rule, 0), text
 
-@pytest.mark.parametrize("before", [0, 1, 200, 393, 394, 395, 396, 397, 398, 399, 400, 401, 402, 900, 1398, 1399, 1400, 1401, 2500, 19_000])
+# %% ../nbs/03_extraction.ipynb #e0001880-6
+@pytest.mark.parametrize(
+    "before", [0, 1, 200, 393, 394, 395, 396, 397, 398, 399, 400, 401, 402, 900, 1398, 1399, 1400, 1401, 2500, 19_000]
+)
 def test_where_the_answer_stands_does_not_matter(before):
     "Text is read in pieces: no border between two of them may split or lose an answer."
     for filler in ("word ", "It is so. ", "It is so.\n", "x"):
         tail = (filler * before)[:before]
         assert X_numbers.extract_number(f"She has 12,345 eggs. {tail}").answer == 12345
         assert X_numbers.extract_number(f"{tail} 3 + 4 = 7.\nShe has 12,345 eggs.").answer == 12345
-    assert X_options.extract_option(f"The answer is (B). {'word ' * (before // 5)}", ["Paris", "London", "Rome"]).answer == "B"
+    assert (
+        X_options.extract_option(f"The answer is (B). {'word ' * (before // 5)}", ["Paris", "London", "Rome"]).answer
+        == "B"
+    )
 
+# %% ../nbs/03_extraction.ipynb #e0001880-7
 def test_run_on_text_is_cut_at_its_first_mark():
-    for text, own in {" </s>1": " </s>1", "</s>1": "</s>1", "1</s>2</s>3": "1", "1[/INST]2": "1", "1\nQuestion: 2": "1", "1\nQuestion 2 of 3: 4": "1", "1\nQuestionnaire: 2": "1\nQuestionnaire: 2",
-                      "1 < 2": "1 < 2", "[1]": "[1]", "\nQuestion: 2": "\nQuestion: 2"}.items(): assert X_numbers.own_part(text) == own, text
+    for text, own in {
+        " </s>1": " </s>1",
+        "</s>1": "</s>1",
+        "1</s>2</s>3": "1",
+        "1[/INST]2": "1",
+        "1\nQuestion: 2": "1",
+        "1\nQuestion 2 of 3: 4": "1",
+        "1\nQuestionnaire: 2": "1\nQuestionnaire: 2",
+        "1 < 2": "1 < 2",
+        "[1]": "[1]",
+        "\nQuestion: 2": "\nQuestion: 2",
+    }.items():
+        assert X_numbers.own_part(text) == own, text
 
+# %% ../nbs/03_extraction.ipynb #e0001880-8
 def test_pieces_cover_the_text_and_cut_no_number():
     text = "She has 12,345 eggs. " + "word " * 100
-    assert "".join(reversed(list(X_numbers._pieces(text)))) == text and len(list(X_numbers._pieces("x" * 400))) == 1 and len(list(X_numbers._pieces("x" * 401))) == 2
-    assert [len(p) for p in X_numbers._pieces("x" * 2500)] == [400, 1000, 1000, 100] and list(X_numbers._pieces("9" * 500)) == ["", "9" * 100]
-    assert [X_numbers._cut(*a) for a in (("ab\ncd", 0, 5), ("ab\n", 0, 3), ("\nab", 0, 3), ("a b", 0, 3), ("a. b c", 0, 6), ("a b\nc", 0, 5), ("abc", 1, 3))] == [3, 0, 1, 2, 3, 4, 1]
-    assert next(X_numbers._pieces("a" * 200 + "\n" + "b" * 300)) == "b" * 300 and next(X_numbers._pieces("a" * 200 + "\n" + "b" * 400)) == "b" * 400
+    assert (
+        "".join(reversed(list(X_numbers._pieces(text)))) == text
+        and len(list(X_numbers._pieces("x" * 400))) == 1
+        and len(list(X_numbers._pieces("x" * 401))) == 2
+    )
+    assert [len(p) for p in X_numbers._pieces("x" * 2500)] == [400, 1000, 1000, 100] and list(
+        X_numbers._pieces("9" * 500)
+    ) == ["", "9" * 100]
+    assert [
+        X_numbers._cut(*a)
+        for a in (
+            ("ab\ncd", 0, 5),
+            ("ab\n", 0, 3),
+            ("\nab", 0, 3),
+            ("a b", 0, 3),
+            ("a. b c", 0, 6),
+            ("a b\nc", 0, 5),
+            ("abc", 1, 3),
+        )
+    ] == [3, 0, 1, 2, 3, 4, 1]
+    assert (
+        next(X_numbers._pieces("a" * 200 + "\n" + "b" * 300)) == "b" * 300
+        and next(X_numbers._pieces("a" * 200 + "\n" + "b" * 400)) == "b" * 400
+    )
 
+# %% ../nbs/03_extraction.ipynb #e0001880-9
 def test_what_the_end_of_a_text_cuts_off():
-    for text, complete in {"It is $130,00": "It is ", "It is 130,000": "It is 130,000", "3 <<1+2": "3 ", "3 <<1+2=3>>": "3 <<1+2=3>>", "<<1": "", "1,2": "", "ab 1,234,5": "ab ",
-                           "a,b": "a,b", "3 >> 2": "3 >> 2"}.items(): assert X_numbers._complete(text) == complete, text
+    for text, complete in {
+        "It is $130,00": "It is ",
+        "It is 130,000": "It is 130,000",
+        "3 <<1+2": "3 ",
+        "3 <<1+2=3>>": "3 <<1+2=3>>",
+        "<<1": "",
+        "1,2": "",
+        "ab 1,234,5": "ab ",
+        "a,b": "a,b",
+        "3 >> 2": "3 >> 2",
+    }.items():
+        assert X_numbers._complete(text) == complete, text
 
+# %% ../nbs/03_extraction.ipynb #e0001880-10
 def test_the_last_telling_sentence():
-    for text, expected in {"9 * 2 = 18.\nShe makes $18.\nNote: this is for 7 days.": (18, "sentence"), "Note: 7 days.": (7, "sentence"), "She makes 5. Is that 6?": (5, "sentence"), "Is it 6?": (6, "sentence"),
-                           "It is 5.\nIt cannot be determined.": None, "It is 5. Note that it cannot be determined": (5, "sentence"), "It cannot be solved.": None, "nothing": None,
-                           "She has 15. Then 15 - 3 =": (15, "sentence"), "a\nIt is impossible.\nYes, 4": (4, "sentence")}.items():
+    for text, expected in {
+        "9 * 2 = 18.\nShe makes $18.\nNote: this is for 7 days.": (18, "sentence"),
+        "Note: 7 days.": (7, "sentence"),
+        "She makes 5. Is that 6?": (5, "sentence"),
+        "Is it 6?": (6, "sentence"),
+        "It is 5.\nIt cannot be determined.": None,
+        "It is 5. Note that it cannot be determined": (5, "sentence"),
+        "It cannot be solved.": None,
+        "nothing": None,
+        "She has 15. Then 15 - 3 =": (15, "sentence"),
+        "a\nIt is impossible.\nYes, 4": (4, "sentence"),
+    }.items():
         found = X_numbers._in_prose(text)
         assert (found if found is None or found[1] != "refusal" else None) == expected, text
 
+# %% ../nbs/03_extraction.ipynb #e0001880-11
 def test_spoken_numbers():
-    for words, value in {"two million three thousand": 2_003_000, "one hundred": 100, "a half": Fraction(1, 2), "hundred": 100, "thousand": 1000, "two thirds": Fraction(2, 3), "minus two": -2,
-                         "negative forty-two": -42, "nineteen": 19, "one hundred and five thousand": 105_000, "six hundred twenty": 620}.items(): assert X_numbers._spoken(words) == value, words
+    for words, value in {
+        "two million three thousand": 2_003_000,
+        "one hundred": 100,
+        "a half": Fraction(1, 2),
+        "hundred": 100,
+        "thousand": 1000,
+        "two thirds": Fraction(2, 3),
+        "minus two": -2,
+        "negative forty-two": -42,
+        "nineteen": 19,
+        "one hundred and five thousand": 105_000,
+        "six hundred twenty": 620,
+    }.items():
+        assert X_numbers._spoken(words) == value, words
 
+# %% ../nbs/03_extraction.ipynb #e0001880-12
 def test_what_a_clause_comes_to():
-    def settled(s): return X_numbers._settled(s, X_numbers._number_at(s, 0))
-    for s, expected in {"4 + 3 = 7.": 7, "4 apples = 2 pears": 2, "18 a day": 18, "5 dollars and 50 cents": Fraction(11, 2), "99 + John's age": None, "3 + 4": None, "3x + 4": None, "5 (about 6)": 5,
-                        "5 (about 6) or 7": X_numbers._SEVERAL, "12 or 13": X_numbers._SEVERAL, "10-15": X_numbers._SEVERAL, "5, 6, and 7": X_numbers._SEVERAL, "5 6 7": X_numbers._SEVERAL, "2 hours 30 minutes": X_numbers._SEVERAL, "5 for 4 people": 5, "5 because 3 = 3": 5,
-                        "2 * (3 + 4) = 14, so": 14}.items(): assert settled(s) == expected, s
-    for s, value in {"3,5 kg": Fraction(7, 2), "10 000 people": 10_000, "-$5": -5, "- 5": -5, "x": None, "12:30": None, "1,234": 1234, "3,5,": 3, "½": Fraction(1, 2)}.items():
+    def settled(s):
+        return X_numbers._settled(s, X_numbers._number_at(s, 0))
+
+    for s, expected in {
+        "4 + 3 = 7.": 7,
+        "4 apples = 2 pears": 2,
+        "18 a day": 18,
+        "5 dollars and 50 cents": Fraction(11, 2),
+        "99 + John's age": None,
+        "3 + 4": None,
+        "3x + 4": None,
+        "5 (about 6)": 5,
+        "5 (about 6) or 7": X_numbers._SEVERAL,
+        "12 or 13": X_numbers._SEVERAL,
+        "10-15": X_numbers._SEVERAL,
+        "5, 6, and 7": X_numbers._SEVERAL,
+        "5 6 7": X_numbers._SEVERAL,
+        "2 hours 30 minutes": X_numbers._SEVERAL,
+        "5 for 4 people": 5,
+        "5 because 3 = 3": 5,
+        "2 * (3 + 4) = 14, so": 14,
+    }.items():
+        assert settled(s) == expected, s
+    for s, value in {
+        "3,5 kg": Fraction(7, 2),
+        "10 000 people": 10_000,
+        "-$5": -5,
+        "- 5": -5,
+        "x": None,
+        "12:30": None,
+        "1,234": 1234,
+        "3,5,": 3,
+        "½": Fraction(1, 2),
+    }.items():
         assert (X_numbers._number_at(s, 0) or [None] * 3)[2] == value, s
     assert X_numbers._number_at("\n- 5", 1).value == 5 and X_numbers._number_at("it is 5 now", 6)[:2] == (6, 7)
 
+# %% ../nbs/03_extraction.ipynb #e0001880-13
 def test_marks_say_where_they_begin_and_end():
-    for s, mark in {"#### 5": (5, 6, 0, "hash"), "a\n#### -5.\nb": (-5, 9, 2, "hash"), "####\n$5 b": (5, 9, 0, "hash"), "#### 1. First": None, "#### 100. First": (100, 15, 0, "hash"), "#### Step 3": None,
-                    "#### five 5 cats": (5, 16, 0, "hash"), "#### five 5 cats\nmore": None, "#### no answer": (X_numbers._REFUSED, 14, 0, "hash")}.items(): assert X_numbers._after_hashes(s, s.index("#")) == mark, s
-    for s, mark in {r"\boxed{5} b": (5, 9, 1, "boxed"), r"\boxed 5": (5, 6, 1, "boxed"), r"\boxed{{5}}": (5, 11, 1, "boxed"), r"\boxed{5": (5, 8, 1, "boxed"), r"\boxed{}": None, r"\boxed{none}": (X_numbers._REFUSED, 12, 1, "boxed"),
-                    r"\boxed{3, 4}": (X_numbers._SEVERAL, 12, 1, "boxed"), r"\boxed{x + 4}": None, r"\boxed{2x = 4}": (4, 14, 1, "boxed"), r"\boxed{3 of 4 cats}": (3, 19, 1, "boxed")}.items(): assert X_numbers._in_box(s, 1) == mark, s
-    for s, mark in {"answer is $18.": (18, 13, 0, "answer"), "answer: 18\n": (18, 10, 0, "answer"), "answer is about 18 kg": (18, 18, 0, "answer"), "answer is eighteen.": (18, 18, 0, "words"), "answer: none.": (X_numbers._REFUSED, 12, 0, "answer"),
-                    "answer is unclear.": (X_numbers._SEVERAL, 17, 0, "answer"), "answer is what we get from 3.": (3, 28, 0, "answer"), "answer is not 3.": None, "answer: First, 3 + 4 = 7": None, "answers 5": None}.items():
+    for s, mark in {
+        "#### 5": (5, 6, 0, "hash"),
+        "a\n#### -5.\nb": (-5, 9, 2, "hash"),
+        "####\n$5 b": (5, 9, 0, "hash"),
+        "#### 1. First": None,
+        "#### 100. First": (100, 15, 0, "hash"),
+        "#### Step 3": None,
+        "#### five 5 cats": (5, 16, 0, "hash"),
+        "#### five 5 cats\nmore": None,
+        "#### no answer": (X_numbers._REFUSED, 14, 0, "hash"),
+    }.items():
+        assert X_numbers._after_hashes(s, s.index("#")) == mark, s
+    for s, mark in {
+        r"\boxed{5} b": (5, 9, 1, "boxed"),
+        r"\boxed 5": (5, 6, 1, "boxed"),
+        r"\boxed{{5}}": (5, 11, 1, "boxed"),
+        r"\boxed{5": (5, 8, 1, "boxed"),
+        r"\boxed{}": None,
+        r"\boxed{none}": (X_numbers._REFUSED, 12, 1, "boxed"),
+        r"\boxed{3, 4}": (X_numbers._SEVERAL, 12, 1, "boxed"),
+        r"\boxed{x + 4}": None,
+        r"\boxed{2x = 4}": (4, 14, 1, "boxed"),
+        r"\boxed{3 of 4 cats}": (3, 19, 1, "boxed"),
+    }.items():
+        assert X_numbers._in_box(s, 1) == mark, s
+    for s, mark in {
+        "answer is $18.": (18, 13, 0, "answer"),
+        "answer: 18\n": (18, 10, 0, "answer"),
+        "answer is about 18 kg": (18, 18, 0, "answer"),
+        "answer is eighteen.": (18, 18, 0, "words"),
+        "answer: none.": (X_numbers._REFUSED, 12, 0, "answer"),
+        "answer is unclear.": (X_numbers._SEVERAL, 17, 0, "answer"),
+        "answer is what we get from 3.": (3, 28, 0, "answer"),
+        "answer is not 3.": None,
+        "answer: First, 3 + 4 = 7": None,
+        "answers 5": None,
+    }.items():
         assert X_numbers._after_answer(s, 0, 6) == mark, s
-    assert X_numbers._after_answer("This answer is 5", 5, 11) is None and X_numbers._after_answer("My answer is 5", 3, 9) == (5, 14, 3, "answer")
-    assert X_numbers._in_a_line("A: 5", 0) == (5, 4, 0, "answer") and X_numbers._in_a_line("x\nA: about 5 kg\n6", 1) == (5, 12, 1, "answer") and X_numbers._in_a_line("A: nothing 5", 0) is None
-    assert X_numbers._braced("{a{b}c}d", 0) == ("a{b}c", 7) and X_numbers._braced("{ab\ncd", 0) == ("ab", 6) and X_numbers._braced("x{a}", 1) == ("a", 4)
+    assert X_numbers._after_answer("This answer is 5", 5, 11) is None and X_numbers._after_answer(
+        "My answer is 5", 3, 9
+    ) == (5, 14, 3, "answer")
+    assert (
+        X_numbers._in_a_line("A: 5", 0) == (5, 4, 0, "answer")
+        and X_numbers._in_a_line("x\nA: about 5 kg\n6", 1) == (5, 12, 1, "answer")
+        and X_numbers._in_a_line("A: nothing 5", 0) is None
+    )
+    assert (
+        X_numbers._braced("{a{b}c}d", 0) == ("a{b}c", 7)
+        and X_numbers._braced("{ab\ncd", 0) == ("ab", 6)
+        and X_numbers._braced("x{a}", 1) == ("a", 4)
+    )
 
+# %% ../nbs/03_extraction.ipynb #e0001880-14
 def test_the_last_announcement_wins_within_limits():
-    assert X_numbers._announced("#### 5\nThe answer is 6").value == 6 and X_numbers._announced("The answer is 5\n#### 6").value == 6 and X_numbers._announced("no mark 5") is None
-    assert X_numbers._announced("The ANSWER: 5").at == 5 - 1 and X_numbers._announced("Respuesta: 5").value == X_numbers._announced("答案是 5").value == X_numbers._announced("x\nAns: 5").value == X_numbers._announced("A: 5").value == 5
+    assert (
+        X_numbers._announced("#### 5\nThe answer is 6").value == 6
+        and X_numbers._announced("The answer is 5\n#### 6").value == 6
+        and X_numbers._announced("no mark 5") is None
+    )
+    assert (
+        X_numbers._announced("The ANSWER: 5").at == 5 - 1
+        and X_numbers._announced("Respuesta: 5").value
+        == X_numbers._announced("答案是 5").value
+        == X_numbers._announced("x\nAns: 5").value
+        == X_numbers._announced("A: 5").value
+        == 5
+    )
     assert X_numbers._announced("x\nA: 5\nThe answer is 6").value == 6 and X_numbers._announced("B: 5") is None
     for n, found in {X_numbers._TRIES - 1: True, X_numbers._TRIES: False}.items():
-        assert (X_numbers._last_mark("#### 5 " + "#### x " * n, "####", X_numbers._after_hashes, None) is not None) == found, n
+        assert (
+            X_numbers._last_mark("#### 5 " + "#### x " * n, "####", X_numbers._after_hashes, None) is not None
+        ) == found, n
 
+# %% ../nbs/03_extraction.ipynb #e0001880-15
 def test_second_thoughts_and_bold():
-    assert X_numbers._second_thoughts("5. Wait, 6", 2) == "" and X_numbers._second_thoughts("5. Wait, it is 6", 1) == "Wait, it is 6" and X_numbers._second_thoughts("5. Fine, it is so", 1) == ""
-    assert X_numbers._second_thoughts("12345678 wait", 9) == "" and X_numbers._second_thoughts("123 wait now", 3) == "wait now" and X_numbers._second_thoughts("1234 wait now", 4) == "wait now"
-    for text, value in {"**5**": 5, "**5** and **6**": 6, "**x = 5**": 5, "**5 or 6**": None, "**Total:** 5": None, "**5:** x": None, "**Step 5** x": None, "**5** = 2 + 3": None, "**5** = x": 5, "5": None,
-                        "**a** 5": None, "**5**\n= 2 + 3": 5}.items(): assert X_numbers._in_bold(text) == value, text
+    assert (
+        X_numbers._second_thoughts("5. Wait, 6", 2) == ""
+        and X_numbers._second_thoughts("5. Wait, it is 6", 1) == "Wait, it is 6"
+        and X_numbers._second_thoughts("5. Fine, it is so", 1) == ""
+    )
+    assert (
+        X_numbers._second_thoughts("12345678 wait", 9) == ""
+        and X_numbers._second_thoughts("123 wait now", 3) == "wait now"
+        and X_numbers._second_thoughts("1234 wait now", 4) == "wait now"
+    )
+    for text, value in {
+        "**5**": 5,
+        "**5** and **6**": 6,
+        "**x = 5**": 5,
+        "**5 or 6**": None,
+        "**Total:** 5": None,
+        "**5:** x": None,
+        "**Step 5** x": None,
+        "**5** = 2 + 3": None,
+        "**5** = x": 5,
+        "5": None,
+        "**a** 5": None,
+        "**5**\n= 2 + 3": 5,
+    }.items():
+        assert X_numbers._in_bold(text) == value, text
 
 # %% ../nbs/03_extraction.ipynb #e0001881
 CITIES = {"A": "Paris", "B": "London", "C": "Rome"}
 
+# %% ../nbs/03_extraction.ipynb #e0001881-1
 def test_labels_and_what_denies_them():
-    for (s, at, closed), label in {("it is B.", 6, True): "B", ("it is not B.", 10, True): None, ("A cell", 0, False): None, ("A is", 0, False): "A", ("(a)", 1, True): "A", ("a b", 0, False): None,
-                                   ("b", 0, False): "B", ("(B) is wrong", 1, True): None, ("B is right", 0, False): "B", ("not the answer B", 15, False): None, ("I think", 0, False): None}.items():
+    for (s, at, closed), label in {
+        ("it is B.", 6, True): "B",
+        ("it is not B.", 10, True): None,
+        ("A cell", 0, False): None,
+        ("A is", 0, False): "A",
+        ("(a)", 1, True): "A",
+        ("a b", 0, False): None,
+        ("b", 0, False): "B",
+        ("(B) is wrong", 1, True): None,
+        ("B is right", 0, False): "B",
+        ("not the answer B", 15, False): None,
+        ("I think", 0, False): None,
+    }.items():
         assert X_options._label(s, at, closed) == label, s
-    assert X_options._denied("it is not ") and not X_options._denied("it is ") and not X_options._denied("knot ") and X_options._denied("rather than option (")
+    assert (
+        X_options._denied("it is not ")
+        and not X_options._denied("it is ")
+        and not X_options._denied("knot ")
+        and X_options._denied("rather than option (")
+    )
 
+# %% ../nbs/03_extraction.ipynb #e0001881-2
 def test_option_texts_in_a_sentence():
     o = X_options._options(CITIES)
-    for s, expected in {"It is London": (["B"], False), "It is not London": ([], True), "not Paris or London but Rome": (["C"], True), "Londonderry": ([], False), "Rome, then Paris": (["C", "A"], False),
-                        "LONDON.": (["B"], False), "": ([], False)}.items(): assert X_options._texts_in(s, o) == expected, s
-    assert X_options._words_of("The *U.S.* of-A 3.5% a-1") == "u s of a 3.5 % a 1" and X_options._words_of("an end") == "end" and X_options._words_of("theory") == "theory"
-    assert X_options._options(["1", "2 kg", "x"]).values == {} and X_options._options(["1", "2 kg"]).values == {"A": 1, "B": 2} and X_options._options("AB").words == {}
+    for s, expected in {
+        "It is London": (["B"], False),
+        "It is not London": ([], True),
+        "not Paris or London but Rome": (["C"], True),
+        "Londonderry": ([], False),
+        "Rome, then Paris": (["C", "A"], False),
+        "LONDON.": (["B"], False),
+        "": ([], False),
+    }.items():
+        assert X_options._texts_in(s, o) == expected, s
+    assert (
+        X_options._words_of("The *U.S.* of-A 3.5% a-1") == "u s of a 3.5 % a 1"
+        and X_options._words_of("an end") == "end"
+        and X_options._words_of("theory") == "theory"
+    )
+    assert (
+        X_options._options(["1", "2 kg", "x"]).values == {}
+        and X_options._options(["1", "2 kg"]).values == {"A": 1, "B": 2}
+        and X_options._options("AB").words == {}
+    )
 
+# %% ../nbs/03_extraction.ipynb #e0001881-3
 def test_announced_options_say_where_they_begin_and_end():
     o = X_options._options(CITIES)
-    for s, found in {"The answer is (B).": (5, 17, "B", "answer"), "The answer is London.": (5, 20, "B", "text"), "The answer is:\n\nLondon\nor so": (5, 22, "B", "text"), "Answer: A or B": (1, 9, None, "several"), "Answer: A/B": (1, 9, None, "several"),
-                     "Answer: A, B": (1, 10, None, "several"), "The answer is.\nLondon\nor": (5, 21, "B", "text"), "Answer: A, B is wrong": (1, 10, "A", "answer"), "Answer: (A) Paris or (B) London": (1, 11, None, "several"), "The answer is not B": None, "an answer is B": None,
-                     "I pick B, not A": (2, 9, "B", "answer"), "The answer is Rome (B)": (5, 22, "B", "answer"), "Answer:\nB": (1, 9, "B", "answer"), "Answer: Paris, not London": (1, 25, "A", "text"),
-                     "no mark B": None, "The answer: Paris and London": None}.items(): assert X_options._announced_option(s, o) == found, s
-    assert [m.start() for m in X_options._marks("answer, boxed, pick")] == [15, 1] and len(list(X_options._marks("answer " * 50))) == 40 and [m[0] for m in X_options._marks("\\boxed ####")] == ["####", "\\boxed"]
-    assert X_options._judged_option("A is correct. B is correct.", 0, o.patterns)[2:] == ("B", "option") and X_options._judged_option("A is correct.", 1, o.patterns) is None
-    assert X_options._judged_option("A is correct, not B is correct", 0, o.patterns)[2] == "A" and X_options._judged_option("B fits best", 0, o.patterns) == (0, 11, "B", "option")
+    for s, found in {
+        "The answer is (B).": (5, 17, "B", "answer"),
+        "The answer is London.": (5, 20, "B", "text"),
+        "The answer is:\n\nLondon\nor so": (5, 22, "B", "text"),
+        "Answer: A or B": (1, 9, None, "several"),
+        "Answer: A/B": (1, 9, None, "several"),
+        "Answer: A, B": (1, 10, None, "several"),
+        "The answer is.\nLondon\nor": (5, 21, "B", "text"),
+        "Answer: A, B is wrong": (1, 10, "A", "answer"),
+        "Answer: (A) Paris or (B) London": (1, 11, None, "several"),
+        "The answer is not B": None,
+        "an answer is B": None,
+        "I pick B, not A": (2, 9, "B", "answer"),
+        "The answer is Rome (B)": (5, 22, "B", "answer"),
+        "Answer:\nB": (1, 9, "B", "answer"),
+        "Answer: Paris, not London": (1, 25, "A", "text"),
+        "no mark B": None,
+        "The answer: Paris and London": None,
+    }.items():
+        assert X_options._announced_option(s, o) == found, s
+    assert (
+        [m.start() for m in X_options._marks("answer, boxed, pick")] == [15, 1]
+        and len(list(X_options._marks("answer " * 50))) == 40
+        and [m[0] for m in X_options._marks("\\boxed ####")] == ["####", "\\boxed"]
+    )
+    assert (
+        X_options._judged_option("A is correct. B is correct.", 0, o.patterns)[2:] == ("B", "option")
+        and X_options._judged_option("A is correct.", 1, o.patterns) is None
+    )
+    assert X_options._judged_option("A is correct, not B is correct", 0, o.patterns)[
+        2
+    ] == "A" and X_options._judged_option("B fits best", 0, o.patterns) == (0, 11, "B", "option")
 
+# %% ../nbs/03_extraction.ipynb #e0001881-4
 def test_unannounced_options():
     o = X_options._options(CITIES)
-    for text, found in {"B. London": ("B", "option"), "B. It is.\nA. x": None, "(A) 1 (B) 2 (C) 3": None, "(A) 1 (B) 2": ("A", "option"), "I cannot say": (None, "refusal"), "None of these but B": ("B", "mark"), "fine": None,
-                        "A is wrong": None, "B, because": ("B", "option")}.items(): assert (e := X_options._only_option(text, o)) == found or e[:2] == found, text
+    for text, found in {
+        "B. London": ("B", "option"),
+        "B. It is.\nA. x": None,
+        "(A) 1 (B) 2 (C) 3": None,
+        "(A) 1 (B) 2": ("A", "option"),
+        "I cannot say": (None, "refusal"),
+        "None of these but B": ("B", "mark"),
+        "fine": None,
+        "A is wrong": None,
+        "B, because": ("B", "option"),
+    }.items():
+        assert (e := X_options._only_option(text, o)) == found or e[:2] == found, text
     both = X_options._options(["x", "y", "None of the above"])
-    assert X_options._only_option("It is none of the above", both)[:2] == ("C", "text") and X_options._only_option("I'm sorry: none of the above fits x" + " " * 400, both) is None
-    for text, found in {"B": ("B", "mark"), "It may be A.\nOr (B)": ("B", "mark"), "A. Paris\nB. London": (None, "none"), "A. Paris\nB. London\n(C)": ("C", "mark"), "(A) and (C), but (C)": ("C", "mark"), "It is Rome.\nYes": ("C", "text"),
-                        "Paris? London.": ("B", "text"), "not Paris": (None, "none"), "Paris or London": (None, "none"), "A and B": (None, "several"), "\n" * 13 + "x": (None, "none"), "(B)" + "\nx" * 11: ("B", "mark"),
-                        "(B)" + "\nx" * 12: (None, "none"), "The last one": ("C", "words"), "The fourth one": (None, "none"), "Not the first option": (None, "none"), "The first or second option": ("B", "words"),
-                        "Option A is wrong. Option B is false.": ("C", "eliminated"), "Option A is wrong.": (None, "none")}.items(): assert X_options._closing_option(text, o)[:2] == found, text
+    assert (
+        X_options._only_option("It is none of the above", both)[:2] == ("C", "text")
+        and X_options._only_option("I'm sorry: none of the above fits x" + " " * 400, both) is None
+    )
+    for text, found in {
+        "B": ("B", "mark"),
+        "It may be A.\nOr (B)": ("B", "mark"),
+        "A. Paris\nB. London": (None, "none"),
+        "A. Paris\nB. London\n(C)": ("C", "mark"),
+        "(A) and (C), but (C)": ("C", "mark"),
+        "It is Rome.\nYes": ("C", "text"),
+        "Paris? London.": ("B", "text"),
+        "not Paris": (None, "none"),
+        "Paris or London": (None, "none"),
+        "A and B": (None, "several"),
+        "\n" * 13 + "x": (None, "none"),
+        "(B)" + "\nx" * 11: ("B", "mark"),
+        "(B)" + "\nx" * 12: (None, "none"),
+        "The last one": ("C", "words"),
+        "The fourth one": (None, "none"),
+        "Not the first option": (None, "none"),
+        "The first or second option": ("B", "words"),
+        "Option A is wrong. Option B is false.": ("C", "eliminated"),
+        "Option A is wrong.": (None, "none"),
+    }.items():
+        assert X_options._closing_option(text, o)[:2] == found, text
 
+# %% ../nbs/03_extraction.ipynb #e0001881-5
 def test_options_in_every_dress():
-    for text in ("B", "(B)", "b", "**B**", "$\\mathbf{B}$", "Ｂ", "（Ｂ）", "\u200fB", "B\ud800", "\x00B", "[B]", "B!", "'B'", "The answer is \\text{(B)}", "x" * 30_000 + "\nAnswer: B", "Answer: B\n" + "x " * 9_000):
+    for text in (
+        "B",
+        "(B)",
+        "b",
+        "**B**",
+        "$\\mathbf{B}$",
+        "Ｂ",
+        "（Ｂ）",
+        "\u200fB",
+        "B\ud800",
+        "\x00B",
+        "[B]",
+        "B!",
+        "'B'",
+        "The answer is \\text{(B)}",
+        "x" * 30_000 + "\nAnswer: B",
+        "Answer: B\n" + "x " * 9_000,
+    ):
         assert X_options.extract_option(text, CITIES).answer == "B", text[:40]
-    for text in ("D", "BB", "Bxxxxxx", "Answer: B" + "\nx " * 7_000): assert X_options.extract_option(text, CITIES).answer is None, text[:40]
-    assert X_options.option_table([" Paris ", "B"]) == {"A": "Paris", "B": "B"} and X_options.option_table(["a", "b"]) == {"A": "", "B": ""} and X_options.option_table({" x ": 1}) == {"X": "1"} and X_options.option_table([]) == {}
+    for text in ("D", "BB", "Bxxxxxx", "Answer: B" + "\nx " * 7_000):
+        assert X_options.extract_option(text, CITIES).answer is None, text[:40]
+    assert (
+        X_options.option_table([" Paris ", "B"]) == {"A": "Paris", "B": "B"}
+        and X_options.option_table(["a", "b"]) == {"A": "", "B": ""}
+        and X_options.option_table({" x ": 1}) == {"X": "1"}
+        and X_options.option_table([]) == {}
+    )
 
+# %% ../nbs/03_extraction.ipynb #e0001881-6
 def test_spellings_and_golds():
-    for x, s in {Fraction(18): "18", Fraction(7, 2): "3.5", Fraction(7, 3): "7/3", Fraction(-1, 8): "-0.125", Fraction(1, 40): "0.025", Fraction(0): "0", Fraction(5, 6): "5/6", Fraction(12345, 100): "123.45"}.items(): assert X_numbers.spelled(x) == s
+    for x, s in {
+        Fraction(18): "18",
+        Fraction(7, 2): "3.5",
+        Fraction(7, 3): "7/3",
+        Fraction(-1, 8): "-0.125",
+        Fraction(1, 40): "0.025",
+        Fraction(0): "0",
+        Fraction(5, 6): "5/6",
+        Fraction(12345, 100): "123.45",
+    }.items():
+        assert X_numbers.spelled(x) == s
     assert X_numbers.spelled(None) is None and X_numbers.spelled("B") == "B"
-    for (gold, choices), answer in {("1,234", ()): "1234", ("x", ()): None, ("5 kg", ()): None, (" b ", ("x", "y")): "B", ("y", ("x", " y ")): "B", ("z", ("x", "y")): None, ("3.50", ()): "3.5"}.items(): assert X_answers.gold_answer(gold, choices) == answer
+    for (gold, choices), answer in {
+        ("1,234", ()): "1234",
+        ("x", ()): None,
+        ("5 kg", ()): None,
+        (" b ", ("x", "y")): "B",
+        ("y", ("x", " y ")): "B",
+        ("z", ("x", "y")): None,
+        ("3.50", ()): "3.5",
+    }.items():
+        assert X_answers.gold_answer(gold, choices) == answer
 
 # %% ../nbs/03_extraction.ipynb #x0000189
 CASES = hard_cases()
 
+# %% ../nbs/03_extraction.ipynb #x0000189-1
 def test_the_corpus_is_large_and_every_case_is_different_and_explained():
     assert len(CASES) >= 300 and CASES.why.str.len().min() >= 3
     assert not CASES.assign(options=CASES.options.astype(str)).duplicated(["text", "options"]).any()
 
+# %% ../nbs/03_extraction.ipynb #x0000189-2
 @pytest.mark.parametrize("case", list(CASES.itertuples()), ids=lambda c: f"{c.Index}-{c.why[:40]}")
-def test_hard_case(case): assert read_case(case) == (case.answer, case.rule), case.why
+def test_hard_case(case):
+    assert read_case(case) == (case.answer, case.rule), case.why
 
 # %% ../nbs/03_extraction.ipynb #x0000190
-amounts = st.one_of(st.integers(-10**12, 10**12).map(Fraction), st.decimals(-10**9, 10**9, places=2).map(Fraction))
-SENTENCES = ["{}", "#### {}", "The answer is {}.", "**Answer:** {}", "A: {}", "\\boxed{{{}}}", "So the total is {}.", "We get 3 * x = {}", "<answer>{}</answer>",
-             "She has 3 cats.\nThe final answer is: {} dollars\n", "It is {}.\n\nQuestion: 1 + 1?\nAnswer: 2"]
+amounts = st.one_of(st.integers(-(10**12), 10**12).map(Fraction), st.decimals(-(10**9), 10**9, places=2).map(Fraction))
+SENTENCES = [
+    "{}",
+    "#### {}",
+    "The answer is {}.",
+    "**Answer:** {}",
+    "A: {}",
+    "\\boxed{{{}}}",
+    "So the total is {}.",
+    "We get 3 * x = {}",
+    "<answer>{}</answer>",
+    "She has 3 cats.\nThe final answer is: {} dollars\n",
+    "It is {}.\n\nQuestion: 1 + 1?\nAnswer: 2",
+]
 
-def plain_form(x): return spelled(x)
-def grouped(x): return ("-" if x < 0 else "") + f"{abs(x).numerator // abs(x).denominator:,}" + ("." + spelled(abs(x)).split(".")[1] if "." in spelled(x) else "")
-def money(x): return ("-$" if x < 0 else "$") + grouped(abs(x))
-def cents(x): return grouped(x) + ("" if "." in spelled(x) else ".00")
-def unicode_minus(x): return plain_form(x).replace("-", "−")
-def latex(x): return grouped(x).replace(",", "{,}")
-def wide(x): return "".join(chr(ord(c) + 0xFEE0) if c.isdigit() else c for c in plain_form(x))
+# %% ../nbs/03_extraction.ipynb #x0000190-1
+def plain_form(x):
+    return spelled(x)
 
+# %% ../nbs/03_extraction.ipynb #x0000190-2
+def grouped(x):
+    return (
+        ("-" if x < 0 else "")
+        + f"{abs(x).numerator // abs(x).denominator:,}"
+        + ("." + spelled(abs(x)).split(".")[1] if "." in spelled(x) else "")
+    )
+
+# %% ../nbs/03_extraction.ipynb #x0000190-3
+def money(x):
+    return ("-$" if x < 0 else "$") + grouped(abs(x))
+
+# %% ../nbs/03_extraction.ipynb #x0000190-4
+def cents(x):
+    return grouped(x) + ("" if "." in spelled(x) else ".00")
+
+# %% ../nbs/03_extraction.ipynb #x0000190-5
+def unicode_minus(x):
+    return plain_form(x).replace("-", "−")
+
+# %% ../nbs/03_extraction.ipynb #x0000190-6
+def latex(x):
+    return grouped(x).replace(",", "{,}")
+
+# %% ../nbs/03_extraction.ipynb #x0000190-7
+def wide(x):
+    return "".join(chr(ord(c) + 0xFEE0) if c.isdigit() else c for c in plain_form(x))
+
+# %% ../nbs/03_extraction.ipynb #x0000190-8
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(amounts, st.sampled_from([plain_form, grouped, money, cents, unicode_minus, latex, wide]), st.sampled_from(SENTENCES))
+@given(
+    amounts,
+    st.sampled_from([plain_form, grouped, money, cents, unicode_minus, latex, wide]),
+    st.sampled_from(SENTENCES),
+)
 def test_a_number_formatted_any_common_way_comes_back(x, form, sentence):
     text = sentence.format(form(x))
     assert extract_number(text).answer == x, text
 
+# %% ../nbs/03_extraction.ipynb #x0000190-9
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.integers(1, 9999), st.integers(2, 9999), st.sampled_from(["#### {}", "The answer is {}.", "\\boxed{{{}}}"]))
 def test_a_fraction_comes_back(a, b, sentence):
     assert extract_number(sentence.format(f"{a}/{b}")).answer == Fraction(a, b)
     assert extract_number(sentence.format(f"\\frac{{{a}}}{{{b}}}")).answer == Fraction(a, b)
 
+# %% ../nbs/03_extraction.ipynb #x0000190-10
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.sampled_from("ABCDE"), st.sampled_from(["({})", "{}", "{}.", "**{}**", "{})", "\\boxed{{{}}}"]),
-       st.sampled_from(["{}", "The answer is {}.", "Answer: {}", "So the correct option is {}", "(A) is wrong. The answer is {}."]))
+@given(
+    st.sampled_from("ABCDE"),
+    st.sampled_from(["({})", "{}", "{}.", "**{}**", "{})", "\\boxed{{{}}}"]),
+    st.sampled_from(
+        ["{}", "The answer is {}.", "Answer: {}", "So the correct option is {}", "(A) is wrong. The answer is {}."]
+    ),
+)
 def test_an_option_formatted_any_common_way_comes_back(label, form, sentence):
     text = sentence.format(form.format(label))
     assert extract_option(text, ["red", "green", "blue", "black", "white"]).answer == label, text
 
 # %% ../nbs/03_extraction.ipynb #x0000191
-PIECES = st.sampled_from(["answer", " is ", "####", "\\boxed{", "}", "12", ",", ".", "-", "/", "$", "\n", "(A)", "B", "**", "<<", ">>", "=", "^", "e9", "½", "not ",
-                          "Question:", "</s>", "{", "\\frac", "²", "１", "×10^", "٣", "%", "million", " ", "wait", "or "])
+PIECES = st.sampled_from(
+    [
+        "answer",
+        " is ",
+        "####",
+        "\\boxed{",
+        "}",
+        "12",
+        ",",
+        ".",
+        "-",
+        "/",
+        "$",
+        "\n",
+        "(A)",
+        "B",
+        "**",
+        "<<",
+        ">>",
+        "=",
+        "^",
+        "e9",
+        "½",
+        "not ",
+        "Question:",
+        "</s>",
+        "{",
+        "\\frac",
+        "²",
+        "１",
+        "×10^",
+        "٣",
+        "%",
+        "million",
+        " ",
+        "wait",
+        "or ",
+    ]
+)
 
+# %% ../nbs/03_extraction.ipynb #x0000191-1
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.one_of(st.text(max_size=200), st.lists(PIECES, max_size=40).map("".join)))
 def test_extraction_never_raises_and_no_answer_has_no_confidence(text):
-    for e in (extract_number(text), extract_option(text, ["red", "12", "Both", ""]), extract_option(text, {"1": "x", "2": "y"})):
+    for e in (
+        extract_number(text),
+        extract_option(text, ["red", "12", "Both", ""]),
+        extract_option(text, {"1": "x", "2": "y"}),
+    ):
         assert (e.answer is None) == (e.confidence == 0)
-        if isinstance(e.answer, Fraction): assert Fraction(spelled(e.answer)) == e.answer
+        if isinstance(e.answer, Fraction):
+            assert Fraction(spelled(e.answer)) == e.answer
 
-@pytest.mark.parametrize("unit", ["9", "1,234.", "the answer is ", "#### ", "\\boxed{", "{", "( ", "a. ", "12/", "<<1=2", "**1**", "(A) or (B) ", "B ", "\nQ:",
-                                  "1.234", "- ", "not ", "=", "x=1 ", "one hundred "])
+# %% ../nbs/03_extraction.ipynb #x0000191-2
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "9",
+        "1,234.",
+        "the answer is ",
+        "#### ",
+        "\\boxed{",
+        "{",
+        "( ",
+        "a. ",
+        "12/",
+        "<<1=2",
+        "**1**",
+        "(A) or (B) ",
+        "B ",
+        "\nQ:",
+        "1.234",
+        "- ",
+        "not ",
+        "=",
+        "x=1 ",
+        "one hundred ",
+    ],
+)
 def test_time_grows_linearly_up_to_a_megabyte(unit):
     "A quadratic step would take 16 times as long for 4 times the text; the bound leaves room for a busy machine."
+
     def seconds(n):
         text, start = unit * (n // len(unit)), time.perf_counter()
-        extract_number(text); extract_option(text, ["red", "green"])
+        extract_number(text)
+        extract_option(text, ["red", "green"])
         return time.perf_counter() - start
+
     small, large = min(seconds(250_000) for _ in range(3)), min(seconds(1_000_000) for _ in range(2))
-    assert large < 9 * small + .05 and large < 10
+    assert large < 9 * small + 0.05 and large < 10
 
 # %% ../nbs/03_extraction.ipynb #x0000192
 @needs_text
@@ -353,37 +969,72 @@ def test_trusted_labels_and_every_shipped_table():
     "GSM8K's 5,276 labelled solutions: the extractor agrees with every label, the original's rule with 5,253 of them."
     judged = judge(labelled_text())
     trusted = judged[judged.source == "gsm8k"]
-    assert (trusted.right == trusted.label).sum() == len(trusted) == 5276 and (trusted.published_right == trusted.label).sum() == 5253
+    assert (trusted.right == trusted.label).sum() == len(trusted) == 5276 and (
+        trusted.published_right == trusted.label
+    ).sum() == 5253
     for name, make in DERIVED.items():
         pd.testing.assert_frame_equal(make(judged).reset_index(drop=True), shipped(name), check_dtype=False)
     differs = judged[(judged.source == "routellm") & (judged.right != judged.label)].reset_index(drop=True)
     file = shipped("disagreements")
     assert differs[["row", "llm", "gold"]].equals(file[["row", "llm", "gold"]]) and set(file.fault) == {"flag"}
-    assert differs.answer.fillna("").tolist() == file.answer.tolist() and differs.text.map(flag_reading).tolist() == file.flag_took.tolist()
+    assert (
+        differs.answer.fillna("").tolist() == file.answer.tolist()
+        and differs.text.map(flag_reading).tolist() == file.flag_took.tolist()
+    )
 
+# %% ../nbs/03_extraction.ipynb #x0000192-1
 def test_lesson_one_measures():
-    outcomes = pd.DataFrame([("q1", "a", 1), ("q1", "b", 0), ("q2", "a", 0), ("q2", "b", 0), ("q3", "a", 1), ("q3", "b", 1), ("q3", ALL_LLMS, 1)],
-                            columns=["query_id", "llm", "score"])
+    outcomes = pd.DataFrame(
+        [
+            ("q1", "a", 1),
+            ("q1", "b", 0),
+            ("q2", "a", 0),
+            ("q2", "b", 0),
+            ("q3", "a", 1),
+            ("q3", "b", 1),
+            ("q3", ALL_LLMS, 1),
+        ],
+        columns=["query_id", "llm", "score"],
+    )
     wins, unsolved = unique_wins(outcomes)
-    assert wins.set_index("llm").unique_wins.to_dict() == {"a": pytest.approx(1 / 3), "b": 0} and unsolved == pytest.approx(1 / 3)
+    assert wins.set_index("llm").unique_wins.to_dict() == {
+        "a": pytest.approx(1 / 3),
+        "b": 0,
+    } and unsolved == pytest.approx(1 / 3)
     assert agreement(outcomes).loc["a", "b"] == pytest.approx(2 / 3) and agreement(outcomes).loc["a", "a"] == 1
     assert agreement(outcomes).loc["b", "a"] == pytest.approx(2 / 3)  # whoever of the two is named first
 
+# %% ../nbs/03_extraction.ipynb #x0000192-2
 def test_tie_share_and_weighted_vote():
-    answers = pd.DataFrame({"query_id": "q", "llm": ["a"] * 3 + ["b"] * 2, "answer": ["1", "2", None, "2", "2"], "confidence": [.9, .4, 0, .5, .5]})
+    answers = pd.DataFrame(
+        {
+            "query_id": "q",
+            "llm": ["a"] * 3 + ["b"] * 2,
+            "answer": ["1", "2", None, "2", "2"],
+            "confidence": [0.9, 0.4, 0, 0.5, 0.5],
+        }
+    )
     ties = tie_share(answers).set_index("llm")
     assert ties.ties.to_dict() == {"a": 1, "b": 0, ALL_LLMS: 0} and not ties.no_answer.any()
     assert majority_vote(answers, weight="confidence").answer.tolist() == ["1", "2"]
-    for bad in (0., -1., np.nan, np.inf):
-        with pytest.raises(StudyError, match="weights of 'confidence'"): majority_vote(answers.assign(confidence=bad), weight="confidence")
+    for bad in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(StudyError, match="weights of 'confidence'"):
+            majority_vote(answers.assign(confidence=bad), weight="confidence")
 
+# %% ../nbs/03_extraction.ipynb #x0000192-3
 def test_labels_golds_and_run_on():
-    assert success_label([.7, .8, 1]).tolist() == [0, 1, 1]
+    assert success_label([0.7, 0.8, 1]).tolist() == [0, 1, 1]
     assert gold_answer("#1") is None and gold_answer("-1,000.50") == "-1000.5" and gold_answer("b", ["x", "y"]) == "B"
-    assert own_part("</s>1") == "</s>1" and own_part("1</s>2") == "1" and published_number("a1b") == 1 and published_option("(B)") == "B"
+    assert (
+        own_part("</s>1") == "</s>1"
+        and own_part("1</s>2") == "1"
+        and published_number("a1b") == 1
+        and published_option("(B)") == "B"
+    )
 
 # %% ../nbs/03_extraction.ipynb #2a964462
 def test_without_options_there_is_no_option_to_choose():
     from llm_routing.outcomes.numbers import NO_ANSWER
     from llm_routing.outcomes.options import extract_option
+
     assert extract_option("The answer is (A).", []) == NO_ANSWER == extract_option("", {})

@@ -15,37 +15,60 @@ from llm_routing.study.tables import StudyError
 
 # %% ../nbs/03d_live_check.ipynb #some-queries
 def _queries(n=12):
-    return pd.DataFrame({"query_id": [f"q{i:02}" for i in range(n)], "dataset": "gsm8k", "split": ["train", "test"] * (n // 2),
-                         "subject": "", "text": [f"What is {i} + {i * i}?" for i in range(n)], "choices": [[]] * n,
-                         "gold": [str(i + i * i) for i in range(n)]})
-
+    return pd.DataFrame(
+        {
+            "query_id": [f"q{i:02}" for i in range(n)],
+            "dataset": "gsm8k",
+            "split": ["train", "test"] * (n // 2),
+            "subject": "",
+            "text": [f"What is {i} + {i * i}?" for i in range(n)],
+            "choices": [[]] * n,
+            "gold": [str(i + i * i) for i in range(n)],
+        }
+    )
 
 # %% ../nbs/03d_live_check.ipynb #2fe6c71d
 def _marks(rng, p, n):
-    return pd.DataFrame([(f"q{i}", "m", rng.random() < q) for i, q in enumerate(p) for _ in range(n)],
-                        columns=["query_id", "llm", "correct"])
+    return pd.DataFrame(
+        [(f"q{i}", "m", rng.random() < q) for i, q in enumerate(p) for _ in range(n)],
+        columns=["query_id", "llm", "correct"],
+    )
 
+# %% ../nbs/03d_live_check.ipynb #2fe6c71d-1
 def test_the_live_test_holds_its_level_and_sees_a_change():
     rng = np.random.default_rng(0)
-    p = rng.beta(.5, .5, 30)
+    p = rng.beta(0.5, 0.5, 30)
     ps = [compare_live(_marks(rng, p, 4), _marks(rng, p, 10)).p_value[0] for _ in range(200)]
-    assert np.mean(np.array(ps) < .05) < .09 and min(ps) > 1e-4
-    worse = compare_live(_marks(rng, p * .5, 10), _marks(rng, p, 10))
+    assert np.mean(np.array(ps) < 0.05) < 0.09 and min(ps) > 1e-4
+    worse = compare_live(_marks(rng, p * 0.5, 10), _marks(rng, p, 10))
     assert not worse.agrees[0] and worse.live[0] < worse.recorded[0]
 
+# %% ../nbs/03d_live_check.ipynb #2fe6c71d-2
 def test_the_exact_p_agrees_with_fishers_for_one_query():
     from scipy.stats import fisher_exact
+
     p = agreement_p(np.array([7]), np.array([10]), np.array([2]), np.array([10]))
     assert np.isclose(p, fisher_exact([[7, 3], [2, 8]]).pvalue)
 
+# %% ../nbs/03d_live_check.ipynb #2fe6c71d-3
 def test_the_live_slice_is_of_test_queries_and_repeats():
     a, b, c = live_queries(_queries(), 4, 1), live_queries(_queries(), 4, 1), live_queries(_queries(), 4, 2)
     assert a.equals(b) and not a.equals(c) and (a.split == "test").all() and len(live_queries(_queries(), 99, 1)) == 6
 
+# %% ../nbs/03d_live_check.ipynb #2fe6c71d-4
 def test_a_live_slice_that_differs_from_the_record_ends_the_run():
     queries = _queries()
+
     def responses(right):  # the share of right responses among ten
-        return pd.DataFrame([(q.query_id, "m", s, f"The answer is {q.gold if s < 10 * right else -1}.") for q in queries.itertuples()
-                             for s in range(10)], columns=["query_id", "llm", "sample", "text"])
-    assert check_live(responses(.7), responses(.6), queries).agrees.all()
-    with pytest.raises(StudyError, match=r"m \(20.0% live, 80.0% recorded\).*--fresh"): check_live(responses(.2), responses(.8), queries)
+        return pd.DataFrame(
+            [
+                (q.query_id, "m", s, f"The answer is {q.gold if s < 10 * right else -1}.")
+                for q in queries.itertuples()
+                for s in range(10)
+            ],
+            columns=["query_id", "llm", "sample", "text"],
+        )
+
+    assert check_live(responses(0.7), responses(0.6), queries).agrees.all()
+    with pytest.raises(StudyError, match=r"m \(20.0% live, 80.0% recorded\).*--fresh"):
+        check_live(responses(0.2), responses(0.8), queries)

@@ -10,13 +10,21 @@ import numpy as np
 import pytest
 
 from llm_routing.routing.encoders import (
-    Pretrained, SURFACE_FEATURES, TokenStates, VectorCache, make_encoder, surface, train_encoder,
+    Pretrained,
+    SURFACE_FEATURES,
+    TokenStates,
+    VectorCache,
+    make_encoder,
+    surface,
+    train_encoder,
 )
 from llm_routing.study.tables import project_root
 
 # %% ../nbs/04a_encoders.ipynb #c21b93d2
 def test_surface_sees_options_code_and_script():
-    f = lambda t: dict(zip(SURFACE_FEATURES, surface(t)))
+    def f(t):
+        return dict(zip(SURFACE_FEATURES, surface(t)))
+
     assert f("Q\nA. 1\nB. 2\nC. 3")["options"] == 3
     assert f("def add(a, b):\n    pass")["is_code"] == 1
     assert f("运行中")["cjk_share"] == 1 and np.isfinite(surface("")).all()
@@ -30,7 +38,8 @@ def test_vector_cache_keeps_vectors(tmp_path):
 
 # %% ../nbs/04a_encoders.ipynb #0704c228
 def test_unknown_encoder_names_the_known_ones():
-    with pytest.raises(ValueError, match="tfidf"): make_encoder("nothing")
+    with pytest.raises(ValueError, match="tfidf"):
+        make_encoder("nothing")
 
 # %% ../nbs/04a_encoders.ipynb #877fc343
 def test_minilm_is_cached_and_finds_the_paraphrase(tmp_path):
@@ -58,7 +67,9 @@ def test_token_states_are_cached_and_end_with_their_text(tmp_path):
     texts = ["What is 2 + 2?", "Why?", "Who wrote it, and when was that?"]
     new, cached = (TokenStates(folder, above=1, cache=tmp_path).transform(texts) for _ in range(2))
     alone = TokenStates(folder, above=1).transform(texts[1:2])[0]
-    assert (new == cached).all() and np.allclose(new[1, :len(alone)], alone, atol=1e-2) and not new[1, len(alone):].any()
+    assert (
+        (new == cached).all() and np.allclose(new[1, : len(alone)], alone, atol=1e-2) and not new[1, len(alone) :].any()
+    )
 
 # %% ../nbs/04a_encoders.ipynb #55839b5f
 def test_the_trained_encoder_is_kept_and_the_same_for_the_same_seed(tmp_path):

@@ -10,16 +10,27 @@ import numpy as np
 
 from llm_routing.routing.base import make_router
 from llm_routing.routing.router_lab import (
-    changed, join_pool, learning_curve, leave_out, paraphrased, reordered, robustness, route_causes, say_learning,
+    changed,
+    join_pool,
+    learning_curve,
+    leave_out,
+    paraphrased,
+    reordered,
+    robustness,
+    route_causes,
+    say_learning,
     with_typos,
 )
 
 # %% ../nbs/04g_router_lab.ipynb #3d4edf67
 def toy(n=80, seed=0):
     rng = np.random.default_rng(seed)
-    texts = [f"What is {a} plus {b}?" if a % 2 else f"Who wrote book {a} of the {b} poems?" for a, b in rng.integers(2, 99, (n, 2))]
+    texts = [
+        f"What is {a} plus {b}?" if a % 2 else f"Who wrote book {a} of the {b} poems?"
+        for a, b in rng.integers(2, 99, (n, 2))
+    ]
     sums = np.array(["plus" in t for t in texts])
-    return texts, np.where(rng.random((n, 2)) < .1, .1, np.stack([sums, ~sums], 1)), ["adder", "reader"]
+    return texts, np.where(rng.random((n, 2)) < 0.1, 0.1, np.stack([sums, ~sums], 1)), ["adder", "reader"]
 
 # %% ../nbs/04g_router_lab.ipynb #a49adec4
 def test_more_training_helps_where_there_is_something_to_learn():
@@ -33,30 +44,35 @@ def test_more_training_helps_where_there_is_something_to_learn():
 def test_a_newcomer_that_is_always_right_takes_over():
     texts, scores, llms = toy()
     scores = np.hstack([scores, np.ones((80, 1))])
-    row = join_pool("uniroute", (texts[:60], scores[:60]), (texts[60:], scores[60:]), [*llms, "sage"], 2, [20], encoder="tfidf")
+    row = join_pool(
+        "uniroute", (texts[:60], scores[:60]), (texts[60:], scores[60:]), [*llms, "sage"], 2, [20], encoder="tfidf"
+    )
     assert row["with_20"] == 100 > row["without"]
 
 # %% ../nbs/04g_router_lab.ipynb #982f49cd
 def test_changes_keep_what_they_must():
     rng, text = np.random.default_rng(0), "Which number is the largest of these?\nA. 3\nB. 5\nC. 4\nD. 1"
-    assert sorted(with_typos(text, rng, 1.)) == sorted(text) and with_typos(text, rng, 1.) != text
+    assert sorted(with_typos(text, rng, 1.0)) == sorted(text) and with_typos(text, rng, 1.0) != text
     assert paraphrased(text, rng).endswith("D. 1") and "Say which" in paraphrased(text, rng)
-    assert sorted(reordered(text, rng).splitlines()[1:]) != text.splitlines()[1:] and [x[0] for x in reordered(text, rng).splitlines()[1:]] == list("ABCD")
+    assert sorted(reordered(text, rng).splitlines()[1:]) != text.splitlines()[1:] and [
+        x[0] for x in reordered(text, rng).splitlines()[1:]
+    ] == list("ABCD")
 
 # %% ../nbs/04g_router_lab.ipynb #07d28127
 def test_no_change_changes_nothing():
     texts, scores, llms = toy()
     router = make_router("mlc").fit(texts, scores, llms)
-    table = robustness(router, texts, scores, {"typos": with_typos, "swap": lambda t, rng: texts[0]}).set_index("change")
+    table = robustness(router, texts, scores, {"typos": with_typos, "swap": lambda t, rng: texts[0]}).set_index(
+        "change"
+    )
     assert table.loc["none", "same_route"] == 100 and table.loc["typos", "same_route"] > 60
     assert (table.loc["none", ["gain", "ci_low", "ci_high"]] == 0).all()
     assert table.loc["swap", "ci_low"] < table.loc["swap", "gain"] < table.loc["swap", "ci_high"] < 0
 
-
 # %% ../nbs/04g_router_lab.ipynb #b38f7c5c
 def test_causes_of_changed_routes_add_up():
     texts = [f"How many {w} are {i} and {i + 1}?" for i in range(60) for w in ("apples", "pears")]
-    scores = np.array([[1., 0.] if "apples" in t else [.2, 1.] for t in texts])
+    scores = np.array([[1.0, 0.0] if "apples" in t else [0.2, 1.0] for t in texts])
     router = make_router("default").fit(texts, scores, ["a", "b"])
     swapped = changed(texts, lambda t, rng: t.replace("apples", "x").replace("pears", "apples").replace("x", "pears"))
     odd = changed(texts, lambda t, rng: "zyx wvut qrst, and where?")

@@ -17,11 +17,32 @@ import pytest
 
 from llm_routing.policies.bounds import BOUNDS, Known, any_llm, topic_clusters, upper_bound
 from llm_routing.policies.choices import (
-    Choice, Outcomes, Scores, draw, pick, read_outcomes, settle, voted_score, when_right,
+    Choice,
+    Outcomes,
+    Scores,
+    draw,
+    pick,
+    read_outcomes,
+    settle,
+    voted_score,
+    when_right,
 )
 from llm_routing.policies.policies import (
-    POLICIES, apply_policy, cheapest_above, conformal_bar, integer_program, knapsack, least, money_worth,
-    predict_confidence, published_order, rising, spend, strong_and_weak, target_confidence, top,
+    POLICIES,
+    apply_policy,
+    cheapest_above,
+    conformal_bar,
+    integer_program,
+    knapsack,
+    least,
+    money_worth,
+    predict_confidence,
+    published_order,
+    rising,
+    spend,
+    strong_and_weak,
+    target_confidence,
+    top,
 )
 from llm_routing.policies.selections import missing_need, read_known, read_scores, select
 from llm_routing.sources.released import parse_released
@@ -31,15 +52,25 @@ from llm_routing.study.tables import ALL_LLMS, StudyError, TableError
 # %% ../nbs/05_policies.ipynb #79a8ed08
 def scores_of(p, **more):
     p = np.atleast_2d(np.asarray(p, float))
-    known = dict(predicted=p >= .5, calibration=p, earned=(p > .5) * 1., price=np.full(p.shape[1], np.nan)) | more
-    return Scores(list("abcdefg")[:p.shape[1]], p, **{k: np.asarray(v) if k != "seed" else v for k, v in known.items()})
+    known = dict(predicted=p >= 0.5, calibration=p, earned=(p > 0.5) * 1.0, price=np.full(p.shape[1], np.nan)) | more
+    return Scores(
+        list("abcdefg")[: p.shape[1]], p, **{k: np.asarray(v) if k != "seed" else v for k, v in known.items()}
+    )
 
+# %% ../nbs/05_policies.ipynb #79a8ed08-1
 def outcomes_of(score, latency=None, **more):
     score = np.atleast_2d(np.asarray(score, float))
     blank = np.full(score.shape, np.nan)
     latency = blank if latency is None else np.broadcast_to(np.asarray(latency, float), score.shape)
-    return Outcomes([f"q{i}" for i in range(len(score))], list("abcdefg")[:score.shape[1]], score, latency, **{"cost": blank} | more)
+    return Outcomes(
+        [f"q{i}" for i in range(len(score))],
+        list("abcdefg")[: score.shape[1]],
+        score,
+        latency,
+        **{"cost": blank} | more,
+    )
 
+# %% ../nbs/05_policies.ipynb #79a8ed08-2
 def called(name, s, **params):
     "The LLM that a policy's answer comes from, query by query."
     answer = apply_policy(name, s, **params).answer
@@ -58,20 +89,25 @@ four,test,[],['maj_gemma-7b_LM'],[0 1 0 0 0 0],[-1. 1. -1. -1. -1. -2.]
 five,test,['maj_mistral-7b-lm_LM'],"['maj_llama2-13b-chat_CHAT', 'maj_mistral-7b-lm_LM']",[0 0 1 0 0 1],[-1. -3. 0.3 -2. -2. 0.1]
 """
 
+# %% ../nbs/05_policies.ipynb #ca76c638-1
 @pytest.fixture
 def five(tmp_path):
     (tmp_path / "five.csv").write_text(FILE)
     rel = parse_released(tmp_path / "five.csv", "gsm8k")
     test, val = rel.part("test"), rel.part("validation")
-    truth = Outcomes(test.texts, test.llms, test.right * 1., np.tile(test.seconds, (5, 1)), np.full((5, 6), np.nan))
-    s = Scores(test.llms, test.confidence, test.labelled, val.confidence, val.right * 1., test.seconds, peek=test.right * 1.)
+    truth = Outcomes(test.texts, test.llms, test.right * 1.0, np.tile(test.seconds, (5, 1)), np.full((5, 6), np.nan))
+    s = Scores(
+        test.llms, test.confidence, test.labelled, val.confidence, val.right * 1.0, test.seconds, peek=test.right * 1.0
+    )
     return truth, s
 
+# %% ../nbs/05_policies.ipynb #ca76c638-2
 def published(choice, truth):
     "Percent right, and mean seconds of right answers (mistake 3)."
     rows = settle(choice, truth)
     return pytest.approx((100 * rows.score.mean(), (rows.score * rows.latency_s).sum() / rows.score.sum()))
 
+# %% ../nbs/05_policies.ipynb #ca76c638-3
 def mended(choice, truth):
     "Percent right, and mean seconds over all queries."
     rows = settle(choice, truth)
@@ -81,29 +117,53 @@ def mended(choice, truth):
 def test_mistakes_3_and_4_seconds_of_right_answers_and_the_first_right_llm(five):
     truth, _ = five
     first, fastest = (BOUNDS["oracle", k](truth, Known()) for k in ("as_published", ""))
-    assert published(first, truth) == (80, (7.1 + 4.7 + .7 + 3.7) / 4)  # question one: gemma-7b stands before the faster mistral
-    assert mended(fastest, truth) == (80, (1. + 4.7 + .7 + .7 + 3.7) / 5)  # question four, that none solves, costs its fastest call
+    assert published(first, truth) == (
+        80,
+        (7.1 + 4.7 + 0.7 + 3.7) / 4,
+    )  # question one: gemma-7b stands before the faster mistral
+    assert mended(fastest, truth) == (
+        80,
+        (1.0 + 4.7 + 0.7 + 0.7 + 3.7) / 5,
+    )  # question four, that none solves, costs its fastest call
     gemma = pick(np.full(5, 1), 6)
-    assert published(gemma, truth) == (40, 7.1) and mended(gemma, truth) == (40, 7.1)  # all its calls take the same time
+    assert published(gemma, truth) == (40, 7.1) and mended(gemma, truth) == (
+        40,
+        7.1,
+    )  # all its calls take the same time
 
+# %% ../nbs/05_policies.ipynb #bae4c214-1
 def test_mistake_3_in_the_random_row(five):
     truth, _ = five
-    right = .7 + 2 * 7.1 + 0 * 1.8 + 4.7 + 1. + 3.7  # seconds of the six right pairs of question and LLM
+    right = 0.7 + 2 * 7.1 + 0 * 1.8 + 4.7 + 1.0 + 3.7  # seconds of the six right pairs of question and LLM
     assert published(BOUNDS["random", "as_published"](truth, Known()), truth) == (100 * 6 / 30, right / 6)
-    assert mended(BOUNDS["random", ""](truth, Known()), truth) == (100 * 6 / 30, (.7 + 7.1 + 1.8 + 4.7 + 1. + 3.7) / 6)
+    assert mended(BOUNDS["random", ""](truth, Known()), truth) == (
+        100 * 6 / 30,
+        (0.7 + 7.1 + 1.8 + 4.7 + 1.0 + 3.7) / 6,
+    )
 
+# %% ../nbs/05_policies.ipynb #bae4c214-2
 def test_the_label_check_of_argmax(five):
     truth, s = five
-    assert published(apply_policy("argmax_as_published", s), truth) == (40, 7.1)  # question two is right, and lost: no label
+    assert published(apply_policy("argmax_as_published", s), truth) == (
+        40,
+        7.1,
+    )  # question two is right, and lost: no label
     assert mended(apply_policy("argmax", s), truth) == (60, (7.1 + 4.7 + 7.1 + 7.1 + 1.8) / 5)
 
+# %% ../nbs/05_policies.ipynb #bae4c214-3
 def test_the_label_check_of_random(five):
     truth, s = five
     third = 1 / 3  # question five: mistral-7b, right and labelled, is one of three; question two has no label
-    assert published(apply_policy("random_top3_as_published", s), truth) == (100 * (2 + third) / 5, (2 * 7.1 + third * 3.7) / (2 + third))
-    two = 7.1 + 4.7 + 1.  # the top 3 of question two: gemma-7b, metamath-7b and mistral-7b-it
-    five_ = 1.8 + 3.7 + .7
-    assert mended(apply_policy("random_top3", s), truth) == (100 * (2 + 2 * third) / 5, (7.1 + two / 3 + 7.1 + 7.1 + five_ / 3) / 5)
+    assert published(apply_policy("random_top3_as_published", s), truth) == (
+        100 * (2 + third) / 5,
+        (2 * 7.1 + third * 3.7) / (2 + third),
+    )
+    two = 7.1 + 4.7 + 1.0  # the top 3 of question two: gemma-7b, metamath-7b and mistral-7b-it
+    five_ = 1.8 + 3.7 + 0.7
+    assert mended(apply_policy("random_top3", s), truth) == (
+        100 * (2 + 2 * third) / 5,
+        (7.1 + two / 3 + 7.1 + 7.1 + five_ / 3) / 5,
+    )
 
 # %% ../nbs/05_policies.ipynb #b2f5023c
 def test_mistake_5_prediction_is_argmax_without_the_label_check(five):
@@ -112,35 +172,62 @@ def test_mistake_5_prediction_is_argmax_without_the_label_check(five):
     assert (choice.answer == apply_policy("argmax", s).answer).all()
     assert published(choice, truth) == (60, (7.1 + 4.7 + 7.1) / 3)
 
+# %% ../nbs/05_policies.ipynb #b2f5023c-1
 def test_mistake_6_sorted_prediction_reads_another_order(five):
     truth, s = five
-    order = published_order(s.peek > 0)  # right 0, 1, 1, 1, 1 and 2 times; of equals, the one first right on an earlier question
-    assert [s.llms[j] for j in order] == ["llama2-13b-chat", "mistral-7b-it", "metamath-7b", "gemma-7b-it", "mistral-7b", "gemma-7b"]
+    order = published_order(
+        s.peek > 0
+    )  # right 0, 1, 1, 1, 1 and 2 times; of equals, the one first right on an earlier question
+    assert [s.llms[j] for j in order] == [
+        "llama2-13b-chat",
+        "mistral-7b-it",
+        "metamath-7b",
+        "gemma-7b-it",
+        "mistral-7b",
+        "gemma-7b",
+    ]
     choice = apply_policy("sorted_prediction_as_published", s)
-    read = [s.llms[j] for j in choice.answer.argmax(1)]  # gemma-7b is second in the pool, and mistral-7b-it second in the order
+    read = [
+        s.llms[j] for j in choice.answer.argmax(1)
+    ]  # gemma-7b is second in the pool, and mistral-7b-it second in the order
     assert read == ["mistral-7b-it", "gemma-7b-it", "mistral-7b-it", "mistral-7b-it", "metamath-7b"]
-    assert published(choice, truth) == (20, 7.1)  # right on question one, with the seconds of gemma-7b, which was found there
+    assert published(choice, truth) == (
+        20,
+        7.1,
+    )  # right on question one, with the seconds of gemma-7b, which was found there
 
+# %% ../nbs/05_policies.ipynb #b2f5023c-2
 def test_mistake_4_in_the_routers_upper_bound(five):
     truth, s = five
-    assert published(upper_bound(truth, s, True), truth) == (60, (7.1 + .7 + 3.7) / 3)  # two, without a label, is lost
-    assert mended(upper_bound(truth, s), truth) == (80, (1. + 4.7 + .7 + 7.1 + 3.7) / 5)  # two: ArgMax; four: the one labelled
+    assert published(upper_bound(truth, s, True), truth) == (60, (7.1 + 0.7 + 3.7) / 3)  # two, without a label, is lost
+    assert mended(upper_bound(truth, s), truth) == (
+        80,
+        (1.0 + 4.7 + 0.7 + 7.1 + 3.7) / 5,
+    )  # two: ArgMax; four: the one labelled
 
 # %% ../nbs/05_policies.ipynb #04777d25
 PAPER = os.environ.get("LLM_ROUTING_DATA", "") + "/paper/routing_results_{}.csv"
 QUERIES = {"gsm8k": 1319, "mmlu": 1530}
-needs_paper = pytest.mark.skipif(not os.path.exists(PAPER.format("gsm8k")), reason="needs the authors' result files: set LLM_ROUTING_DATA")
+needs_paper = pytest.mark.skipif(
+    not os.path.exists(PAPER.format("gsm8k")), reason="needs the authors' result files: set LLM_ROUTING_DATA"
+)
 
+# %% ../nbs/05_policies.ipynb #04777d25-1
 def released_rows(dataset):
     "Pool or policy -> percent right and seconds, of a released result file."
     rows = pd.read_csv(PAPER.format(dataset)).iloc[2:].itertuples(index=False)
-    return {tuple(ast.literal_eval(k)) if k.startswith("[") else k.partition(" ")[0]: (float(a), float(b)) for k, a, b in rows}
+    return {
+        tuple(ast.literal_eval(k)) if k.startswith("[") else k.partition(" ")[0]: (float(a), float(b))
+        for k, a, b in rows
+    }
 
+# %% ../nbs/05_policies.ipynb #04777d25-2
 def counts(rows, dataset):
     "Pool -> how many queries it solves."
     solved = {k: QUERIES[dataset] * a / 100 for k, (a, _) in rows.items()}
     return {k: round(v) for k, v in solved.items() if abs(v - round(v)) < 1e-6}
 
+# %% ../nbs/05_policies.ipynb #04777d25-3
 def chain(n, solved, seconds):
     "Outcomes in which LLM j solves what no earlier one does, so that pools of the first j solve `solved[j]` of n queries."
     right = (np.arange(n)[:, None] < solved) & (np.arange(n)[:, None] >= [0, *solved[:-1]])
@@ -156,10 +243,13 @@ def test_released_pairs_follow_from_the_singles(dataset):
     pools = [k for k in rows if isinstance(k, tuple) and len(k) > 1 and k[:-1] in rows]
     assert len(pools) == 4
     for pool in pools:
-        earlier = rows[pool[:-1]][1]  # of a pair, the first LLM's seconds; of three or four, those of the pool without the last
+        earlier = rows[pool[:-1]][
+            1
+        ]  # of a pair, the first LLM's seconds; of three or four, those of the pool without the last
         truth = chain(n, [solved[pool[:-1]], solved[pool]], [earlier, rows[pool[-1:]][1]])
         assert published(BOUNDS["oracle", "as_published"](truth, Known()), truth) == rows[pool], pool
 
+# %% ../nbs/05_policies.ipynb #5d43eaa2-1
 @needs_paper
 @pytest.mark.parametrize("dataset", ["gsm8k", "mmlu"])
 def test_released_pools_of_three_leave_a_whole_number_of_queries(dataset):
@@ -184,11 +274,12 @@ def test_the_released_random_row_is_the_expectation(dataset):
     rows = released_rows(dataset)
     pool = max((k for k in rows if isinstance(k, tuple)), key=len)
     right = np.zeros((QUERIES[dataset], len(pool)))
-    for j, m in enumerate(pool): right[:counts(rows, dataset)[m,], j] = 1
+    for j, m in enumerate(pool):
+        right[: counts(rows, dataset)[m,], j] = 1
     truth = outcomes_of(right, [rows[m,][1] for m in pool])
     found, mine = rows["Random"], settle(BOUNDS["random", "as_published"](truth, Known()), truth)
     assert 100 * mine.score.mean() == pytest.approx(found[0], abs=5 * 50 / np.sqrt(1000 * len(right)))
-    assert (mine.score * mine.latency_s).sum() / mine.score.sum() == pytest.approx(found[1], abs=.01)
+    assert (mine.score * mine.latency_s).sum() / mine.score.sum() == pytest.approx(found[1], abs=0.01)
 
 # %% ../nbs/05_policies.ipynb #b5c15cf8
 @needs_paper
@@ -197,16 +288,19 @@ def test_released_policies_of_gsm8k_follow_from_the_released_counts():
     pool is metamath-7b, and position 3 of the sorted order mistral-7b: that is what Sorted prediction reads."""
     rows, n, few = released_rows("gsm8k"), 1319, 60
     solved, right = counts(rows, "gsm8k"), np.zeros((n, 6))
-    top = np.where(np.arange(n) < few, 1, 3)  # gemma-7b is surest on a few queries, and right on 25; metamath-7b on the others, right on 868
-    for j, (a, b) in enumerate([(0, 486), (25, 913), (24, 592), (23, 868), (0, 665), (26, 762)]): right[:a, j] = right[few:few + b, j] = 1
+    top = np.where(
+        np.arange(n) < few, 1, 3
+    )  # gemma-7b is surest on a few queries, and right on 25; metamath-7b on the others, right on 868
+    for j, (a, b) in enumerate([(0, 486), (25, 913), (24, 592), (23, 868), (0, 665), (26, 762)]):
+        right[:a, j] = right[few : few + b, j] = 1
     pool = max((k for k in rows if isinstance(k, tuple)), key=len)
     assert right.sum(0).tolist() == [solved[m,] for m in pool]  # the released single rows
-    p = np.full((n, 6), .1)
-    p[np.arange(n), top] = .9
-    labelled = p > .5
+    p = np.full((n, 6), 0.1)
+    p[np.arange(n), top] = 0.9
+    labelled = p > 0.5
     labelled[few, 3] = False  # one right answer without a label: ArgMax loses it
     s = scores_of(p, predicted=labelled, peek=right, calibration=p[:90], earned=right[:90])
-    truth = outcomes_of(right, [.7, 7.1, 1.8, 4.7, 1., 3.7])
+    truth = outcomes_of(right, [0.7, 7.1, 1.8, 4.7, 1.0, 3.7])
     for row, name in (("Policy1", "argmax"), ("Policy3", "prediction"), ("Policy4", "sorted_prediction")):
         assert published(apply_policy(name + "_as_published", s), truth) == rows[row], name
 
@@ -216,9 +310,10 @@ def test_released_policies_of_mmlu_follow_from_the_released_counts():
     "Prediction is gemma-7b alone, Sorted prediction reads llama2-7b there and shows gemma-7b's seconds; ArgMax loses 24 without a label."
     rows, n = released_rows("mmlu"), 1530
     right = np.zeros((n, 7))
-    for j, k in enumerate((754, 977, 773, 740, 647, 790, 950)): right[:k, j] = 1
-    p = np.tile([.1, .9, .2, .3, .1, .2, .3], (n, 1))
-    s = scores_of(p, peek=right, predicted=(p > .5) & (np.arange(n)[:, None] >= 24), calibration=p, earned=right)
+    for j, k in enumerate((754, 977, 773, 740, 647, 790, 950)):
+        right[:k, j] = 1
+    p = np.tile([0.1, 0.9, 0.2, 0.3, 0.1, 0.2, 0.3], (n, 1))
+    s = scores_of(p, peek=right, predicted=(p > 0.5) & (np.arange(n)[:, None] >= 24), calibration=p, earned=right)
     truth = outcomes_of(right, [1, 3, 4.8, 2.3, 2.4, 1.1, 1.8])
     for row, name in (("Policy1", "argmax"), ("Policy3", "prediction"), ("Policy4", "sorted_prediction")):
         assert published(apply_policy(name + "_as_published", s), truth) == rows[row], name
@@ -227,20 +322,36 @@ def test_released_policies_of_mmlu_follow_from_the_released_counts():
 def random_scores(seed=0, n=200, m=4, **more):
     rng = np.random.default_rng(seed)
     p, q = rng.random((2, n, m))
-    return Scores(list("abcdefg")[:m], p, p >= .5, q, (rng.random((n, m)) < q) * 1., np.arange(1., m + 1), rng.integers(0, 3, (n, m)),
-                  rng.integers(1, 11, (n, m)) / 10, (rng.random((n, m)) < p) * 1., seed)
+    return Scores(
+        list("abcdefg")[:m],
+        p,
+        p >= 0.5,
+        q,
+        (rng.random((n, m)) < q) * 1.0,
+        np.arange(1.0, m + 1),
+        rng.integers(0, 3, (n, m)),
+        rng.integers(1, 11, (n, m)) / 10,
+        (rng.random((n, m)) < p) * 1.0,
+        seed,
+    )
 
+# %% ../nbs/05_policies.ipynb #f5e8c47c-1
 @pytest.mark.parametrize("name", sorted(POLICIES))
 def test_every_policy_calls_whom_it_takes(name):
     s = random_scores()
     choice = apply_policy(name, s)
     assert choice.answer.shape == choice.called.shape == s.probability.shape
-    assert (choice.called.sum(1) >= 1 - 1e-9).all() and ((choice.called > 0) & (choice.called <= 1 + 1e-9) | (choice.called == 0)).all()
+    assert (choice.called.sum(1) >= 1 - 1e-9).all() and (
+        (choice.called > 0) & (choice.called <= 1 + 1e-9) | (choice.called == 0)
+    ).all()
     if not name.endswith("as_published"):
-        assert ((choice.answer > 0) <= (choice.called > 0)).all() and (choice.vote or np.allclose(choice.answer.sum(1), 1))
+        assert ((choice.answer > 0) <= (choice.called > 0)).all() and (
+            choice.vote or np.allclose(choice.answer.sum(1), 1)
+        )
         blind = apply_policy(name, Scores(**{**vars(s), "peek": None}))  # no policy but the published ones may look
         assert (blind.answer == choice.answer).all() and (blind.called == choice.called).all()
 
+# %% ../nbs/05_policies.ipynb #f5e8c47c-2
 @pytest.mark.parametrize("name", sorted(POLICIES))
 def test_policies_are_pure(name):
     s, copy = random_scores(), random_scores()
@@ -248,13 +359,17 @@ def test_policies_are_pure(name):
     assert (first.answer == second.answer).all()
     assert all(np.array_equal(getattr(s, k), getattr(copy, k)) for k in vars(s))
 
+# %% ../nbs/05_policies.ipynb #f5e8c47c-3
 @pytest.mark.parametrize("f", [*POLICIES.values(), *BOUNDS.values(), knapsack, spend, integer_program, voted_score])
 def test_policies_and_bounds_fit_on_a_screen(f):
     assert len(inspect.getsource(f).splitlines()) <= 25 and f.__doc__
 
+# %% ../nbs/05_policies.ipynb #f5e8c47c-4
 def test_unknown_policies_and_parameters_are_refused():
-    with pytest.raises(StudyError, match="argmax, "): apply_policy("nothing", scores_of([.1, .2]))
-    with pytest.raises(StudyError, match="wrong"): apply_policy("argmax", scores_of([.1, .2]), wrong=1)
+    with pytest.raises(StudyError, match="argmax, "):
+        apply_policy("nothing", scores_of([0.1, 0.2]))
+    with pytest.raises(StudyError, match="wrong"):
+        apply_policy("argmax", scores_of([0.1, 0.2]), wrong=1)
 
 # %% ../nbs/05_policies.ipynb #d166be2f
 @pytest.mark.parametrize("seed", range(20))
@@ -262,233 +377,354 @@ def test_published_prediction_is_argmax(seed):
     s = random_scores(seed)
     assert (apply_policy("prediction_as_published", s).answer == apply_policy("argmax", s).answer).all()
 
+# %% ../nbs/05_policies.ipynb #d166be2f-1
 def test_random_draws_up_to_its_threshold_and_not_above():
-    s = scores_of([[.6, .5, .4, .3], [.6000001, .5, .4, .3], [.2, .2, .2, .2]])
-    assert apply_policy("random_top3", s).answer.round(3).tolist() == [[.333, .333, .333, 0], [1, 0, 0, 0], [.333, .333, .333, 0]]
-    assert apply_policy("random_top3", s, threshold=.7, k=2).answer[1].tolist() == [.5, .5, 0, 0]
-    assert apply_policy("random_top3", scores_of([.1, .2])).answer.tolist() == [[.5, .5]]
-    same = scores_of([.3, .3, .2, .1], predicted=np.ones((1, 4), bool), peek=np.zeros((1, 4)))
-    assert apply_policy("random_top3_as_published", same).answer.round(3).tolist() == [[.667, 0, .333, 0]]  # a tie means its first, twice
+    s = scores_of([[0.6, 0.5, 0.4, 0.3], [0.6000001, 0.5, 0.4, 0.3], [0.2, 0.2, 0.2, 0.2]])
+    assert apply_policy("random_top3", s).answer.round(3).tolist() == [
+        [0.333, 0.333, 0.333, 0],
+        [1, 0, 0, 0],
+        [0.333, 0.333, 0.333, 0],
+    ]
+    assert apply_policy("random_top3", s, threshold=0.7, k=2).answer[1].tolist() == [0.5, 0.5, 0, 0]
+    assert apply_policy("random_top3", scores_of([0.1, 0.2])).answer.tolist() == [[0.5, 0.5]]
+    same = scores_of([0.3, 0.3, 0.2, 0.1], predicted=np.ones((1, 4), bool), peek=np.zeros((1, 4)))
+    assert apply_policy("random_top3_as_published", same).answer.round(3).tolist() == [
+        [0.667, 0, 0.333, 0]
+    ]  # a tie means its first, twice
 
+# %% ../nbs/05_policies.ipynb #d166be2f-2
 def test_argmax_and_the_best_llm_take_the_first_of_equals():
-    s = scores_of([[.5, .7, .7], [.2, .1, .2]], earned=[[0, 1, 1], [0, 0, 0]])
+    s = scores_of([[0.5, 0.7, 0.7], [0.2, 0.1, 0.2]], earned=[[0, 1, 1], [0, 0, 0]])
     assert called("argmax", s) == [1, 0] and s.best == 1
     assert apply_policy("argmax_as_published", s).answer.tolist() == [[0, 1, 0], [0, 0, 0]]
     assert apply_policy("argmax_as_published", s).called.tolist() == [[0, 1, 0], [1, 0, 0]]
 
+# %% ../nbs/05_policies.ipynb #d166be2f-3
 def test_draws_that_cannot_be_right_stay_as_they_are():
-    choice = when_right(draw(np.array([[1., 1], [1, 3]])), np.array([[0., 0], [1, 1]]))
-    assert choice.called.tolist() == [[.5, .5], [.25, .75]] and choice.answer.tolist() == [[.5, .5], [.25, .75]]
+    choice = when_right(draw(np.array([[1.0, 1], [1, 3]])), np.array([[0.0, 0], [1, 1]]))
+    assert choice.called.tolist() == [[0.5, 0.5], [0.25, 0.75]] and choice.answer.tolist() == [[0.5, 0.5], [0.25, 0.75]]
 
+# %% ../nbs/05_policies.ipynb #d166be2f-4
 def test_prices_are_means_of_what_is_known():
-    truth = outcomes_of([[1, 0]], [1., 5])
-    seen = outcomes_of([[1, 0], [1, 1]], [[1., np.nan], [3, 4]])
-    rows = pd.DataFrame({"query_id": np.repeat(["q0", "q1"], 2), "llm": ["a", "b"] * 2, "probability": [.1, .2, .3, .4], "predicted": [0, 0, 0, 1]})
+    truth = outcomes_of([[1, 0]], [1.0, 5])
+    seen = outcomes_of([[1, 0], [1, 1]], [[1.0, np.nan], [3, 4]])
+    rows = pd.DataFrame(
+        {
+            "query_id": np.repeat(["q0", "q1"], 2),
+            "llm": ["a", "b"] * 2,
+            "probability": [0.1, 0.2, 0.3, 0.4],
+            "predicted": [0, 0, 0, 1],
+        }
+    )
     s = read_scores(rows, truth, seen, seed=3)
-    assert s.price.tolist() == [2, 4] and s.probability.tolist() == [[.1, .2]] and s.calibration.tolist() == [[.1, .2], [.3, .4]] and s.seed == 3
+    assert (
+        s.price.tolist() == [2, 4]
+        and s.probability.tolist() == [[0.1, 0.2]]
+        and s.calibration.tolist() == [[0.1, 0.2], [0.3, 0.4]]
+        and s.seed == 3
+    )
     assert s.predicted.tolist() == [[False, False]] and np.isnan(read_scores(rows, truth, seen, "cost").price).all()
-    assert missing_need("penalised", read_scores(rows, truth, seen, "cost")) == "seconds or costs of calls" and missing_need("penalised", s) == ""
+    assert (
+        missing_need("penalised", read_scores(rows, truth, seen, "cost")) == "seconds or costs of calls"
+        and missing_need("penalised", s) == ""
+    )
 
+# %% ../nbs/05_policies.ipynb #d166be2f-5
 def test_top_takes_the_first_of_equals():
-    assert top(np.array([[.5, .7, .7, .1]]), 1).tolist() == [[False, True, False, False]]
-    assert top(np.array([[.5, .7, .7, .5]]), 3).tolist() == [[True, True, True, False]] and top(np.array([[.1, .2]]), 5).all()
+    assert top(np.array([[0.5, 0.7, 0.7, 0.1]]), 1).tolist() == [[False, True, False, False]]
+    assert (
+        top(np.array([[0.5, 0.7, 0.7, 0.5]]), 3).tolist() == [[True, True, True, False]]
+        and top(np.array([[0.1, 0.2]]), 5).all()
+    )
 
 # %% ../nbs/05_policies.ipynb #314283ab
 def test_prediction_aims_at_the_target_and_sorted_prediction_at_the_weakest_right_llm():
-    p = np.array([[.9, .5, .1]] * 4 + [[.8, .4, .3]] * 4)
-    earned = np.array([[1, 0, 1]] * 4 + [[1, 1, 0]] * 4, float)  # a is always right, so the target in pool order is a's probability
+    p = np.array([[0.9, 0.5, 0.1]] * 4 + [[0.8, 0.4, 0.3]] * 4)
+    earned = np.array(
+        [[1, 0, 1]] * 4 + [[1, 1, 0]] * 4, float
+    )  # a is always right, so the target in pool order is a's probability
     s = scores_of(p, calibration=p, earned=earned)
     assert called("prediction", s) == [0] * 8
     assert called("sorted_prediction", s) == [2] * 4 + [1] * 4  # in order of ascending accuracy (b, c, a): c, then b
-    assert target_confidence(p, earned > 0, np.array([1, 2, 0])).tolist() == [.1] * 4 + [.4] * 4
+    assert target_confidence(p, earned > 0, np.array([1, 2, 0])).tolist() == [0.1] * 4 + [0.4] * 4
     none = scores_of(p, calibration=p, earned=np.zeros((8, 3)))  # nothing right: the target is 0.5
-    assert np.allclose(predict_confidence(none, np.arange(3)), .5) and called("prediction_forest", none) == [1] * 8
+    assert np.allclose(predict_confidence(none, np.arange(3)), 0.5) and called("prediction_forest", none) == [1] * 8
 
+# %% ../nbs/05_policies.ipynb #314283ab-1
 def test_a_forest_learns_what_a_line_cannot():
     x = np.tile(np.linspace(0, 1, 200)[:, None], (1, 2))
-    earned = np.c_[(abs(x[:, 0] - .5) < .25), np.zeros(200)] * 1.
+    earned = np.c_[(abs(x[:, 0] - 0.5) < 0.25), np.zeros(200)] * 1.0
     s = scores_of(x, calibration=x, earned=earned)
-    goal = np.where(earned[:, 0] > 0, x[:, 0], .5)
+    goal = np.where(earned[:, 0] > 0, x[:, 0], 0.5)
     error = {m: abs(predict_confidence(s, np.arange(2), m) - goal).mean() for m in ("linear", "forest")}
-    assert error["forest"] < .02 < .04 < error["linear"]
+    assert error["forest"] < 0.02 < 0.04 < error["linear"]
 
 # %% ../nbs/05_policies.ipynb #394fa7c7
 def test_penalised_weighs_by_the_dearest_price():
-    s = scores_of([[.8, .7, .1]], price=[10., 5, 1])
-    assert called("penalised", s) == [0] and called("penalised", s, weight=.19) == [0] and called("penalised", s, weight=.21) == [1]
-    assert called("penalised", s, weight=1.49) == [1] and called("penalised", s, weight=1.51) == [2]  # .7 - .5 w against .1 - .1 w
+    s = scores_of([[0.8, 0.7, 0.1]], price=[10.0, 5, 1])
+    assert (
+        called("penalised", s) == [0]
+        and called("penalised", s, weight=0.19) == [0]
+        and called("penalised", s, weight=0.21) == [1]
+    )
+    assert called("penalised", s, weight=1.49) == [1] and called("penalised", s, weight=1.51) == [
+        2
+    ]  # .7 - .5 w against .1 - .1 w
 
+# %% ../nbs/05_policies.ipynb #394fa7c7-1
 def brute_force(p, price, budget):
     "The best sum of probabilities within a budget, over all choices."
     every = np.array(list(itertools.product(range(p.shape[1]), repeat=len(p))))
     affordable = every[price[every].sum(1) <= budget + 1e-9]
     return p[np.arange(len(p)), affordable].sum(1).max()
 
+# %% ../nbs/05_policies.ipynb #394fa7c7-2
 @pytest.mark.parametrize("seed", range(60))
 def test_budgets_are_spent_as_brute_force_spends_them(seed):
     rng = np.random.default_rng(seed)
     n, m = rng.integers(1, 7), rng.integers(1, 5)
-    p, price = rng.random((n, m)).round(rng.integers(1, 5)), (rng.random(m) + .1).round(2) * 10. ** rng.integers(-6, 3)
+    p, price = (
+        rng.random((n, m)).round(rng.integers(1, 5)),
+        (rng.random(m) + 0.1).round(2) * 10.0 ** rng.integers(-6, 3),
+    )
     budget = n * price.min() * (1 + 1e-9) + rng.random() * n * (price.max() - price.min())
     exact, quick = knapsack(p, price, budget), spend(p, price, budget, money_worth(p, price, budget))
     earned = [p[np.arange(n), c].sum() for c in (exact, quick)]
     assert earned[0] == pytest.approx(brute_force(p, price, budget)) and earned[1] <= earned[0] + 1e-9
     assert max(price[exact].sum(), price[quick].sum()) <= budget * (1 + 1e-6)
 
+# %% ../nbs/05_policies.ipynb #394fa7c7-3
 @pytest.mark.parametrize("budget", [60, 90, 120])
 def test_quick_budgets_are_near_the_exact_ones(budget):
     s = random_scores(n=40)
-    exact, quick = knapsack(s.probability, s.price, budget), spend(s.probability, s.price, budget, money_worth(s.probability, s.price, budget))
+    exact, quick = (
+        knapsack(s.probability, s.price, budget),
+        spend(s.probability, s.price, budget, money_worth(s.probability, s.price, budget)),
+    )
     gain = [s.probability[np.arange(40), c].sum() for c in (exact, quick)]
-    assert gain[0] - .2 < gain[1] <= gain[0] and max(s.price[exact].sum(), s.price[quick].sum()) <= budget
-    with pytest.raises(StudyError, match="cheapest"): knapsack(s.probability, s.price, 39.)
+    assert gain[0] - 0.2 < gain[1] <= gain[0] and max(s.price[exact].sum(), s.price[quick].sum()) <= budget
+    with pytest.raises(StudyError, match="cheapest"):
+        knapsack(s.probability, s.price, 39.0)
 
+# %% ../nbs/05_policies.ipynb #394fa7c7-4
 def test_alike_queries_are_called_in_counts():
-    p = np.tile([.2, .5, .9], (300, 1))  # 300 alike queries and 450 to spend at 1, 2 and 3: 75 dear calls, since .7 / 2 > .3 / 1
-    chosen = knapsack(p, np.array([1., 2, 3]), 450.)
+    p = np.tile(
+        [0.2, 0.5, 0.9], (300, 1)
+    )  # 300 alike queries and 450 to spend at 1, 2 and 3: 75 dear calls, since .7 / 2 > .3 / 1
+    chosen = knapsack(p, np.array([1.0, 2, 3]), 450.0)
     assert np.bincount(chosen, minlength=3).tolist() == [225, 0, 75]
-    assert called("budget", scores_of([[.2, .9]] * 4, price=[1., 3]), share=.5).count(1) == 2
-    assert called("budget", scores_of([[.2, .9]] * 4, price=[1., 3]), share=0.) == [0] * 4 and called("budget", scores_of([[.2, .9]], price=[1., 3]), share=1.) == [1]
-    assert called("budget", scores_of([[.2, .9]] * 4, price=[1., 3]), exact=0).count(1) == 2
+    assert called("budget", scores_of([[0.2, 0.9]] * 4, price=[1.0, 3]), share=0.5).count(1) == 2
+    assert called("budget", scores_of([[0.2, 0.9]] * 4, price=[1.0, 3]), share=0.0) == [0] * 4 and called(
+        "budget", scores_of([[0.2, 0.9]], price=[1.0, 3]), share=1.0
+    ) == [1]
+    assert called("budget", scores_of([[0.2, 0.9]] * 4, price=[1.0, 3]), exact=0).count(1) == 2
 
 # %% ../nbs/05_policies.ipynb #b9640cc6
 def test_a_budget_holds_in_small_units_and_is_spent_exactly_where_that_is_asked():
-    assert called("budget", scores_of([[.2, .9]] * 4, price=[.1, .3]), share=.5).count(1) == 2  # 0.8 is paid for, and not a coin more
-    p = np.array([[.54, .34, .37], [.37, .99, .63], [.67, .33, .68], [.12, .05, .85], [.01, .98, .83], [.79, .05, .21]])
-    s = scores_of(p, price=[.1, .25, .4])
+    assert (
+        called("budget", scores_of([[0.2, 0.9]] * 4, price=[0.1, 0.3]), share=0.5).count(1) == 2
+    )  # 0.8 is paid for, and not a coin more
+    p = np.array(
+        [
+            [0.54, 0.34, 0.37],
+            [0.37, 0.99, 0.63],
+            [0.67, 0.33, 0.68],
+            [0.12, 0.05, 0.85],
+            [0.01, 0.98, 0.83],
+            [0.79, 0.05, 0.21],
+        ]
+    )
+    s = scores_of(p, price=[0.1, 0.25, 0.4])
     exact, quick = apply_policy("budget", s).answer, apply_policy("budget", s, exact=5).answer
-    budget = 6 * (.1 + .5 * (s.price[p.argmax(1)].mean() - .1))
+    budget = 6 * (0.1 + 0.5 * (s.price[p.argmax(1)].mean() - 0.1))
     assert (p * exact).sum() == pytest.approx(brute_force(p, s.price, budget)) and (p * quick).sum() < (p * exact).sum()
-    assert (apply_policy("budget", s, exact=6).answer == exact).all() and max((exact @ s.price).sum(), (quick @ s.price).sum()) <= budget + 1e-6
+    assert (apply_policy("budget", s, exact=6).answer == exact).all() and max(
+        (exact @ s.price).sum(), (quick @ s.price).sum()
+    ) <= budget + 1e-6
 
 # %% ../nbs/05_policies.ipynb #fa1342f0
 def test_cheapest_accurate_goes_as_low_as_validation_lets_it():
-    price, p = [1., 2, 9], np.array([[.62, .1, .9], [.3, .62, .9], [.1, .2, .9]])
+    price, p = [1.0, 2, 9], np.array([[0.62, 0.1, 0.9], [0.3, 0.62, 0.9], [0.1, 0.2, 0.9]])
     s = scores_of(p, price=price, earned=[[1, 0, 1], [0, 1, 1], [0, 0, 1]])
     assert called("cheapest_accurate", s) == [0, 1, 2]
-    wrong = scores_of(p, price=price, earned=[[0, 0, 1]] * 3)  # the cheap are never right: only ArgMax keeps the accuracy
-    assert called("cheapest_accurate", wrong) == [2, 2, 2] and called("cheapest_accurate", wrong, slack=1.) == [0, 0, 0]
-    assert cheapest_above(p, np.array(price), .62).tolist() == [0, 1, 2] and cheapest_above(p, np.array(price), .95).tolist() == [2, 2, 2]
-    assert least(np.array([3., 1, 1]), np.array([[True, True, True], [True, False, False]])).tolist() == [1, 0]
+    wrong = scores_of(
+        p, price=price, earned=[[0, 0, 1]] * 3
+    )  # the cheap are never right: only ArgMax keeps the accuracy
+    assert called("cheapest_accurate", wrong) == [2, 2, 2] and called("cheapest_accurate", wrong, slack=1.0) == [
+        0,
+        0,
+        0,
+    ]
+    assert cheapest_above(p, np.array(price), 0.62).tolist() == [0, 1, 2] and cheapest_above(
+        p, np.array(price), 0.95
+    ).tolist() == [2, 2, 2]
+    assert least(np.array([3.0, 1, 1]), np.array([[True, True, True], [True, False, False]])).tolist() == [1, 0]
     assert least(np.array([np.nan] * 3), np.array([[False, True, True]])).tolist() == [1]
 
+# %% ../nbs/05_policies.ipynb #fa1342f0-1
 def test_votes_are_weighted_by_probability_or_equal():
-    s = scores_of([[.9, .5, .49, .1], [.1, .2, .3, .4]])
-    assert apply_policy("top3_vote", s).answer.tolist() == [[.9, .5, .49, 0], [0, .2, .3, .4]]
+    s = scores_of([[0.9, 0.5, 0.49, 0.1], [0.1, 0.2, 0.3, 0.4]])
+    assert apply_policy("top3_vote", s).answer.tolist() == [[0.9, 0.5, 0.49, 0], [0, 0.2, 0.3, 0.4]]
     assert apply_policy("top3_vote", s, k=1).called.tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
     assert apply_policy("threshold_vote", s).answer.tolist() == [[1, 1, 0, 0], [0, 0, 0, 1]]
-    assert apply_policy("threshold_vote", s, threshold=.49).called[0].tolist() == [1, 1, 1, 0]
-    assert apply_policy("top3_vote", scores_of([[0, 0, 0.]])).answer.min() > 0  # even hopeless LLMs have a vote
+    assert apply_policy("threshold_vote", s, threshold=0.49).called[0].tolist() == [1, 1, 1, 0]
+    assert apply_policy("top3_vote", scores_of([[0, 0, 0.0]])).answer.min() > 0  # even hopeless LLMs have a vote
 
 # %% ../nbs/05_policies.ipynb #70ec9323
-@pytest.mark.parametrize("n, coverage", [(19, .9), (99, .9), (60, .7)])
+@pytest.mark.parametrize("n, coverage", [(19, 0.9), (99, 0.9), (60, 0.7)])
 def test_conformal_sets_keep_their_guarantee(n, coverage):
     rng, held = np.random.default_rng(n), []
     for _ in range(1500):
         p = rng.random((n + 20, 3)) ** 2
         right = rng.random(p.shape) < p
-        right[np.arange(len(p)), rng.integers(0, 3, len(p))] = True  # solvable, and often where the router does not expect it
-        s = scores_of(p[n:], calibration=p[:n], earned=right[:n] * 1.)
+        right[np.arange(len(p)), rng.integers(0, 3, len(p))] = (
+            True  # solvable, and often where the router does not expect it
+        )
+        s = scores_of(p[n:], calibration=p[:n], earned=right[:n] * 1.0)
         inside = s.probability >= conformal_bar(s, coverage) - 1e-12
         held.append((inside & right[n:]).any(1).mean())
-        assert (inside <= (apply_policy("conformal", s, coverage=coverage).called > 0)).all()  # the policy calls the set, and never nobody
-    assert np.mean(held) == pytest.approx(np.ceil((n + 1) * coverage) / (n + 1), abs=.01)
+        assert (
+            inside <= (apply_policy("conformal", s, coverage=coverage).called > 0)
+        ).all()  # the policy calls the set, and never nobody
+    assert np.mean(held) == pytest.approx(np.ceil((n + 1) * coverage) / (n + 1), abs=0.01)
 
+# %% ../nbs/05_policies.ipynb #70ec9323-1
 def test_conformal_bars_by_hand():
-    p = np.c_[np.linspace(.1, .9, 9), np.zeros(9)]
+    p = np.c_[np.linspace(0.1, 0.9, 9), np.zeros(9)]
     s = scores_of(p, earned=np.c_[np.ones(9), np.zeros(9)])
-    assert conformal_bar(s, .9) == pytest.approx(.1) and conformal_bar(s, .5) == pytest.approx(.5)  # the 9th and 5th of 9 surest
-    assert conformal_bar(s, .91) == 0  # ten would be needed
-    unsolved = scores_of(np.r_[p, [[.01, .01]]], earned=np.r_[np.c_[np.ones(9), np.zeros(9)], [[0, 0]]])
-    assert conformal_bar(unsolved, .9) == pytest.approx(.1)  # a query that nobody solves says nothing
-    assert conformal_bar(scores_of(p, earned=np.c_[np.full(9, .5), np.zeros(9)]), .9) == pytest.approx(.1)  # half of the samples is right enough
+    assert conformal_bar(s, 0.9) == pytest.approx(0.1) and conformal_bar(s, 0.5) == pytest.approx(
+        0.5
+    )  # the 9th and 5th of 9 surest
+    assert conformal_bar(s, 0.91) == 0  # ten would be needed
+    unsolved = scores_of(np.r_[p, [[0.01, 0.01]]], earned=np.r_[np.c_[np.ones(9), np.zeros(9)], [[0, 0]]])
+    assert conformal_bar(unsolved, 0.9) == pytest.approx(0.1)  # a query that nobody solves says nothing
+    assert conformal_bar(scores_of(p, earned=np.c_[np.full(9, 0.5), np.zeros(9)]), 0.9) == pytest.approx(
+        0.1
+    )  # half of the samples is right enough
 
 # %% ../nbs/05_policies.ipynb #8b29efda
 def test_cascades_stop_where_they_should():
-    s = scores_of([[.3, .7, .9], [.7, .1, .1], [.2, .6, .1]], price=[3., 1, 2], agreement=[[.1, .7, 1], [1, .2, .6], [.3, .5, .4]],
-                  answer=[[5, 5, 6], [5, 6, 5], [4, 5, 6]])
+    s = scores_of(
+        [[0.3, 0.7, 0.9], [0.7, 0.1, 0.1], [0.2, 0.6, 0.1]],
+        price=[3.0, 1, 2],
+        agreement=[[0.1, 0.7, 1], [1, 0.2, 0.6], [0.3, 0.5, 0.4]],
+        answer=[[5, 5, 6], [5, 6, 5], [4, 5, 6]],
+    )
     choice = apply_policy("cascade", s)  # b, then c, then a
     assert choice.called.tolist() == [[0, 1, 0], [1, 1, 1], [1, 1, 1]] and choice.answer.argmax(1).tolist() == [1, 0, 1]
     choice = apply_policy("cascade_consistency", s)
     assert choice.called.tolist() == [[0, 1, 0], [1, 1, 1], [1, 1, 1]] and choice.answer.argmax(1).tolist() == [1, 0, 1]
-    assert apply_policy("cascade_consistency", s, threshold=.6).called.tolist()[1] == [0, 1, 1]
+    assert apply_policy("cascade_consistency", s, threshold=0.6).called.tolist()[1] == [0, 1, 1]
     choice = apply_policy("cascade_agreement", s)
     assert choice.called.tolist() == [[1, 1, 1], [1, 1, 1], [1, 1, 1]] and choice.answer.argmax(1).tolist() == [0, 0, 1]
-    early = scores_of([[.3, .7, .9]], price=[3., 1, 2], answer=[[4, 5, 5]])
-    assert apply_policy("cascade_agreement", early).called.tolist() == [[0, 1, 1]] and called("cascade_agreement", early) == [2]
+    early = scores_of([[0.3, 0.7, 0.9]], price=[3.0, 1, 2], answer=[[4, 5, 5]])
+    assert apply_policy("cascade_agreement", early).called.tolist() == [[0, 1, 1]] and called(
+        "cascade_agreement", early
+    ) == [2]
 
+# %% ../nbs/05_policies.ipynb #8b29efda-1
 def test_cascades_without_prices_go_by_probability_and_unreadable_answers_never_agree():
-    s = scores_of([[.3, .9, .5]], answer=[[-1, -1, -1]], agreement=[[.9, .9, .9]])
+    s = scores_of([[0.3, 0.9, 0.5]], answer=[[-1, -1, -1]], agreement=[[0.9, 0.9, 0.9]])
     assert rising(s).tolist() == [[1, 2, 0]] and called("cascade_agreement", s) == [1]
     assert apply_policy("cascade_agreement", s).called.tolist() == [[1, 1, 1]]
     assert apply_policy("cascade_consistency", s).called.tolist() == [[0, 1, 0]]
 
 # %% ../nbs/05_policies.ipynb #a3cddc56
 def test_the_first_answer_that_was_ever_seen_can_be_seconded_too():
-    s = scores_of([[.1, .2, .9]], price=[1., 2, 3], answer=[[0, 0, 1]])  # answers are numbered from 0
+    s = scores_of([[0.1, 0.2, 0.9]], price=[1.0, 2, 3], answer=[[0, 0, 1]])  # answers are numbered from 0
     assert apply_policy("cascade_agreement", s).called.tolist() == [[1, 1, 0]] and called("cascade_agreement", s) == [1]
 
 # %% ../nbs/05_policies.ipynb #e1859e3d
 def test_two_llms_are_the_best_and_the_cheapest_or_the_second_best():
-    earned, unknown = np.array([.9, .5, .2]), np.full(3, np.nan)
+    earned, unknown = np.array([0.9, 0.5, 0.2]), np.full(3, np.nan)
     assert strong_and_weak(earned, unknown) == (0, 1) and strong_and_weak(earned[::-1], unknown) == (2, 1)
-    assert strong_and_weak(earned, np.array([3., 2, 1])) == (0, 2)
-    assert strong_and_weak(earned, np.array([1., 2, 3])) == (0, 1)  # the cheapest is the best itself
+    assert strong_and_weak(earned, np.array([3.0, 2, 1])) == (0, 2)
+    assert strong_and_weak(earned, np.array([1.0, 2, 3])) == (0, 1)  # the cheapest is the best itself
 
+# %% ../nbs/05_policies.ipynb #e1859e3d-1
 def test_two_llm_threshold_keeps_to_its_share_of_calls():
     rng = np.random.default_rng(0)
     p = rng.random((2000, 2))
-    s = scores_of(p[:1000], calibration=p[1000:], earned=np.tile([1., 0], (1000, 1)))
-    for share in (.2, .5, .8): assert np.mean(np.array(called("two_llm_threshold", s, share=share)) == 0) == pytest.approx(share, abs=.05)
-    lead = scores_of([[.9, .1], [.6, .5], [.1, .9]], calibration=np.array([[.9, .1], [.6, .5], [.1, .9]]), earned=[[1, 0]] * 3)
+    s = scores_of(p[:1000], calibration=p[1000:], earned=np.tile([1.0, 0], (1000, 1)))
+    for share in (0.2, 0.5, 0.8):
+        assert np.mean(np.array(called("two_llm_threshold", s, share=share)) == 0) == pytest.approx(share, abs=0.05)
+    lead = scores_of(
+        [[0.9, 0.1], [0.6, 0.5], [0.1, 0.9]],
+        calibration=np.array([[0.9, 0.1], [0.6, 0.5], [0.1, 0.9]]),
+        earned=[[1, 0]] * 3,
+    )
     assert called("two_llm_threshold", lead) == [0, 1, 1]  # above the median lead of 0.1, not at it
 
+# %% ../nbs/05_policies.ipynb #e1859e3d-2
 def test_fallback_never_routes_where_validation_sees_no_gain():
     s = random_scores()
     earned = np.zeros_like(s.earned)
     earned[:, 2] = 1
     assert (apply_policy("fallback", Scores(**{**vars(s), "earned": earned})).answer[:, 2] == 1).all()
 
+# %% ../nbs/05_policies.ipynb #e1859e3d-3
 def test_fallback_learns_its_margin():
-    calibration = np.array([[.5, .75], [.5, .75], [.5, .6], [.5, .6], [.5, .4]])
+    calibration = np.array([[0.5, 0.75], [0.5, 0.75], [0.5, 0.6], [0.5, 0.6], [0.5, 0.4]])
     earned = [[0, 1], [0, 1], [1, 0], [1, 0], [1, 0]]  # b is right where it leads by 0.25, wrong where by 0.1
-    s = scores_of([[.5, .76], [.5, .74], [.5, .61], [.9, .1]], calibration=calibration, earned=earned)
+    s = scores_of([[0.5, 0.76], [0.5, 0.74], [0.5, 0.61], [0.9, 0.1]], calibration=calibration, earned=earned)
     assert called("fallback", s) == [1, 0, 0, 0]  # of equally good margins the widest: just under 0.25
 
 # %% ../nbs/05_policies.ipynb #4ee220ee
 def test_votes_by_hand():
     truth = outcomes_of([[1, 0, 0], [0, 1, 0], [0, 0, 1]], answer=np.array([[7, 8, 8], [-1, 5, -1], [1, 2, 3]]))
-    assert voted_score(np.ones((3, 3)), truth).round(3).tolist() == [0, 1, .333]  # outvoted; the unreadable have no vote; a tie of three
-    assert voted_score(np.array([[3, 1, 1], [9, 1, 9], [0, 0, 2.]]), truth).tolist() == [1, 1, 1]
+    assert voted_score(np.ones((3, 3)), truth).round(3).tolist() == [
+        0,
+        1,
+        0.333,
+    ]  # outvoted; the unreadable have no vote; a tie of three
+    assert voted_score(np.array([[3, 1, 1], [9, 1, 9], [0, 0, 2.0]]), truth).tolist() == [1, 1, 1]
     silent = outcomes_of([[1, 0]], answer=np.array([[-1, -1]]))
     assert voted_score(np.ones((1, 2)), silent).tolist() == [0]
     unknown = outcomes_of([[1, 1, 0, 0], [1, 1, 1, 0]])
     assert voted_score(np.ones((2, 4)), unknown).tolist() == [0, 1]  # half is no majority
-    assert voted_score(np.array([[.4, 0, 0, 0]]), outcomes_of([[.3, 1, 1, 1]])).tolist() == [.3]  # one voter earns its own score
+    assert voted_score(np.array([[0.4, 0, 0, 0]]), outcomes_of([[0.3, 1, 1, 1]])).tolist() == [
+        0.3
+    ]  # one voter earns its own score
 
+# %% ../nbs/05_policies.ipynb #4ee220ee-1
 def test_calls_add_up_and_unmade_calls_cost_nothing():
-    truth = outcomes_of([[1, 0, 1]], [1., 2, np.nan], cost=np.array([[10., 20, 40]]))
-    rows = settle(Choice(np.array([[1., 0, 0]]), np.array([[1., 1, 0]])), truth)
+    truth = outcomes_of([[1, 0, 1]], [1.0, 2, np.nan], cost=np.array([[10.0, 20, 40]]))
+    rows = settle(Choice(np.array([[1.0, 0, 0]]), np.array([[1.0, 1, 0]])), truth)
     assert rows.iloc[0][["score", "latency_s", "cost"]].tolist() == [1, 3, 30] and rows.llms[0] == ["a", "b"]
-    assert settle(draw(np.array([[1, 1, 0]])), truth).iloc[0][["score", "latency_s", "cost"]].tolist() == [.5, 1.5, 15]
+    assert settle(draw(np.array([[1, 1, 0]])), truth).iloc[0][["score", "latency_s", "cost"]].tolist() == [0.5, 1.5, 15]
     assert settle(draw(np.array([[1, 1, 0]])), truth).llms[0] == []
     assert np.isnan(settle(pick(np.array([2]), 3), truth).latency_s[0])
 
+# %% ../nbs/05_policies.ipynb #4ee220ee-2
 def test_oracle_is_the_mean_of_the_maximum():
     truth = outcomes_of(np.random.default_rng(0).integers(0, 11, (40, 4)) / 10, [3, 1, 2, 4])
     for name in ("", "as_published"):
         assert np.isclose(settle(BOUNDS["oracle", name](truth, Known()), truth).score.mean(), truth.score.max(1).mean())
     assert np.isclose(settle(any_llm(truth, Known()), truth).score.mean(), truth.score.mean())
 
+# %% ../nbs/05_policies.ipynb #4ee220ee-3
 def test_bounds_by_hand():
-    truth = outcomes_of([[0, 1, 1], [0, 0, 0], [1, 0, 1]], [9, 2, 3], cost=np.tile([1., 5, 3], (3, 1)))
+    truth = outcomes_of([[0, 1, 1], [0, 0, 0], [1, 0, 1]], [9, 2, 3], cost=np.tile([1.0, 5, 3], (3, 1)))
     known = Known(np.array([[1, 0, 0]]), np.array(["x", "x", "y"]), np.array([0, 1, 1]))
-    taken = {k: f(truth, known).answer.argmax(1).tolist() for k, f in BOUNDS.items() if k[0] not in ("random", ALL_LLMS)}
-    assert taken == {("oracle", ""): [1, 1, 2], ("oracle", "cheapest"): [2, 0, 0], ("oracle", "as_published"): [1, 0, 0],
-                     ("best_single", ""): [2, 2, 2], ("best_single", "train"): [0, 0, 0],
-                     ("best_per_subject", ""): [1, 1, 0], ("best_per_cluster", ""): [1, 0, 0]}
+    taken = {
+        k: f(truth, known).answer.argmax(1).tolist() for k, f in BOUNDS.items() if k[0] not in ("random", ALL_LLMS)
+    }
+    assert taken == {
+        ("oracle", ""): [1, 1, 2],
+        ("oracle", "cheapest"): [2, 0, 0],
+        ("oracle", "as_published"): [1, 0, 0],
+        ("best_single", ""): [2, 2, 2],
+        ("best_single", "train"): [0, 0, 0],
+        ("best_per_subject", ""): [1, 1, 0],
+        ("best_per_cluster", ""): [1, 0, 0],
+    }
     blank = {k for k, f in BOUNDS.items() if f(outcomes_of([[1, 0]]), Known()) is None}
-    assert blank == {("oracle", "cheapest"), ("best_single", "train"), ("best_per_subject", ""), ("best_per_cluster", "")}
+    assert blank == {
+        ("oracle", "cheapest"),
+        ("best_single", "train"),
+        ("best_per_subject", ""),
+        ("best_per_cluster", ""),
+    }
     assert BOUNDS["best_per_subject", ""](truth, Known(subject=np.array(["x"] * 3))) is None
     everyone = BOUNDS[ALL_LLMS, ""](truth, known)
     assert everyone.vote and (everyone.called == 1).all() and (everyone.answer == 1).all()
@@ -497,46 +733,93 @@ def test_bounds_by_hand():
 def small_tables(n=60):
     rng = np.random.default_rng(0)
     split = np.repeat(["train", "validation", "test"], n // 3)
-    queries = pd.DataFrame({"query_id": [f"q{i}" for i in range(n)], "dataset": "d", "split": split, "subject": "", "text": "t", "gold": "1"})
+    queries = pd.DataFrame(
+        {
+            "query_id": [f"q{i}" for i in range(n)],
+            "dataset": "d",
+            "split": split,
+            "subject": "",
+            "text": "t",
+            "gold": "1",
+        }
+    )
     long = {"query_id": np.repeat(queries.query_id, 2).to_numpy(), "llm": np.tile(["a", "b"], n)}
-    outcomes = pd.DataFrame({**long, "majority_answer": None, "success_rate": np.nan, "score": rng.integers(0, 2, 2 * n) * 1.,
-                             "latency_s": np.tile([1., 3], n), "cost": np.tile([1000., 10], n)})
-    scores = [pd.DataFrame({**long, "router": r, "seed": k, "probability": rng.random(2 * n), "predicted": 1}) for r in ("r", "s") for k in (0, 1)]
+    outcomes = pd.DataFrame(
+        {
+            **long,
+            "majority_answer": None,
+            "success_rate": np.nan,
+            "score": rng.integers(0, 2, 2 * n) * 1.0,
+            "latency_s": np.tile([1.0, 3], n),
+            "cost": np.tile([1000.0, 10], n),
+        }
+    )
+    scores = [
+        pd.DataFrame({**long, "router": r, "seed": k, "probability": rng.random(2 * n), "predicted": 1})
+        for r in ("r", "s")
+        for k in (0, 1)
+    ]
     return queries, outcomes, pd.concat(scores)
 
+# %% ../nbs/05_policies.ipynb #7e8b62ee-1
 def test_the_routers_named_are_tried_under_every_policy():
-    selections, left_out = select(*small_tables(), Policies(names=["argmax", "penalised", "argmax_as_published", "cascade_agreement",
-                                                                   "cascade_consistency"], routers=["s"]))
+    selections, left_out = select(
+        *small_tables(),
+        Policies(
+            names=["argmax", "penalised", "argmax_as_published", "cascade_agreement", "cascade_consistency"],
+            routers=["s"],
+        ),
+    )
     found = selections.groupby(["group", "system"], sort=False).policy.unique().map(list).to_dict()
     assert found["router", "r"] == ["argmax"] and found["router", "s"] == ["argmax", "penalised", "argmax_as_published"]
     assert found["bound", "r"] == ["upper_bound"] and found["bound", "s"] == ["upper_bound", "upper_bound_as_published"]
-    assert left_out == ["d: cascade_agreement needs the LLMs' answers", "d: cascade_consistency needs several samples of each LLM"]
-    assert set(selections.seed) == {0, 1} and selections.groupby(["group", "system", "policy", "seed"]).size().eq(20).all()
-    with pytest.raises(StudyError, match="'t' has no scores; the routers are r, s"): select(*small_tables(), Policies(routers=["t"]))
+    assert left_out == [
+        "d: cascade_agreement needs the LLMs' answers",
+        "d: cascade_consistency needs several samples of each LLM",
+    ]
+    assert (
+        set(selections.seed) == {0, 1} and selections.groupby(["group", "system", "policy", "seed"]).size().eq(20).all()
+    )
+    with pytest.raises(StudyError, match="'t' has no scores; the routers are r, s"):
+        select(*small_tables(), Policies(routers=["t"]))
 
+# %% ../nbs/05_policies.ipynb #7e8b62ee-2
 def test_prices_are_seconds_costs_or_money():
     queries, outcomes, scores = small_tables()
+
     def chosen(**settings):
-        s = select(queries, outcomes, scores, Policies(names=["penalised"], params={"penalised": {"weight": 9.}}, **settings))[0]
+        s = select(
+            queries, outcomes, scores, Policies(names=["penalised"], params={"penalised": {"weight": 9.0}}, **settings)
+        )[0]
         return s[s.group == "router"]
+
     assert set(chosen().llms.str[0]) == {"a"} and set(chosen(price="cost").llms.str[0]) == {"b"}
     assert set(chosen(price="cost", token_prices={"a": 1, "b": 1000}).llms.str[0]) == {"a"}
-    assert chosen(token_prices={"a": 1, "b": 1000}).cost.unique().round(6).tolist() == [.001]
-    with pytest.raises(StudyError, match="no price for 'b'"): chosen(token_prices={"a": 1})
+    assert chosen(token_prices={"a": 1, "b": 1000}).cost.unique().round(6).tolist() == [0.001]
+    with pytest.raises(StudyError, match="no price for 'b'"):
+        chosen(token_prices={"a": 1})
 
+# %% ../nbs/05_policies.ipynb #7e8b62ee-3
 def test_missing_scores_and_splits_are_named():
     queries, outcomes, scores = small_tables()
-    with pytest.raises(TableError, match="q59"): select(queries, outcomes, scores[scores.query_id != "q59"], Policies())
-    with pytest.raises(StudyError, match="no test queries"): select(queries[queries.split != "test"], outcomes, scores, Policies())
+    with pytest.raises(TableError, match="q59"):
+        select(queries, outcomes, scores[scores.query_id != "q59"], Policies())
+    with pytest.raises(StudyError, match="no test queries"):
+        select(queries[queries.split != "test"], outcomes, scores, Policies())
     few = queries[queries.split == "test"]
-    assert set(select(few, outcomes, scores, Policies())[1]) == {"d: argmax needs validation queries", "d: random_top3 needs validation queries"}
+    assert set(select(few, outcomes, scores, Policies())[1]) == {
+        "d: argmax needs validation queries",
+        "d: random_top3 needs validation queries",
+    }
 
+# %% ../nbs/05_policies.ipynb #7e8b62ee-4
 def test_the_pooled_vote_is_taken_from_the_source():
     queries, outcomes, scores = small_tables()
-    pooled = outcomes.drop_duplicates("query_id").assign(llm=ALL_LLMS, score=.25, latency_s=4., cost=7.)
+    pooled = outcomes.drop_duplicates("query_id").assign(llm=ALL_LLMS, score=0.25, latency_s=4.0, cost=7.0)
     rows = select(queries, pd.concat([outcomes, pooled]), scores, Policies())[0].set_index("system").loc[ALL_LLMS]
-    assert (rows.score == .25).all() and (rows.latency_s == 4).all() and rows.llms.map(len).eq(2).all()
+    assert (rows.score == 0.25).all() and (rows.latency_s == 4).all() and rows.llms.map(len).eq(2).all()
 
+# %% ../nbs/05_policies.ipynb #7e8b62ee-5
 def test_topic_clusters_need_train_texts_and_come_from_them():
     words = ["red green blue"] * 30 + ["one two three"] * 30
     found = topic_clusters(words, ["red blue", "two three", "green red"], k=2)
@@ -547,11 +830,17 @@ def test_topic_clusters_need_train_texts_and_come_from_them():
 # %% ../nbs/05_policies.ipynb #bb0eacda
 def test_one_answer_that_all_give_is_an_answer():
     _, outcomes, _ = small_tables()
-    assert read_outcomes(outcomes, ["q0"]).answer is None and (read_outcomes(outcomes.assign(majority_answer="7"), ["q0", "q1"]).answer == 0).all()
+    assert (
+        read_outcomes(outcomes, ["q0"]).answer is None
+        and (read_outcomes(outcomes.assign(majority_answer="7"), ["q0", "q1"]).answer == 0).all()
+    )
 
+# %% ../nbs/05_policies.ipynb #bb0eacda-1
 def test_bounds_know_the_subjects_of_test_and_the_words_of_train(monkeypatch):
     queries, outcomes, _ = small_tables()
     queries = queries.assign(subject=queries.split, text=queries.split + " text")
-    monkeypatch.setattr("llm_routing.policies.topic_clusters", lambda train, texts: (set(train), set(texts)))
+    monkeypatch.setattr("llm_routing.policies.selections.topic_clusters", lambda train, texts: (set(train), set(texts)))
     known = read_known(queries, outcomes)
-    assert set(known.subject) == {"test"} and known.cluster == ({"train text"}, {"test text"}) and len(known.earned) == 40
+    assert (
+        set(known.subject) == {"test"} and known.cluster == ({"train text"}, {"test text"}) and len(known.earned) == 40
+    )

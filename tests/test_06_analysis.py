@@ -14,10 +14,40 @@ import pandas as pd
 import pytest
 
 from llm_routing.findings.results import (
-    add_tests, best_subsets, comparisons, cross_fitted, decompose, earnings, gain_intervals, gap_parts, gap_story,
-    learning_curves, lesson_story, lessons, luck_table, mean_taken, p_words, pair_table, pool_gains, pools,
-    power_table, price_curve, rank_table, read_router_costs, reference_columns, results_table, sweep, system_rows,
-    thirds, training_curve, training_part, training_story, trend_curves, verdict, verdicts, what_if,
+    add_tests,
+    best_subsets,
+    comparisons,
+    cross_fitted,
+    decompose,
+    earnings,
+    gain_intervals,
+    gap_parts,
+    gap_story,
+    learning_curves,
+    lesson_story,
+    lessons,
+    luck_table,
+    mean_taken,
+    p_words,
+    pair_table,
+    pool_gains,
+    pools,
+    power_table,
+    price_curve,
+    rank_table,
+    read_router_costs,
+    reference_columns,
+    results_table,
+    sweep,
+    system_rows,
+    thirds,
+    training_curve,
+    training_part,
+    training_story,
+    trend_curves,
+    verdict,
+    verdicts,
+    what_if,
     with_router_time,
 )
 from llm_routing.study.tables import StudyError
@@ -25,16 +55,39 @@ from llm_routing.study.tables import StudyError
 # %% ../nbs/06_analysis.ipynb #cf4c6933
 def selections_of(systems):
     "Selections from {(group, system, policy, seed): scores}."
-    return pd.concat([pd.DataFrame({"query_id": [f"q{i}" for i in range(len(score))], "group": g, "system": s, "policy": p, "seed": seed,
-                                    "llms": [["a"]] * len(score), "score": np.asarray(score, float), "latency_s": 1., "cost": np.nan})
-                      for (g, s, p, seed), score in systems.items()], ignore_index=True)
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "query_id": [f"q{i}" for i in range(len(score))],
+                    "group": g,
+                    "system": s,
+                    "policy": p,
+                    "seed": seed,
+                    "llms": [["a"]] * len(score),
+                    "score": np.asarray(score, float),
+                    "latency_s": 1.0,
+                    "cost": np.nan,
+                }
+            )
+            for (g, s, p, seed), score in systems.items()
+        ],
+        ignore_index=True,
+    )
 
+# %% ../nbs/06_analysis.ipynb #cf4c6933-1
 def toy_systems(n=200):
     rng = np.random.default_rng(0)
-    a, b = rng.random((2, n)) < [[.7], [.5]]
-    return {("llm", "a", "", 0): a, ("llm", "b", "", 0): b, ("bound", "oracle", "", 0): a | b,
-            ("router", "r", "argmax", 0): np.where(np.arange(n) < 150, a, b), ("router", "r", "argmax", 1): a}
+    a, b = rng.random((2, n)) < [[0.7], [0.5]]
+    return {
+        ("llm", "a", "", 0): a,
+        ("llm", "b", "", 0): b,
+        ("bound", "oracle", "", 0): a | b,
+        ("router", "r", "argmax", 0): np.where(np.arange(n) < 150, a, b),
+        ("router", "r", "argmax", 1): a,
+    }
 
+# %% ../nbs/06_analysis.ipynb #cf4c6933-2
 def queries_of(n=200, **columns):
     return pd.DataFrame({"query_id": [f"q{i}" for i in range(n)], "dataset": "d", "split": "test"} | columns)
 
@@ -43,34 +96,47 @@ def test_results_have_one_row_per_system_over_seeds():
     rows = system_rows(earnings(selections_of(toy_systems())), resamples=500).set_index(["group", "system"])
     router, systems = rows.loc[("router", "r")], toy_systems()
     assert router.seeds == 2 and router.ci_low <= router.accuracy <= router.ci_high
-    assert router.accuracy == pytest.approx(50 * (systems["router", "r", "argmax", 0].mean() + systems["router", "r", "argmax", 1].mean()))
+    assert router.accuracy == pytest.approx(
+        50 * (systems["router", "r", "argmax", 0].mean() + systems["router", "r", "argmax", 1].mean())
+    )
     assert rows.loc[("llm", "a")].gap_closed == 0 and rows.loc[("bound", "oracle")].gap_closed == 1
-    assert np.isnan(rows.loc[("llm", "a")].p_value) and rows.loc[("llm", "b")].p_holm < .05
+    assert np.isnan(rows.loc[("llm", "a")].p_value) and rows.loc[("llm", "b")].p_holm < 0.05
     assert np.isnan(rows.loc[("bound", "oracle")].p_value) and rows.usage.eq(1).all() and rows.n.eq(200).all()
 
+# %% ../nbs/06_analysis.ipynb #a4042865-1
 def test_every_row_has_an_interval_that_holds_it():
     rows = results_table(queries_of(), selections_of(toy_systems()), resamples=500)
     assert rows[["ci_low", "ci_high", "gap_low", "gap_high"]].notna().all().all()
     assert ((rows.ci_low <= rows.accuracy) & (rows.accuracy <= rows.ci_high) & (rows.ci_low < rows.ci_high)).all()
 
+# %% ../nbs/06_analysis.ipynb #a4042865-2
 def test_a_wider_confidence_gives_wider_intervals():
-    narrow, wide = (system_rows(earnings(selections_of(toy_systems())), 500, c) for c in (.8, .99))
+    narrow, wide = (system_rows(earnings(selections_of(toy_systems())), 500, c) for c in (0.8, 0.99))
     assert ((wide.ci_high - wide.ci_low) > (narrow.ci_high - narrow.ci_low)).all()
 
+# %% ../nbs/06_analysis.ipynb #a4042865-3
 def test_published_rows_keep_the_published_seconds():
-    systems = {("llm", "a", "", 0): [1, 0, 1, 1], ("llm", "b", "", 0): [0, 0, 0, 1], ("bound", "oracle", "", 0): [1, 0, 1, 1],
-               ("router", "r", "argmax", 0): [1, 0, 0, 1], ("router", "r", "argmax_as_published", 0): [1, 0, 0, 1]}
+    systems = {
+        ("llm", "a", "", 0): [1, 0, 1, 1],
+        ("llm", "b", "", 0): [0, 0, 0, 1],
+        ("bound", "oracle", "", 0): [1, 0, 1, 1],
+        ("router", "r", "argmax", 0): [1, 0, 0, 1],
+        ("router", "r", "argmax_as_published", 0): [1, 0, 0, 1],
+    }
     rows = selections_of(systems)
-    rows["latency_s"] = np.tile([1., 9, 9, 3], len(systems))
+    rows["latency_s"] = np.tile([1.0, 9, 9, 3], len(systems))
     found = system_rows(earnings(rows), 100).set_index("policy")
     assert found.latency_s["argmax"] == 5.5 and found.latency_s["argmax_as_published"] == 2
-    assert np.isnan(found.p_value["argmax_as_published"]) and found.p_value["argmax"] == pytest.approx(.5)  # one query apart: 2 x 1/2 - 1/2
-    assert np.isnan(mean_taken(np.array([1., 2]), np.zeros(2), True))
+    assert np.isnan(found.p_value["argmax_as_published"]) and found.p_value["argmax"] == pytest.approx(
+        0.5
+    )  # one query apart: 2 x 1/2 - 1/2
+    assert np.isnan(mean_taken(np.array([1.0, 2]), np.zeros(2), True))
 
+# %% ../nbs/06_analysis.ipynb #a4042865-4
 def test_holm_is_over_the_routers_and_over_the_llms_apart():
     rows = pd.DataFrame({"group": ["llm", "llm", "router", "router", "router", "bound"]})
     rng = np.random.default_rng(1)
-    score = (rng.random((300, 6)) < [.7, .6, .6, .65, .7, .9]) * 1.
+    score = (rng.random((300, 6)) < [0.7, 0.6, 0.6, 0.65, 0.7, 0.9]) * 1.0
     tested = add_tests(rows, score, 0, [False] * 6)
     p = tested.p_value
     assert np.isnan(p[0]) and np.isnan(p[5]) and tested.p_holm[1] == p[1]
@@ -78,12 +144,15 @@ def test_holm_is_over_the_routers_and_over_the_llms_apart():
     assert tested.p_holm[worst.index[0]] == pytest.approx(min(1, 3 * worst.iloc[0]))
     assert add_tests(rows, score, 0, [False, False, True, False, False, False]).p_value[2:3].isna().all()
 
+# %% ../nbs/06_analysis.ipynb #a4042865-5
 def test_systems_on_different_queries_are_refused_and_other_orders_are_not():
     rows = selections_of(toy_systems())
-    with pytest.raises(ValueError, match="run 05_policies again"): earnings(rows.iloc[:-1])
+    with pytest.raises(ValueError, match="run 05_policies again"):
+        earnings(rows.iloc[:-1])
     mixed = rows.sample(frac=1, random_state=0)
     a, b = earnings(rows), earnings(mixed)
-    for c in a.columns: assert a.score[:, a.columns.index(c)].mean() == b.score[:, b.columns.index(c)].mean()
+    for c in a.columns:
+        assert a.score[:, a.columns.index(c)].mean() == b.score[:, b.columns.index(c)].mean()
     assert (b.score[:, b.index("llm", "a")[0]] <= b.score[:, b.index("bound", "oracle")[0]]).all()  # query by query
     assert len(a.index("router", "r", "argmax")) == 2
 
@@ -92,30 +161,62 @@ def test_the_best_single_llm_and_the_oracle_are_the_ends_of_the_gap():
     e = earnings(selections_of(toy_systems()))
     assert [e.columns[i][:2] for i in reference_columns(e)] == [("llm", "a"), ("bound", "oracle")]
 
+# %% ../nbs/06_analysis.ipynb #97f088a0-1
 def test_comparisons_by_hand():
     same, more = np.r_[np.ones(60), np.zeros(40)], np.r_[np.ones(80), np.zeros(20)]
     less = np.r_[np.zeros(30), np.ones(30), np.zeros(40)]
-    systems = {("llm", "a", "", 0): same, ("llm", "b", "", 0): less, ("bound", "oracle", "", 0): more, ("router", "same", "argmax", 0): same,
-               ("router", "good", "argmax", 0): more, ("router", "bad", "argmax", 0): less}
+    systems = {
+        ("llm", "a", "", 0): same,
+        ("llm", "b", "", 0): less,
+        ("bound", "oracle", "", 0): more,
+        ("router", "same", "argmax", 0): same,
+        ("router", "good", "argmax", 0): more,
+        ("router", "bad", "argmax", 0): less,
+    }
     queries, selections = queries_of(100), selections_of(systems)
     results = results_table(queries, selections, 500)
     table = comparisons(selections, queries, results, 500).set_index("system")
-    assert table.verdict.to_dict() == {"b": "worse than", "same": "not told apart from", "good": "better than", "bad": "worse than"}
-    assert table.points.round(6).to_dict() == {"b": -30, "same": 0, "good": 20, "bad": -30} and table.differ["good"] == .2
-    assert 10 < table.ci_low["good"] < 20 < table.ci_high["good"] < 30 and table.cohens_g["bad"] == -.5
+    assert table.verdict.to_dict() == {
+        "b": "worse than",
+        "same": "not told apart from",
+        "good": "better than",
+        "bad": "worse than",
+    }
+    assert (
+        table.points.round(6).to_dict() == {"b": -30, "same": 0, "good": 20, "bad": -30} and table.differ["good"] == 0.2
+    )
+    assert 10 < table.ci_low["good"] < 20 < table.ci_high["good"] < 30 and table.cohens_g["bad"] == -0.5
     said = verdicts(table.reset_index())
     assert "(100 queries, 3 pairs of router and policy" in said and "b under" not in said
-    assert "1 better than the best single LLM: good (+20.0 points [" in said and "1 worse than the best single LLM: bad (-30.0" in said
-    assert "1 not told apart from the best single LLM: same (+0.0" in said and "p < 0.001" in said and "other policies" not in said
+    assert (
+        "1 better than the best single LLM: good (+20.0 points [" in said
+        and "1 worse than the best single LLM: bad (-30.0" in said
+    )
+    assert (
+        "1 not told apart from the best single LLM: same (+0.0" in said
+        and "p < 0.001" in said
+        and "other policies" not in said
+    )
     other = verdicts(table.reset_index().assign(policy="budget"))
-    assert "under other policies: 1 better than the best single LLM: good budget +20.0, 1 worse" in other and "ArgMax" not in other
+    assert (
+        "under other policies: 1 better than the best single LLM: good budget +20.0, 1 worse" in other
+        and "ArgMax" not in other
+    )
     none = verdicts(table.loc[["same"]].reset_index())
-    assert "under ArgMax: none better than the best single LLM, none worse than the best single LLM, 1 not told apart" in none
+    assert (
+        "under ArgMax: none better than the best single LLM, none worse than the best single LLM, 1 not told apart"
+        in none
+    )
 
+# %% ../nbs/06_analysis.ipynb #97f088a0-2
 def test_verdicts_turn_at_the_level():
-    assert verdict(.049, .1) == "better than" and verdict(.049, -.1) == "worse than" and verdict(.051, .1) == "not told apart from"
-    assert verdict(np.nan, .1) == "not told apart from" and verdict(.03, .1, .99) == "not told apart from"
-    assert [p_words(p) for p in (.0004, .001, .2345)] == ["< 0.001", "= 0.001", "= 0.234"]
+    assert (
+        verdict(0.049, 0.1) == "better than"
+        and verdict(0.049, -0.1) == "worse than"
+        and verdict(0.051, 0.1) == "not told apart from"
+    )
+    assert verdict(np.nan, 0.1) == "not told apart from" and verdict(0.03, 0.1, 0.99) == "not told apart from"
+    assert [p_words(p) for p in (0.0004, 0.001, 0.2345)] == ["< 0.001", "= 0.001", "= 0.234"]
 
 # %% ../nbs/06_analysis.ipynb #9e371919
 def test_router_costs_are_read_and_refused(tmp_path):
@@ -125,20 +226,45 @@ def test_router_costs_are_read_and_refused(tmp_path):
     path.write_text(json.dumps([row]))
     assert read_router_costs(run).iloc[0].tolist() == ["r", "d", 2.5, 0]
     path.write_text(json.dumps([{k: v for k, v in row.items() if k != "batched_ms"}]))
-    with pytest.raises(StudyError, match="has no batched_ms"): read_router_costs(run)
+    with pytest.raises(StudyError, match="has no batched_ms"):
+        read_router_costs(run)
     for wrong in (-1, None):
         path.write_text(json.dumps([row | {"single_ms": wrong}, row]))
-        with pytest.raises(StudyError, match="times of 'r' are not numbers"): read_router_costs(run)
+        with pytest.raises(StudyError, match="times of 'r' are not numbers"):
+            read_router_costs(run)
     path.write_text("{")
-    with pytest.raises(StudyError, match="no JSON"): read_router_costs(run)
+    with pytest.raises(StudyError, match="no JSON"):
+        read_router_costs(run)
 
+# %% ../nbs/06_analysis.ipynb #9e371919-1
 def test_router_time_is_added_to_every_query():
-    rows = pd.DataFrame({"dataset": "d", "group": ["llm", "router", "router", "router"], "system": ["a", "r", "r", "s"],
-                         "policy": ["", "argmax", "argmax_as_published", "argmax"], "accuracy": 50., "latency_s": [1., 2, 3, np.nan]})
-    costs = pd.DataFrame({"router": ["r", "r", "s", "r"], "dataset": ["c+d", "d", "d", "e"], "single_ms": [200, 300, 4, 999], "batched_ms": [1., 1, 1, 9]})
+    rows = pd.DataFrame(
+        {
+            "dataset": "d",
+            "group": ["llm", "router", "router", "router"],
+            "system": ["a", "r", "r", "s"],
+            "policy": ["", "argmax", "argmax_as_published", "argmax"],
+            "accuracy": 50.0,
+            "latency_s": [1.0, 2, 3, np.nan],
+        }
+    )
+    costs = pd.DataFrame(
+        {
+            "router": ["r", "r", "s", "r"],
+            "dataset": ["c+d", "d", "d", "e"],
+            "single_ms": [200, 300, 4, 999],
+            "batched_ms": [1.0, 1, 1, 9],
+        }
+    )
     table = with_router_time(rows, costs)
-    assert table.system.tolist() == ["r", "s"] and table.total_single_s[0] == 2.25 and table.total_batched_s[0] == pytest.approx(2.001)
-    assert table.router_single_s[1] == .004 and np.isnan(table.total_single_s[1])  # seconds of LLMs that are not known stay so
+    assert (
+        table.system.tolist() == ["r", "s"]
+        and table.total_single_s[0] == 2.25
+        and table.total_batched_s[0] == pytest.approx(2.001)
+    )
+    assert table.router_single_s[1] == 0.004 and np.isnan(
+        table.total_single_s[1]
+    )  # seconds of LLMs that are not known stay so
     assert with_router_time(rows, costs[:0]).router_single_s.isna().all()
 
 # %% ../nbs/06_analysis.ipynb #a62110e9
@@ -146,72 +272,112 @@ def tables_of(score, p, split="test", latency=None, cost=None, router="r"):
     "Outcomes and scores of LLMs a, b, ... on queries q0, q1, ..."
     n, m = np.shape(score)
     long = {"query_id": np.repeat([f"q{i}" for i in range(n)], m), "llm": np.tile(list("abcdefg")[:m], n)}
-    outcomes = pd.DataFrame({**long, "score": np.ravel(score) * 1., "success_rate": np.nan, "latency_s": np.tile(latency or [np.nan] * m, n),
-                             "cost": np.tile(cost or [np.nan] * m, n)})
+    outcomes = pd.DataFrame(
+        {
+            **long,
+            "score": np.ravel(score) * 1.0,
+            "success_rate": np.nan,
+            "latency_s": np.tile(latency or [np.nan] * m, n),
+            "cost": np.tile(cost or [np.nan] * m, n),
+        }
+    )
     return outcomes, pd.DataFrame({**long, "router": router, "seed": 0, "probability": np.ravel(p)})
 
+# %% ../nbs/06_analysis.ipynb #a62110e9-1
 def test_gap_parts_add_up():
     rng = np.random.default_rng(0)
     p = rng.random((300, 3))
-    score = (rng.random((300, 3)) < p) * 1.
+    score = (rng.random((300, 3)) < p) * 1.0
     rows = gap_parts(score, {"r": p, "noise": rng.random((300, 3))})
     assert np.allclose(rows[["labels", "features", "model", "policy", "gained"]].sum(axis=1), rows.gap)
     assert rows.gained[0] > 10 > rows.gained[1] and rows.model[1] > rows.model[0]  # noise loses at the model
     assert (rows.labels == 0).all() and rows.gap[0] == pytest.approx(100 * (score.max(1).mean() - score.mean(0).max()))
 
+# %% ../nbs/06_analysis.ipynb #a62110e9-2
 def test_luck_is_the_labels_part_where_samples_were_scored():
-    score = np.random.default_rng(1).binomial(10, .5, (400, 4)) / 10  # nothing but luck
-    rows = gap_parts(score, {"r": np.full((400, 4), .5)}, samples=10)
-    assert rows.labels[0] == pytest.approx(rows.gap[0], abs=2) and "are luck of the samples" in gap_story(rows.assign(dataset="d"))
+    score = np.random.default_rng(1).binomial(10, 0.5, (400, 4)) / 10  # nothing but luck
+    rows = gap_parts(score, {"r": np.full((400, 4), 0.5)}, samples=10)
+    assert rows.labels[0] == pytest.approx(rows.gap[0], abs=2) and "are luck of the samples" in gap_story(
+        rows.assign(dataset="d")
+    )
     outcomes, _ = tables_of(score, score)
     table = luck_table(queries_of(400), outcomes.assign(success_rate=outcomes.score))
-    assert table.samples[0] == 10 and table.luck_most[0] > .9 and table.split_half[0] == pytest.approx(50, abs=1.5)
+    assert table.samples[0] == 10 and table.luck_most[0] > 0.9 and table.split_half[0] == pytest.approx(50, abs=1.5)
     assert luck_table(queries_of(400), outcomes).empty  # no samples, no row
 
+# %% ../nbs/06_analysis.ipynb #a62110e9-3
 def test_cross_fitting_never_sees_the_query_itself():
     rng = np.random.default_rng(2)
     x, y = rng.random((400, 3)), rng.random((400, 2))
-    assert abs(np.corrcoef(cross_fitted(x, y)[:, 0], y[:, 0])[0, 1]) < .15  # noise cannot be predicted
-    assert np.corrcoef(cross_fitted(x, x @ np.array([[1., 0], [2, 1], [0, 3]]))[:, 1], x @ [0, 1, 3])[0, 1] > .999
+    assert abs(np.corrcoef(cross_fitted(x, y)[:, 0], y[:, 0])[0, 1]) < 0.15  # noise cannot be predicted
+    assert np.corrcoef(cross_fitted(x, x @ np.array([[1.0, 0], [2, 1], [0, 3]]))[:, 1], x @ [0, 1, 3])[0, 1] > 0.999
     changed = y.copy()
     changed[7] += 100
     assert np.allclose(cross_fitted(x, y)[7], cross_fitted(x, changed)[7])
 
+# %% ../nbs/06_analysis.ipynb #a62110e9-4
 def test_decompose_uses_every_router_of_a_dataset():
     rng = np.random.default_rng(3)
     p = rng.random((200, 3))
     outcomes, scores = tables_of(rng.random((200, 3)) < p, p)
-    table = decompose(queries_of(), outcomes, pd.concat([scores, scores.assign(router="s", probability=1 - scores.probability)]))
-    assert table.router.tolist() == ["r", "s"] and table.features[0] == table.features[1] and table.gained[0] > table.gained[1]
+    table = decompose(
+        queries_of(), outcomes, pd.concat([scores, scores.assign(router="s", probability=1 - scores.probability)])
+    )
+    assert (
+        table.router.tolist() == ["r", "s"]
+        and table.features[0] == table.features[1]
+        and table.gained[0] > table.gained[1]
+    )
 
 # %% ../nbs/06_analysis.ipynb #26f215a7
 def test_pools_by_hand():
-    score, p = np.array([[1., 0], [0, 1], [1, 1], [1, 0]]), np.array([[.9, .1], [.1, .9], [.9, .1], [.1, .9]])
+    score, p = np.array([[1.0, 0], [0, 1], [1, 1], [1, 0]]), np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.1, 0.9]])
     rows, gains = pool_gains(score, p)
     row = rows.iloc[0]
-    assert (row.dominance, row.headroom, row.gain, row.diversity, row.best_single, row.oracle, row["size"]) == (25, 25, 0, .75, 75, 100, 2)
+    assert (row.dominance, row.headroom, row.gain, row.diversity, row.best_single, row.oracle, row["size"]) == (
+        25,
+        25,
+        0,
+        0.75,
+        75,
+        100,
+        2,
+    )
     assert gains[:, 0].tolist() == [0, 1, 0, -1]
     ends = gain_intervals(gains, 200)
     assert ends["gain_low"][0] < 0 < ends["gain_high"][0]
     assert len(pools(7)) == 120 and len(pools(20)) == 191 and pools(2) == [(0, 1)] and len(pools(3, most=3)) == 4
 
+# %% ../nbs/06_analysis.ipynb #26f215a7-1
 def test_trends_average_the_pools_of_a_bin():
-    rows = pd.DataFrame({"size": [2, 2, 2, 3], "dominance": [1., 5, 9, 2], "diversity": [.1, .1, .1, .1]})
-    gains = np.tile([.1, .2, .3, .6], (50, 1))
+    rows = pd.DataFrame({"size": [2, 2, 2, 3], "dominance": [1.0, 5, 9, 2], "diversity": [0.1, 0.1, 0.1, 0.1]})
+    gains = np.tile([0.1, 0.2, 0.3, 0.6], (50, 1))
     table = trend_curves(rows, gains, resamples=100).set_index(["along", "value"])
     assert table.loc[("size", 2)].gain == pytest.approx(20) and table.loc[("size", 3)].gain == pytest.approx(60)
-    assert table.loc["size"].pools.tolist() == [3, 1] and table.loc["diversity"].pools.tolist() == [4]  # equals stay together
-    assert table.loc["dominance"].gain.round(6).tolist() == [35, 20, 30] and table.gain_low.round(6).equals(table.gain.round(6))
-    assert thirds(pd.Series([3., 1, 2])).tolist() == [2, 0, 1] and thirds(pd.Series([1., 1, 1, 1, 1, 9])).tolist() == [0, 0, 0, 0, 0, 2]
+    assert table.loc["size"].pools.tolist() == [3, 1] and table.loc["diversity"].pools.tolist() == [
+        4
+    ]  # equals stay together
+    assert table.loc["dominance"].gain.round(6).tolist() == [35, 20, 30] and table.gain_low.round(6).equals(
+        table.gain.round(6)
+    )
+    assert thirds(pd.Series([3.0, 1, 2])).tolist() == [2, 0, 1] and thirds(
+        pd.Series([1.0, 1, 1, 1, 1, 9])
+    ).tolist() == [0, 0, 0, 0, 0, 2]
 
+# %% ../nbs/06_analysis.ipynb #26f215a7-2
 def test_what_if_and_the_lesson_on_dominance():
     rng = np.random.default_rng(4)
-    chance = np.where(np.arange(600)[:, None] % 2 == 0, [.9, .3, .2], [.3, .85, .2])
+    chance = np.where(np.arange(600)[:, None] % 2 == 0, [0.9, 0.3, 0.2], [0.3, 0.85, 0.2])
     outcomes, scores = tables_of(rng.random((600, 3)) < chance, chance)
     curves, trends = what_if(queries_of(600), outcomes, scores, resamples=300)
     assert curves.members.tolist() == ["a+b", "a+c", "b+c", "a+b+c"] and curves.gain[0] > 15 > curves.gain[1]
     table = lessons(curves)
-    assert table.pools[0] == 4 and table.gain[0] == 2 and table.dominance[0] < 0 and table.lose[0] == (curves.gain_high < 0).sum()
+    assert (
+        table.pools[0] == 4
+        and table.gain[0] == 2
+        and table.dominance[0] < 0
+        and table.lose[0] == (curves.gain_high < 0).sum()
+    )
     assert "of 4 pools, 2 gain from routing" in lesson_story(table, trends)
     best = best_subsets(curves).set_index("size")
     assert best.members.to_dict() == {2: "a+b", 3: "a+b+c"}
@@ -221,35 +387,57 @@ def test_power_and_ranks():
     systems = toy_systems()
     outcomes, _ = tables_of(np.stack([systems["llm", "a", "", 0], systems["llm", "b", "", 0]], 1), np.zeros((200, 2)))
     row = power_table(queries_of(), outcomes).iloc[0]
-    assert row.best == "a" and row.spread == pytest.approx((systems["llm", "a", "", 0] ^ systems["llm", "b", "", 0]).mean()) and 5 < row.detectable_points < 20
-    table = rank_table(selections_of(systems | {("router", "r", "penalised", 0): np.zeros(200)}), queries_of(), 500).set_index("system")
+    assert (
+        row.best == "a"
+        and row.spread == pytest.approx((systems["llm", "a", "", 0] ^ systems["llm", "b", "", 0]).mean())
+        and 5 < row.detectable_points < 20
+    )
+    table = rank_table(
+        selections_of(systems | {("router", "r", "penalised", 0): np.zeros(200)}), queries_of(), 500
+    ).set_index("system")
     assert set(table.index) == {"a", "b", "r"} and table["rank"].tolist() == [1, 2, 3] and table.index[2] == "b"
-    assert (table.rank_low <= table["rank"]).all() and (table["rank"] <= table.rank_high).all() and table["first"].sum() >= 1
+    assert (
+        (table.rank_low <= table["rank"]).all()
+        and (table["rank"] <= table.rank_high).all()
+        and table["first"].sum() >= 1
+    )
     both = [systems["router", "r", "argmax", k].mean() for k in (0, 1)]
     assert table.accuracy["r"] == pytest.approx(100 * np.mean(both))
 
+# %% ../nbs/06_analysis.ipynb #21795585-1
 def test_price_curves_by_hand():
-    score, p, price = np.array([[1., 0], [0, 1]]), np.array([[.9, .8], [.2, .9]]), np.array([4., 1])
+    score, p, price = np.array([[1.0, 0], [0, 1]]), np.array([[0.9, 0.8], [0.2, 0.9]]), np.array([4.0, 1])
     curve = price_curve(score, p, price)
-    assert curve.accuracy.iloc[0] == 100 and curve.price.iloc[0] == 2.5 and curve.accuracy.iloc[-1] == 50 and curve.price.iloc[-1] == 1
+    assert (
+        curve.accuracy.iloc[0] == 100
+        and curve.price.iloc[0] == 2.5
+        and curve.accuracy.iloc[-1] == 50
+        and curve.price.iloc[-1] == 1
+    )
     turn = curve.weight[curve.price == 1].iloc[0]  # the first query goes to the cheap LLM once .9 - w < .8 - w / 4
-    assert .1 / .75 <= turn < .2 and len(curve) == 41
+    assert 0.1 / 0.75 <= turn < 0.2 and len(curve) == 41
 
+# %% ../nbs/06_analysis.ipynb #21795585-2
 def test_sweeps_go_by_seconds_and_by_cost():
-    score, p = np.array([[1., 0], [0, 1]] * 2), np.array([[.9, .8], [.2, .9]] * 2)
+    score, p = np.array([[1.0, 0], [0, 1]] * 2), np.array([[0.9, 0.8], [0.2, 0.9]] * 2)
     queries = queries_of(4, split=["test", "test", "train", "validation"])
-    outcomes, scores = tables_of(score, p, latency=[4., 1], cost=[1., 10])
+    outcomes, scores = tables_of(score, p, latency=[4.0, 1], cost=[1.0, 10])
     curves = sweep(queries, outcomes, scores)
     assert set(curves.priced_by) == {"seconds", "cost"} and curves[curves.priced_by == "cost"].price.min() == 1
     assert curves.groupby("priced_by").aiq.first().round(6).to_dict() == {"seconds": 87.5, "cost": 87.5}
     assert sweep(queries, *tables_of(score, p)).empty and "aiq" in sweep(queries, *tables_of(score, p))
 
+# %% ../nbs/06_analysis.ipynb #21795585-3
 def test_pairs_of_a_strong_and_a_weak_llm():
-    score = np.array([[1., 0], [1, 0], [1, 1], [0, 0]] * 2)
-    p = np.c_[[.9, .8, .2, .1] * 2, np.zeros(8)]
+    score = np.array([[1.0, 0], [1, 0], [1, 1], [0, 0]] * 2)
+    p = np.c_[[0.9, 0.8, 0.2, 0.1] * 2, np.zeros(8)]
     queries = queries_of(8, split=["test"] * 4 + ["train"] * 4)
     row = pair_table(queries, *tables_of(score, p)).iloc[0]
-    assert (row.strong, row.weak, row.cpt50) == ("a", "b", .25) and row.cpt80 == pytest.approx(.4) and row.apgr == pytest.approx(.75)
+    assert (
+        (row.strong, row.weak, row.cpt50) == ("a", "b", 0.25)
+        and row.cpt80 == pytest.approx(0.4)
+        and row.apgr == pytest.approx(0.75)
+    )
     assert pair_table(queries, *tables_of(np.ones((8, 2)), p)).empty
 
 # %% ../nbs/06_analysis.ipynb #4da1ba00
@@ -259,23 +447,54 @@ def test_training_parts_are_nested_and_leave_the_rest_alone():
     assert [(x.split == "train").sum() for x in (small, large)] == [8, 32] and set(small.query_id) < set(large.query_id)
     assert all((x.split != "train").sum() == 36 and x.index.is_monotonic_increasing for x in (small, large))
 
+# %% ../nbs/06_analysis.ipynb #4da1ba00-1
 def test_training_curves_by_hand():
     earned = np.c_[np.repeat([1, 0], [50, 50]), np.repeat([1, 0], [60, 40]), np.repeat([1, 0], [60, 40])]
     curve, step = training_curve([10, 20, 40], earned, 300)
-    assert curve.accuracy.tolist() == [50, 60, 60] and (curve.ci_low < curve.accuracy).all() and (curve.accuracy < curve.ci_high).all()
+    assert (
+        curve.accuracy.tolist() == [50, 60, 60]
+        and (curve.ci_low < curve.accuracy).all()
+        and (curve.accuracy < curve.ci_high).all()
+    )
     assert step.iloc[0].tolist() == [40, 0, 0, 0]
-    said = training_story(pd.DataFrame({"dataset": "d", "router": ["a", "b", "c"], "n_train": 40, "points": [2., -2, 0], "ci_low": [1., -3, -1],
-                                        "ci_high": [3., -1, 1]}))
-    assert said.count("more queries still help") == said.count("more queries hurt") == said.count("no gain can be told from chance") == 1
+    said = training_story(
+        pd.DataFrame(
+            {
+                "dataset": "d",
+                "router": ["a", "b", "c"],
+                "n_train": 40,
+                "points": [2.0, -2, 0],
+                "ci_low": [1.0, -3, -1],
+                "ci_high": [3.0, -1, 1],
+            }
+        )
+    )
+    assert (
+        said.count("more queries still help")
+        == said.count("more queries hurt")
+        == said.count("no gain can be told from chance")
+        == 1
+    )
 
+# %% ../nbs/06_analysis.ipynb #4da1ba00-2
 def test_learning_curves_train_the_named_routers_again():
     rng = np.random.default_rng(5)
     kind = rng.integers(0, 2, 320)
-    score = np.where(kind[:, None] == 0, [1, 0], [0, 1]) * 1.
-    queries = queries_of(320, split=["train"] * 200 + ["validation"] * 40 + ["test"] * 80, subject="", gold="1",
-                         text=[f"{'sum add plus' if k else 'river city land'} {i}" for i, k in enumerate(kind)])
+    score = np.where(kind[:, None] == 0, [1, 0], [0, 1]) * 1.0
+    queries = queries_of(
+        320,
+        split=["train"] * 200 + ["validation"] * 40 + ["test"] * 80,
+        subject="",
+        gold="1",
+        text=[f"{'sum add plus' if k else 'river city land'} {i}" for i, k in enumerate(kind)],
+    )
     outcomes, scores = tables_of(score, score)
     curves, steps = learning_curves(queries, outcomes, scores.assign(router="mlc"), {"mlc": {}}, (1 / 8, 1 / 2))
-    assert curves.n_train.tolist() == [25, 100, 200] and curves.accuracy.iloc[-1] == 100 and list(curves) == ["dataset", "router", "n_train", "accuracy", "ci_low", "ci_high"]
+    assert (
+        curves.n_train.tolist() == [25, 100, 200]
+        and curves.accuracy.iloc[-1] == 100
+        and list(curves) == ["dataset", "router", "n_train", "accuracy", "ci_low", "ci_high"]
+    )
     assert len(steps) == 1 and learning_curves(queries, outcomes, scores, {})[0].empty
-    with pytest.raises(StudyError, match="'sc' has no scores; the routers are r"): learning_curves(queries, outcomes, scores, {"sc": {}})
+    with pytest.raises(StudyError, match="'sc' has no scores; the routers are r"):
+        learning_curves(queries, outcomes, scores, {"sc": {}})

@@ -21,6 +21,7 @@ def run(tmp_path):
     run.write("results", F.made_up_results())
     return run
 
+# %% ../nbs/06a_figures.ipynb #d7504216-1
 def test_accuracy_figure_is_the_same_bytes_twice_and_says_what_it_is(run):
     png = F.make_figure("accuracy", run)
     files = {p.name: p.read_bytes() for p in run.figures.iterdir()}
@@ -31,6 +32,7 @@ def test_accuracy_figure_is_the_same_bytes_twice_and_says_what_it_is(run):
     assert all(r == records[0] for r in records) and records[0]["id"] == "llm-routing/mini/accuracy"
     assert b'role="img"' in files["accuracy.svg"] and b"<desc>Dot plot" in files["accuracy.svg"]
 
+# %% ../nbs/06a_figures.ipynb #d7504216-2
 def test_a_version_changes_with_the_numbers_alone(run):
     first = F.figure_record("accuracy", "mini", F.figure_data("accuracy", run), "", "")
     again = F.figure_record("accuracy", "mini", F.figure_data("accuracy", run), "other words", "")
@@ -49,23 +51,31 @@ def test_main_results_files_and_columns(tmp_path):
     markdown = (tmp_path / "tables/main_results.md").read_text()
     assert {line.count("|") for line in markdown.splitlines() if line} == {6} and markdown.count("**") == 4
 
+# %% ../nbs/06a_figures.ipynb #552caa21-1
 def test_latency_is_empty_where_the_source_has_none(tmp_path):
     F.write_main_results(F.made_up_results().assign(latency_s=np.nan), tmp_path)
     rows = pd.read_csv(tmp_path / "tables/main_results.csv", dtype=str, keep_default_na=False)
     assert set(rows.latency_s) == {""} and all(len(a.split(".")[1]) == 4 for a in rows.accuracy)
 
+# %% ../nbs/06a_figures.ipynb #552caa21-2
 def test_a_bad_figure_name_is_refused(tmp_path):
-    with pytest.raises(StudyError, match="lower-case"): F.save_figure(None, "../x", tmp_path, pd.DataFrame(), "", "")
+    with pytest.raises(StudyError, match="lower-case"):
+        F.save_figure(None, "../x", tmp_path, pd.DataFrame(), "", "")
     (tmp_path / "x.png").write_bytes(b"nothing")
-    with pytest.raises(StudyError, match="no record"): F.read_record(tmp_path / "x.png")
+    with pytest.raises(StudyError, match="no record"):
+        F.read_record(tmp_path / "x.png")
 
 # %% ../nbs/06a_figures.ipynb #1019bc04
 def test_verify_tells_a_match_from_a_change_and_from_tampering(tmp_path):
     run = Run.open("mini", tmp_path / "runs" / "mini")
     run = Run(run.profile, run.folder, tmp_path / "figures" / "mini")
     run.write("results", F.made_up_results())
-    for name in ("accuracy", "latency", "gap"): F.make_figure(name, run)
-    def look(): return F.verify(tmp_path / "figures", tmp_path / "runs").set_index("figure").verdict.to_dict()
+    for name in ("accuracy", "latency", "gap"):
+        F.make_figure(name, run)
+
+    def look():
+        return F.verify(tmp_path / "figures", tmp_path / "runs").set_index("figure").verdict.to_dict()
+
     assert set(look().values()) == {"matches"} and len(look()) == 3
     csv = run.figures / "gap.csv"
     csv.write_text(csv.read_text().replace("gsm8k", "gsm9k"))
@@ -75,31 +85,56 @@ def test_verify_tells_a_match_from_a_change_and_from_tampering(tmp_path):
     run.path("results").unlink()
     assert look()["mini/accuracy"] == "no run"
 
+# %% ../nbs/06a_figures.ipynb #1019bc04-1
 def test_cite_names_id_version_and_caption(run, tmp_path):
     F.make_figure("accuracy", run)
     text = F.cite("accuracy", tmp_path)
-    assert "@misc{llmrouting:mini:accuracy," in text and F.read_record(run.figures / "accuracy.json")["version"] in text and "Caption: " in text
-    with pytest.raises(StudyError, match="no figure 'nope'"): F.cite("nope", tmp_path)
+    assert (
+        "@misc{llmrouting:mini:accuracy," in text
+        and F.read_record(run.figures / "accuracy.json")["version"] in text
+        and "Caption: " in text
+    )
+    with pytest.raises(StudyError, match="no figure 'nope'"):
+        F.cite("nope", tmp_path)
 
 # %% ../nbs/06a_figures.ipynb #f00b7828
 def boxes_of(fig):
     "Where every text of a figure stands; an axis label or tick out of sight is none."
     from matplotlib.text import Text
-    fig.canvas.draw()
-    hidden = {id(x) for a in fig.axes for axis in (a.xaxis, a.yaxis) for tick in axis.get_major_ticks() + axis.get_minor_ticks()
-              for x in (tick.label1, tick.label2) if not (tick.get_visible() and x.get_visible() and axis.get_view_interval().min() - 1e-9
-                                                          <= tick.get_loc() <= axis.get_view_interval().max() + 1e-9)}
-    return [(t, t.get_window_extent()) for t in fig.findobj(Text) if t.get_text() and t.get_visible() and id(t) not in hidden]
 
+    fig.canvas.draw()
+    hidden = {
+        id(x)
+        for a in fig.axes
+        for axis in (a.xaxis, a.yaxis)
+        for tick in axis.get_major_ticks() + axis.get_minor_ticks()
+        for x in (tick.label1, tick.label2)
+        if not (
+            tick.get_visible()
+            and x.get_visible()
+            and axis.get_view_interval().min() - 1e-9 <= tick.get_loc() <= axis.get_view_interval().max() + 1e-9
+        )
+    }
+    return [
+        (t, t.get_window_extent())
+        for t in fig.findobj(Text)
+        if t.get_text() and t.get_visible() and id(t) not in hidden
+    ]
+
+# %% ../nbs/06a_figures.ipynb #f00b7828-1
 def check_texts(fig):
     import matplotlib.pyplot as plt
+
     texts = boxes_of(fig)
     assert min(t.get_fontsize() for t, _ in texts) >= 6
-    for t, b in texts: assert b.x0 >= -1 and b.y0 >= -1 and b.x1 <= fig.bbox.x1 + 1 and b.y1 <= fig.bbox.y1 + 1, t.get_text()
+    for t, b in texts:
+        assert b.x0 >= -1 and b.y0 >= -1 and b.x1 <= fig.bbox.x1 + 1 and b.y1 <= fig.bbox.y1 + 1, t.get_text()
     plt.close(fig)
     for i, (t, a) in enumerate(texts):
-        for u, b in texts[:i]: assert not a.shrunk(.96, .72).overlaps(b.shrunk(.96, .72)), (t.get_text(), u.get_text())
+        for u, b in texts[:i]:
+            assert not a.shrunk(0.96, 0.72).overlaps(b.shrunk(0.96, 0.72)), (t.get_text(), u.get_text())
 
+# %% ../nbs/06a_figures.ipynb #f00b7828-2
 def crowd(datasets=("gsm8k", "mmlu"), routers=15, n=120):
     "Tables of a study with seven LLMs and many routers, all with long names."
     rng, llms = np.random.default_rng(0), [f"Chinese-Mistral-{i}B-v0.1" for i in range(7)]
@@ -108,16 +143,31 @@ def crowd(datasets=("gsm8k", "mmlu"), routers=15, n=120):
     for k, d in enumerate(datasets):
         study = F.made_up_study(n, seed=k)
         ids = [f"{d}{i}" for i in range(n)]
-        wide = lambda what: pd.DataFrame({"query_id": np.repeat(ids, 7), "llm": np.tile(llms, n)} | what)
-        right = (rng.random((n, 7)) < np.linspace(.3, .7, 7)).astype(float)
-        scores = pd.concat([wide({"router": r, "seed": 0, "probability": rng.random(7 * n), "predicted": 1}) for r in names])
+
+        def wide(what):
+            return pd.DataFrame({"query_id": np.repeat(ids, 7), "llm": np.tile(llms, n)} | what)
+
+        right = (rng.random((n, 7)) < np.linspace(0.3, 0.7, 7)).astype(float)
+        scores = pd.concat(
+            [wide({"router": r, "seed": 0, "probability": rng.random(7 * n), "predicted": 1}) for r in names]
+        )
         systems = {("llm", m, ""): right[:, j] for j, m in enumerate(llms)} | {("bound", "oracle", ""): right.max(1)}
         systems |= {("router", r, "argmax"): rng.permutation(right[:, 3]) for r in names}
-        selections = pd.concat([pd.DataFrame({"query_id": ids, "group": g, "system": s, "policy": p, "seed": 0, "score": v})
-                                for (g, s, p), v in systems.items()])
-        outcomes = wide({"score": right.ravel(), "latency_s": rng.gamma(2, 1, 7 * n), "cost": 1.})
-        parts.append({"queries": study["queries"].assign(query_id=ids, dataset=d), "outcomes": outcomes, "scores": scores,
-                      "selections": selections})
+        selections = pd.concat(
+            [
+                pd.DataFrame({"query_id": ids, "group": g, "system": s, "policy": p, "seed": 0, "score": v})
+                for (g, s, p), v in systems.items()
+            ]
+        )
+        outcomes = wide({"score": right.ravel(), "latency_s": rng.gamma(2, 1, 7 * n), "cost": 1.0})
+        parts.append(
+            {
+                "queries": study["queries"].assign(query_id=ids, dataset=d),
+                "outcomes": outcomes,
+                "scores": scores,
+                "selections": selections,
+            }
+        )
     tables = {t: pd.concat([x[t] for x in parts], ignore_index=True) for t in parts[0]}
     one = F.made_up_results(datasets)
     base = one[(one.group == "router") & (one.system == "mlc")]
@@ -127,37 +177,59 @@ def crowd(datasets=("gsm8k", "mmlu"), routers=15, n=120):
 
 # %% ../nbs/06a_figures.ipynb #e8fbd1bd
 @pytest.fixture(scope="module")
-def crowded(): return crowd()
+def crowded():
+    return crowd()
 
+# %% ../nbs/06a_figures.ipynb #e8fbd1bd-1
 @pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("name", list(F.FIGURES))
 def test_every_figure_keeps_its_text_apart(name, many, crowded):
     study, figure = crowded if many else F.made_up_study() | {"results": F.made_up_results()}, F.FIGURES[name]
-    if name == "cost": study = study | {"results": study["results"].assign(cost=study["results"].latency_s * 300)}
+    if name == "cost":
+        study = study | {"results": study["results"].assign(cost=study["results"].latency_s * 300)}
     with F.style():
         data = F.round_drawn(figure.data(*(study[t] for t in figure.reads)))
         check_texts(figure.draw(data))
     assert "nan" not in figure.caption(data) and len(figure.alt(data)) > 40
 
+# %% ../nbs/06a_figures.ipynb #e8fbd1bd-2
 def test_five_datasets_fit_one_page():
-    with F.style(): check_texts(F.draw_accuracy(F.accuracy_data(F.made_up_results(("gsm8k", "mmlu", "cmmlu", "arc_challenge",
-                                                                                   "humaneval")))))
+    with F.style():
+        check_texts(
+            F.draw_accuracy(
+                F.accuracy_data(F.made_up_results(("gsm8k", "mmlu", "cmmlu", "arc_challenge", "humaneval")))
+            )
+        )
 
+# %% ../nbs/06a_figures.ipynb #e8fbd1bd-3
 def test_later_figures_keep_their_text_apart():
-    rows = [(m, "", "this run", d, s, q, 50., 52., 2. * m, 1., 3. * m) for m in range(1, 8) for d in ("gsm8k", "arc_challenge")
-            for s in "abc"
-            for q in ("accuracy (%)", "latency (s)")]
-    errata = pd.DataFrame(rows, columns="mistake what evidence dataset system quantity as_published mended effect ci_low ci_high".split())
-    curves = pd.DataFrame([(d, r, n, 50 + np.log(n), 49 + np.log(n), 51 + np.log(n)) for d in ("gsm8k", "mmlu")
-                           for r in ("mlc", "knn", "default")
-                           for n in (50, 200, 1000, 6000)], columns=F.CURVES)
+    rows = [
+        (m, "", "this run", d, s, q, 50.0, 52.0, 2.0 * m, 1.0, 3.0 * m)
+        for m in range(1, 8)
+        for d in ("gsm8k", "arc_challenge")
+        for s in "abc"
+        for q in ("accuracy (%)", "latency (s)")
+    ]
+    errata = pd.DataFrame(
+        rows, columns="mistake what evidence dataset system quantity as_published mended effect ci_low ci_high".split()
+    )
+    curves = pd.DataFrame(
+        [
+            (d, r, n, 50 + np.log(n), 49 + np.log(n), 51 + np.log(n))
+            for d in ("gsm8k", "mmlu")
+            for r in ("mlc", "knn", "default")
+            for n in (50, 200, 1000, 6000)
+        ],
+        columns=F.CURVES,
+    )
     with F.style():
         for name, table in (("errata", errata), ("learning_curves", curves)):
             figure = F.LATER[name]
             data = F.round_drawn(figure.data(table))
             check_texts(figure.draw(data))
             assert "nan" not in figure.caption(data)
-    with pytest.raises(StudyError, match="'ci_low' is missing"): F.curves_data(curves.drop(columns="ci_low"))
+    with pytest.raises(StudyError, match="'ci_low' is missing"):
+        F.curves_data(curves.drop(columns="ci_low"))
 
 # %% ../nbs/06a_figures.ipynb #295e9862
 def test_a_figure_without_data_is_not_drawn_and_an_old_one_goes(run):
@@ -169,5 +241,6 @@ def test_a_figure_without_data_is_not_drawn_and_an_old_one_goes(run):
 # %% ../nbs/06a_figures.ipynb #b084454e
 def test_a_text_that_a_spreadsheet_would_run_is_written_as_text():
     from llm_routing.findings.plots import csv_text
+
     text = csv_text(pd.DataFrame({"system": ["=1+1", "@x", "-a", "gemma-7b"], "v": [-1.0, 2.0, 3.0, 4.0]}))
     assert text.splitlines()[1:] == ["'=1+1,-1.0000", "'@x,2.0000", "'-a,3.0000", "gemma-7b,4.0000"]

@@ -26,6 +26,7 @@ def run(tmp_path):
     figures.write_main_results(run.read("results"), run.figures)
     return run
 
+# %% ../nbs/07a_report.ipynb #0a486308-1
 def test_the_page_is_whole_alone_and_the_same_twice(run):
     first = report.write_report(run).read_bytes()
     assert first == report.write_report(run).read_bytes()
@@ -35,7 +36,10 @@ def test_the_page_is_whole_alone_and_the_same_twice(run):
     assert links and all((run.figures / x).is_file() for x in links)
     assert all(f'id="{x}"' in html for x in re.findall(r'href="#([^"]+)"', html))
 
-@pytest.mark.parametrize("text", ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", '"><b>', "=1+1", "\u202etxt"])
+# %% ../nbs/07a_report.ipynb #0a486308-2
+@pytest.mark.parametrize(
+    "text", ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", '"><b>', "=1+1", "\u202etxt"]
+)
 def test_hostile_text_shows_as_text(run, text):
     run.write("results", run.read("results").replace({"system": {"llm-a-7b": text}}))
     figures.make_figure("accuracy", run)
@@ -46,21 +50,35 @@ def test_hostile_text_shows_as_text(run, text):
     assert report.escape(text) in html
 
 # %% ../nbs/07a_report.ipynb #748aa0bf
-@pytest.mark.parametrize("p,gain,says", [(.001, 3, "more than chance"), (.5, 3, "not told apart"), (.001, -3, "less, beyond chance"),
-                                         (np.nan, 1, "no test")])
+@pytest.mark.parametrize(
+    "p,gain,says",
+    [
+        (0.001, 3, "more than chance"),
+        (0.5, 3, "not told apart"),
+        (0.001, -3, "less, beyond chance"),
+        (np.nan, 1, "no test"),
+    ],
+)
 def test_the_answer_follows_from_the_test(p, gain, says):
-    part = figures.made_up_results(("gsm8k",)).assign(p_holm=p, gap_closed=gain / 20, gap_low=gain / 20, gap_high=gain / 20)
+    part = figures.made_up_results(("gsm8k",)).assign(
+        p_holm=p, gap_closed=gain / 20, gap_low=gain / 20, gap_high=gain / 20
+    )
     best = part[part.group == "llm"].accuracy.max()
     part.loc[part.group == "router", "accuracy"] = best + gain
-    published = part[part.group == "router"].assign(policy="argmax_as_published", accuracy=99.)
-    several = part[part.group == "router"].assign(policy="top3_vote", usage=3., accuracy=98.)
+    published = part[part.group == "router"].assign(policy="argmax_as_published", accuracy=99.0)
+    several = part[part.group == "router"].assign(policy="top3_vote", usage=3.0, accuracy=98.0)
     table = report.answer_table(pd.concat([part, published, several])).set_index("what")
     row = table.loc["best router, one LLM per query"]
-    assert says in row.verdict and row["against the best LLM"] == f"{gain:+.1f} points" and "99.0" not in " ".join(table["accuracy (%)"])
+    assert (
+        says in row.verdict
+        and row["against the best LLM"] == f"{gain:+.1f} points"
+        and "99.0" not in " ".join(table["accuracy (%)"])
+    )
     assert "3.0 calls" in table.loc["best router, several LLMs per query"].system
     said = report.say_dataset(part, 2.9)
-    assert ("routing gains" in said) == (p == .001 and gain > 0) and "2.9 points would show" in said
+    assert ("routing gains" in said) == (p == 0.001 and gain > 0) and "2.9 points would show" in said
 
+# %% ../nbs/07a_report.ipynb #748aa0bf-1
 def test_every_picture_has_a_text_and_every_column_a_head(run):
     html = report.write_report(run).read_text()
     ids, levels = re.findall(r' id="([^"]+)"', html), [int(x) for x in re.findall(r"<h([1-6])", html)]
@@ -68,30 +86,44 @@ def test_every_picture_has_a_text_and_every_column_a_head(run):
     assert all(re.search(r'alt="[^"]{40,}"', img) for img in re.findall(r"<img [^>]*>", html))
     assert html.count("<th ") == html.count('scope="col"') and html.count("<table") == html.count("<caption>")
 
+# %% ../nbs/07a_report.ipynb #748aa0bf-2
 def test_prints_that_differ_in_time_and_count_are_the_same():
     printed = b"/CreationDate (D:20260102030405+00'00')\n/ID (node%08d) /Headers [(node%08d)] node12345678"
     first, later = printed % (44, 46), printed.replace(b"0102", b"0317") % (45, 47)
     assert report.same_print(first) == report.same_print(later) != report.same_print(printed % (44, 44))
     assert len(report.same_print(first)) == len(first) and report.same_print(first).endswith(b"node12345678")
 
+# %% ../nbs/07a_report.ipynb #748aa0bf-3
 def test_pdf_is_the_same_bytes_twice(run):
     path = report.write_pdf(report.write_report(run))
-    if path is None: pytest.skip("no Chromium here")
+    if path is None:
+        pytest.skip("no Chromium here")
     first = path.read_bytes()
     assert first[:5] == b"%PDF-" and report.write_pdf(Path(run.figures) / "index.html").read_bytes() == first
 
 # %% ../nbs/07a_report.ipynb #2bc45bf2
 def test_executed_notebooks_are_rendered_without_tests_and_without_a_network(run):
     import nbformat
-    cells = [nbformat.v4.new_markdown_cell("# A chapter\n\nSee [another](05_policies.ipynb)."), nbformat.v4.new_code_cell("1 + 1"),
-             nbformat.v4.new_code_cell("#| test\ndef test_hidden(): pass"),
-             nbformat.v4.new_code_cell("2", outputs=[nbformat.v4.new_output("stream", name="stderr", text="a bar 100%")]),
-             nbformat.v4.new_code_cell(f"run_dir = '{run.folder}'", metadata={"tags": ["injected-parameters"]})]
+
+    cells = [
+        nbformat.v4.new_markdown_cell("# A chapter\n\nSee [another](05_policies.ipynb)."),
+        nbformat.v4.new_code_cell("1 + 1"),
+        nbformat.v4.new_code_cell("#| test\ndef test_hidden(): pass"),
+        nbformat.v4.new_code_cell("2", outputs=[nbformat.v4.new_output("stream", name="stderr", text="a bar 100%")]),
+        nbformat.v4.new_code_cell(f"run_dir = '{run.folder}'", metadata={"tags": ["injected-parameters"]}),
+    ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), run.folder / "04_routers.ipynb")
     html = report.write_report(run).read_text()
     assert 'href="chapters/04_routers.html"' in html and 'href="../../nbs/05_policies.ipynb"' in html
     assert 'href="chapters/07_reproduction.html"' in html  # under way when a report is written
     assert [p.name for p in report.render_chapters(run)] == ["04_routers.html"]
     chapter = (run.figures / "chapters" / "04_routers.html").read_text()
-    assert 'href="05_policies.html"' in chapter and "test_hidden" not in chapter and "a bar" not in chapter and str(run.folder) not in chapter and "A chapter" in chapter and chapter.count("<script") == 1
+    assert (
+        'href="05_policies.html"' in chapter
+        and "test_hidden" not in chapter
+        and "a bar" not in chapter
+        and str(run.folder) not in chapter
+        and "A chapter" in chapter
+        and chapter.count("<script") == 1
+    )
     assert not re.search(r'(?:src|href)="(?:https?:)?//', chapter)

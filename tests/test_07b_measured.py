@@ -17,29 +17,49 @@ from llm_routing.study.tables import StudyError
 def test_an_exponent_is_the_slope_of_the_logarithms():
     assert exponent([1, 10, 100], [2, 20, 200]) == pytest.approx(1) and exponent([1, 10], [1, 1000]) == pytest.approx(3)
     for sizes, seconds in (([1], [1]), ([2, 2], [1, 2]), ([1, 2], [0, 1])):
-        with pytest.raises(StudyError, match="two sizes"): exponent(sizes, seconds)
+        with pytest.raises(StudyError, match="two sizes"):
+            exponent(sizes, seconds)
 
+# %% ../nbs/07b_measured.ipynb #af408e2e-1
 def test_growth_has_a_row_for_each_curve_of_two_sizes():
-    table = pd.DataFrame({"part": ["a", "a", "b", "c", "c"], "queries": [10, 100, 10, 5, 5], "cpu_seconds": [1, 100, 1, 1, 2]})
-    assert growth(table, "queries").to_dict("records") == [{"part": "a", "size": "queries", "from": 10, "to": 100, "exponent": 2.0}]
+    table = pd.DataFrame(
+        {"part": ["a", "a", "b", "c", "c"], "queries": [10, 100, 10, 5, 5], "cpu_seconds": [1, 100, 1, 1, 2]}
+    )
+    assert growth(table, "queries").to_dict("records") == [
+        {"part": "a", "size": "queries", "from": 10, "to": 100, "exponent": 2.0}
+    ]
 
+# %% ../nbs/07b_measured.ipynb #af408e2e-2
 def test_a_table_that_was_not_measured_is_named():
-    with pytest.raises(StudyError, match="no measured table 'nope'; there are .*evaluation"): measured("nope")
+    with pytest.raises(StudyError, match="no measured table 'nope'; there are .*evaluation"):
+        measured("nope")
 
+# %% ../nbs/07b_measured.ipynb #af408e2e-3
 def test_evaluation_grows_linearly_and_start_up_is_short():
-    assert growth(measured("evaluation"), "queries").exponent.between(.7, 1.3).all()
+    assert growth(measured("evaluation"), "queries").exponent.between(0.7, 1.3).all()
     startup = measured("startup").set_index("module").cpu_seconds
     assert startup[["runner", "study", "tables", "extraction", "policies", "statistics", "report"]].max() < 2
 
+# %% ../nbs/07b_measured.ipynb #af408e2e-4
 def test_every_ratio_is_in_the_table_of_verdicts():
     found = verdicts()
     assert (found["in favour"] == (found.ratio >= 1)).all() and "loop_bootstrap_over_whole" in set(found.column)
     assert (found["why not"] == "").eq(found["in favour"]).all() and "?" not in set(found["why not"])
 
+# %% ../nbs/07b_measured.ipynb #af408e2e-5
 def test_an_overhead_counts_as_the_inverse(tmp_path, monkeypatch):
     (tmp_path / "benchmarks").mkdir()
-    pd.DataFrame({"round": ["a", "b"], "study_over_generate": [1.25, .5], "original_over_study": [2., .5]}).to_csv(tmp_path / "benchmarks" / "generation.csv", index=False)
+    pd.DataFrame({"round": ["a", "b"], "study_over_generate": [1.25, 0.5], "original_over_study": [2.0, 0.5]}).to_csv(
+        tmp_path / "benchmarks" / "generation.csv", index=False
+    )
     monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     found = verdicts().set_index(["column", "row"])
-    assert found.ratio.to_dict() == {("study_over_generate", "a"): .8, ("study_over_generate", "b"): 2., ("original_over_study", "a"): 2., ("original_over_study", "b"): .5}
-    assert "store" in found["why not"]["study_over_generate", "a"] and found["why not"]["original_over_study", "b"] == "?"
+    assert found.ratio.to_dict() == {
+        ("study_over_generate", "a"): 0.8,
+        ("study_over_generate", "b"): 2.0,
+        ("original_over_study", "a"): 2.0,
+        ("original_over_study", "b"): 0.5,
+    }
+    assert (
+        "store" in found["why not"]["study_over_generate", "a"] and found["why not"]["original_over_study", "b"] == "?"
+    )

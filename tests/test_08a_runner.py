@@ -16,27 +16,44 @@ import pytest
 
 from llm_routing.cli import runner
 from llm_routing.cli.runner import (
-    STAGES, chosen_stages, imported_modules, notebook_faults, open_run, run_study, why_stale,
+    STAGES,
+    chosen_stages,
+    imported_modules,
+    notebook_faults,
+    open_run,
+    run_study,
+    why_stale,
 )
 from llm_routing.study.tables import StudyError, project_root
 
 # %% ../nbs/08a_runner.ipynb #6e18d3c6
 def command(*args, cwd=None):
-    return subprocess.run([sys.executable, "-m", "llm_routing.cli.runner", *args], capture_output=True, text=True, cwd=cwd)
+    return subprocess.run(
+        [sys.executable, "-m", "llm_routing.cli.runner", *args], capture_output=True, text=True, cwd=cwd
+    )
 
+# %% ../nbs/08a_runner.ipynb #6e18d3c6-1
 @pytest.fixture
 def scratch(tmp_path, monkeypatch):
     "A scratch checkout with the project's package and profiles, and an own first stage."
-    for name in ("settings.ini", "profiles", "llm_routing", "data"): (tmp_path / name).symlink_to(project_root() / name)
-    nbs = tmp_path / "nbs"; nbs.mkdir()
+    for name in ("settings.ini", "profiles", "llm_routing", "data"):
+        (tmp_path / name).symlink_to(project_root() / name)
+    nbs = tmp_path / "nbs"
+    nbs.mkdir()
+
     def write(stage, *sources):
         nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources])
         nb.cells[0].metadata["tags"] = ["parameters"]
         nb.metadata["kernelspec"] = {"name": "python3", "display_name": "python3", "language": "python"}
         nbformat.write(nb, nbs / f"{stage}.ipynb")
+
     write("00_study", 'profile = "mini"; run_dir = ""', "print(profile)")
-    write("01_queries", 'profile = "mini"; run_dir = ""', "from llm_routing.queries import load_queries\n"
-          "from llm_routing.study import Run\nrun = Run.open(profile, run_dir)\nrun.write('queries', load_queries(run.profile))")
+    write(
+        "01_queries",
+        'profile = "mini"; run_dir = ""',
+        "from llm_routing.sources.queries import load_queries\n"
+        "from llm_routing.study.runs import Run\nrun = Run.open(profile, run_dir)\nrun.write('queries', load_queries(run.profile))",
+    )
     monkeypatch.chdir(tmp_path)
     return write
 
@@ -55,12 +72,14 @@ def test_a_stage_runs_once_and_again_when_its_code_or_table_changes(scratch, tmp
     kept = json.loads((run.folder / "provenance.json").read_text())
     assert {"commit", "dirty", "profile_sha256", "packages", "seeds", "hardware", "tables", "stages"} <= set(kept)
 
+# %% ../nbs/08a_runner.ipynb #cff922d4-1
 def test_a_change_of_the_profile_runs_only_the_stages_that_read_it(scratch):
     run_study(open_run("mini"), last="01", progress=False)
     changed = open_run("mini", changes=["analysis.resamples=500"])
     assert not why_stale(STAGES[1], changed)
     assert why_stale(STAGES[1], open_run("mini", changes=["seed=5"])) == "profile changed"
 
+# %% ../nbs/08a_runner.ipynb #cff922d4-2
 def test_a_failed_notebook_leaves_its_copy_and_one_message_and_the_next_run_goes_on(scratch, tmp_path):
     good = (tmp_path / "nbs/01_queries.ipynb").read_text()
     scratch("01_queries", 'profile = "mini"; run_dir = ""', "1 / 0")
@@ -75,57 +94,107 @@ def test_a_failed_notebook_leaves_its_copy_and_one_message_and_the_next_run_goes
 # %% ../nbs/08a_runner.ipynb #b378f589
 def test_stages_are_chosen_by_name_or_number():
     assert [s.name for s in chosen_stages("04", "policies")] == ["04_routers", "05_policies"]
-    with pytest.raises(StudyError, match="the stages are 00_study"): chosen_stages("08")
-    with pytest.raises(StudyError, match="comes after"): chosen_stages("05", "04")
+    with pytest.raises(StudyError, match="the stages are 00_study"):
+        chosen_stages("08")
+    with pytest.raises(StudyError, match="comes after"):
+        chosen_stages("05", "04")
 
+# %% ../nbs/08a_runner.ipynb #b378f589-1
 def test_imports_are_found_in_notebooks_and_modules():
-    assert imported_modules("from .study import Run\nfrom llm_routing.sources import x\nimport llm_routing.store, os") == {"study", "sources", "store"}
+    assert imported_modules(
+        "from ..study.runs import Run\nfrom llm_routing.sources import files\nimport llm_routing.generation.store, os",
+        inside="cli",
+    ) == {"study.runs", "sources.files", "generation.store"}
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"cells": null}', '{"cells": [{}]}', '{"cells": [1]}', '{"cells": [{"cell_type": "code", "source": ":"}]}'])
+# %% ../nbs/08a_runner.ipynb #b378f589-2
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"cells": null}',
+        '{"cells": [{}]}',
+        '{"cells": [1]}',
+        '{"cells": [{"cell_type": "code", "source": ":"}]}',
+    ],
+)
 def test_a_file_that_is_no_notebook_or_no_python_is_named(tmp_path, text):
     (tmp_path / "x.ipynb").write_text(text)
-    with pytest.raises(StudyError, match="no readable notebook|no valid Python"): imported_modules(runner.notebook_code(tmp_path / "x.ipynb"))
+    with pytest.raises(StudyError, match="no readable notebook|no valid Python"):
+        imported_modules(runner.notebook_code(tmp_path / "x.ipynb"))
 
+# %% ../nbs/08a_runner.ipynb #b378f589-3
 def test_an_edited_export_is_found(tmp_path, monkeypatch):
-    for name in ("settings.ini", "nbs"): (tmp_path / name).symlink_to(project_root() / name)
+    for name in ("settings.ini", "nbs"):
+        (tmp_path / name).symlink_to(project_root() / name)
     monkeypatch.chdir(tmp_path)
     runner.export_notebooks()
     assert runner.stale_exports() == []
-    with open("llm_routing/queries.py", "a") as f: f.write("x = 1\n")
+    with open("llm_routing/sources/queries.py", "a") as f:
+        f.write("x = 1\n")
     Path("tests/test_01_queries.py").unlink()
-    assert runner.stale_exports() == ["llm_routing/queries.py", "tests/test_01_queries.py"]
+    assert runner.stale_exports() == ["llm_routing/sources/queries.py", "tests/test_01_queries.py"]
 
+# %% ../nbs/08a_runner.ipynb #b378f589-4
 def test_a_stop_that_python_lost_holds_after_the_stage(scratch, monkeypatch):
     run = open_run("mini")
     monkeypatch.setattr(runner, "execute_stage", lambda *args: runner._ASKED.append(2) or 1.0)
     monkeypatch.setattr(runner, "record", lambda *args: None)
     try:
-        with pytest.raises(KeyboardInterrupt): run_study(run, last="01", progress=False)
-    finally: runner._ASKED.clear()
+        with pytest.raises(KeyboardInterrupt):
+            run_study(run, last="01", progress=False)
+    finally:
+        runner._ASKED.clear()
 
+# %% ../nbs/08a_runner.ipynb #b378f589-5
 def test_two_runs_in_one_folder_are_refused(scratch):
     from filelock import FileLock
-    run = open_run("mini")
-    with FileLock(run.folder / ".lock"), pytest.raises(StudyError, match="another run is working"): run_study(run, last="00", progress=False)
 
-@pytest.mark.parametrize("args,says", [(("run", "--profile", "nope"), "the profiles are"), (("run", "--set", "seeed=1"), "unknown key 'seeed'"),
-                                       (("status", "--profile", "nope"), "the profiles are"), (("run", "--from", "x"), "the stages are")])
+    run = open_run("mini")
+    with FileLock(run.folder / ".lock"), pytest.raises(StudyError, match="another run is working"):
+        run_study(run, last="00", progress=False)
+
+# %% ../nbs/08a_runner.ipynb #b378f589-6
+@pytest.mark.parametrize(
+    "args,says",
+    [
+        (("run", "--profile", "nope"), "the profiles are"),
+        (("run", "--set", "seeed=1"), "unknown key 'seeed'"),
+        (("status", "--profile", "nope"), "the profiles are"),
+        (("run", "--from", "x"), "the stages are"),
+    ],
+)
 def test_wrong_words_are_one_line_and_status_1(scratch, args, says):
     done = command(*args)
     assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
 
+# %% ../nbs/08a_runner.ipynb #b378f589-7
 def test_profiles_and_status_speak(scratch):
     assert "mini" in command("profiles").stdout
     assert "01_queries       has not run yet" in command("status").stdout
 
 # %% ../nbs/08a_runner.ipynb #68f2ed0d
 def notebook(*cells):
-    return {"cells": [{"cell_type": "code", "source": s, "execution_count": n, "outputs": [{"output_type": "stream", "name": "stdout", "text": o}],
-                       "metadata": {"tags": tags, "papermill": {"status": "completed"}}} for s, n, o, tags in cells]}
+    return {
+        "cells": [
+            {
+                "cell_type": "code",
+                "source": s,
+                "execution_count": n,
+                "outputs": [{"output_type": "stream", "name": "stdout", "text": o}],
+                "metadata": {"tags": tags, "papermill": {"status": "completed"}},
+            }
+            for s, n, o, tags in cells
+        ]
+    }
 
+# %% ../nbs/08a_runner.ipynb #68f2ed0d-1
 def test_stale_outputs_counts_and_code_of_a_notebook_are_found():
     fresh = notebook(("a", 1, "1", []), ("t", 2, "3 s", ["volatile"]))
     assert notebook_faults(fresh, notebook(("a", 1, "1", []), ("t", 2, "4 s", ["volatile"]))) == []
-    assert notebook_faults(notebook(("a", 1, "2", []), ("t", 2, "", ["volatile"])), fresh) == ["the output of cell 1 is stale"]
+    assert notebook_faults(notebook(("a", 1, "2", []), ("t", 2, "", ["volatile"])), fresh) == [
+        "the output of cell 1 is stale"
+    ]
     assert "execution counts" in notebook_faults(notebook(("a", 1, "1", []), ("t", 3, "", ["volatile"])), fresh)[0]
     assert "not the code that ran" in notebook_faults(notebook(("b", 1, "1", []), ("t", 2, "", [])), fresh)[0]

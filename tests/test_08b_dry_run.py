@@ -14,25 +14,30 @@ from llm_routing.study.profiles import Generation, LLM, load_profile
 # %% ../nbs/08b_dry_run.ipynb #8b099f10
 def test_the_papers_plan_is_complete_and_says_what_is_missing(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("llm_routing.dry_run.access", lambda llm: "gated: accept its licence" if llm.gated else "open")
+    monkeypatch.setattr("llm_routing.cli.dry_run.access", lambda llm: "gated: accept its licence" if llm.gated else "open")
     profile = load_profile("paper")
     text = dry_run(profile)
     assert "7 LLMs x 10 samples with vllm" in text and all(m.name in text for m in profile.generation.pool)
     assert "Missing: llama2-7b: gated: accept its licence" in text
     assert len(profile.generation.pool) == 7 and all(len(m.revision) == 40 for m in profile.generation.pool)
 
+# %% ../nbs/08b_dry_run.ipynb #8b099f10-1
 def test_an_estimate_grows_with_samples_and_size():
     small, large = (LLM(name="x", model="data/none", parameters_b=b) for b in (7, 14))
     a = llm_plan(small, Generation(samples=5), 1000, 400)
     b, c = llm_plan(small, Generation(samples=10), 1000, 400), llm_plan(large, Generation(samples=5), 1000, 400)
-    assert b["completion_mtok"] == 2 * a["completion_mtok"] and c["gpu_gb"] == 2 * a["gpu_gb"] and c["hours"] > a["hours"]
+    assert (
+        b["completion_mtok"] == 2 * a["completion_mtok"] and c["gpu_gb"] == 2 * a["gpu_gb"] and c["hours"] > a["hours"]
+    )
     assert a["access"] == "no such folder"
 
+# %% ../nbs/08b_dry_run.ipynb #8b099f10-2
 def test_an_llm_too_large_for_its_gpus_is_named(monkeypatch):
-    monkeypatch.setattr("llm_routing.dry_run.access", lambda llm: "open")
+    monkeypatch.setattr("llm_routing.cli.dry_run.access", lambda llm: "open")
     big = LLM(name="big", model="org/big", parameters_b=70)
     plan = pd.DataFrame([llm_plan(big, Generation(), 10, 400)])
     assert any("big needs about 210 GB" in p for p in missing_pieces(load_profile("paper"), plan))
 
+# %% ../nbs/08b_dry_run.ipynb #8b099f10-3
 def test_a_published_profile_generates_nothing():
     assert "nothing is generated" in dry_run(load_profile("public"))

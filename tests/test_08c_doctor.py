@@ -16,13 +16,16 @@ from llm_routing.study.profiles import load_profile
 from llm_routing.study.tables import project_root
 
 # %% ../nbs/08c_doctor.ipynb #c6bd39e1
-def by_check(findings): return {f.check: f for f in findings}
+def by_check(findings):
+    return {f.check: f for f in findings}
 
+# %% ../nbs/08c_doctor.ipynb #c6bd39e1-1
 def test_this_environment_is_fit_for_the_default_study():
     findings = diagnose(load_profile("mini"))
     assert not [f for f in findings if f.verdict == "fault" and f.check != "memory"], in_table(findings)
     assert set(CHECKS) - {f.check for f in findings} <= {"engine"}
 
+# %% ../nbs/08c_doctor.ipynb #c6bd39e1-2
 def test_every_fault_has_a_mend(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "graphics", lambda: ("", ""))
     monkeypatch.setattr(doctor, "access", lambda llm: "gated: accept its licence" if llm.gated else "hub out of reach")
@@ -35,24 +38,30 @@ def test_every_fault_has_a_mend(monkeypatch, tmp_path):
     faults = [f for f in findings if f.verdict == "fault"]
     assert {"python", "packages", "gpu", "engine", "models", "disk", "data"} <= {f.check for f in faults}
     assert all(f.mend for f in faults) and failed(findings) == len(faults)
-    assert any("no pinned revision: olmo2-1b" in f.says for f in diagnose(load_profile("modern")) if f.verdict == "note")
+    assert any(
+        "no pinned revision: olmo2-1b" in f.says for f in diagnose(load_profile("modern")) if f.verdict == "note"
+    )
     assert "accept the licence" in in_table(findings) and "papermill" in in_table(findings)
 
 # %% ../nbs/08c_doctor.ipynb #8d519a5c
 def test_a_kernel_of_another_python_is_a_fault(tmp_path, monkeypatch):
     folder = tmp_path / "kernels" / "python3"
     folder.mkdir(parents=True)
-    (folder / "kernel.json").write_text(json.dumps({"argv": ["/usr/bin/env", "-m", "ipykernel_launcher"], "display_name": "x", "language": "python"}))
+    (folder / "kernel.json").write_text(
+        json.dumps({"argv": ["/usr/bin/env", "-m", "ipykernel_launcher"], "display_name": "x", "language": "python"})
+    )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     found = by_check(doctor.kernel(load_profile("mini")))["kernel"]
     assert found.verdict == "fault" and "another Python" in found.says and str(folder) in found.mend
 
+# %% ../nbs/08c_doctor.ipynb #8d519a5c-1
 def test_a_pytorch_that_cannot_use_the_gpu_is_named(monkeypatch):
     monkeypatch.setattr(doctor, "graphics", lambda: ("NVIDIA H100", "12.8"))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     found = by_check(doctor.gpu(load_profile("paper")))["gpu"]
     assert found.verdict == "fault" and "CUDA 12.8" in found.mend
 
+# %% ../nbs/08c_doctor.ipynb #8d519a5c-2
 def test_a_missing_data_folder_and_table_are_faults(monkeypatch, tmp_path):
     monkeypatch.setenv("LLM_ROUTING_DATA", str(tmp_path))
     assert by_check(doctor.data(load_profile("public")))["data"].verdict == "fault"
@@ -62,12 +71,21 @@ def test_a_missing_data_folder_and_table_are_faults(monkeypatch, tmp_path):
     own = load_profile("public", ["source.kind='table'", "source.path='/nowhere.csv'"])
     assert by_check(doctor.data(own))["data"].verdict == "fault"
 
+# %% ../nbs/08c_doctor.ipynb #8d519a5c-3
 def test_a_check_that_breaks_is_a_finding(monkeypatch):
-    def breaks(profile): raise RuntimeError("boom")
+    def breaks(profile):
+        raise RuntimeError("boom")
+
     monkeypatch.setitem(CHECKS, "memory", breaks)
     assert by_check(diagnose(load_profile("mini")))["memory"].verdict == "fault"
 
+# %% ../nbs/08c_doctor.ipynb #8d519a5c-4
 def test_the_command_ends_with_1_where_there_is_a_fault(monkeypatch, tmp_path):
     monkeypatch.setenv("LLM_ROUTING_DATA", str(tmp_path / "none"))
-    done = subprocess.run([sys.executable, "-m", "llm_routing.cli.runner", "doctor", "--profile", "public"], capture_output=True, text=True, cwd=project_root())
+    done = subprocess.run(
+        [sys.executable, "-m", "llm_routing.cli.runner", "doctor", "--profile", "public"],
+        capture_output=True,
+        text=True,
+        cwd=project_root(),
+    )
     assert done.returncode == 1 and "mend: mend it, or unset it" in done.stdout and "Traceback" not in done.stderr

@@ -1,4 +1,5 @@
 "The study as a whole: what one command gives, twice, and the numbers that must come out."
+
 import os
 import subprocess
 import sys
@@ -18,7 +19,9 @@ COLUMNS = ["dataset", "group", "system", "policy", "n", "accuracy", "ci_low", "c
 
 def study(*args: str) -> subprocess.CompletedProcess:
     "Run the console command's `run`, which must succeed."
-    done = subprocess.run([sys.executable, "-m", "llm_routing.cli.runner", "run", *args], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "llm_routing.cli.runner", "run", *args], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done
 
@@ -32,7 +35,8 @@ def alone() -> FileLock:
 @pytest.fixture(scope="module")
 def mini() -> Path:
     "The default run, made if it is not there."
-    with alone(): study("--profile", "mini")
+    with alone():
+        study("--profile", "mini")
     return ROOT / "runs" / "mini"
 
 
@@ -57,8 +61,10 @@ def test_the_tables_have_the_committed_seals(profile):
     "Exact tables whole, selections by whom they call; scores are left to these, since their last digits depend on processor and BLAS."
     run, file = Run.open(profile), f"figures/{profile}/tables/seals.csv"
     committed = subprocess.run(["git", "show", f"HEAD:{file}"], cwd=ROOT, capture_output=True, text=True)
-    if committed.returncode or not run.path("results").is_file(): pytest.skip(f"{profile} has no committed seals, or has not been run here")
-    with alone(): assert seals(run).to_csv(index=False, lineterminator="\n") == committed.stdout
+    if committed.returncode or not run.path("results").is_file():
+        pytest.skip(f"{profile} has no committed seals, or has not been run here")
+    with alone():
+        assert seals(run).to_csv(index=False, lineterminator="\n") == committed.stdout
 
 
 def test_every_stage_leaves_its_executed_notebook_and_the_run_its_provenance(mini):
@@ -79,8 +85,13 @@ def test_the_committed_figures_and_tables_are_there(profile):
 def test_public_holds_the_published_numbers():
     "RouterDC, Table 1, and the oracle over its test files."
     results = pd.read_csv(ROOT / "figures" / "public" / "tables" / "main_results.csv").set_index(["dataset", "system"])
-    expected = {("gsm8k", "dolphin-2.9-llama3-8b"): (1319, 69.81), ("gsm8k", "MetaMath-Mistral-7B"): (1319, 69.63),
-                ("gsm8k", "oracle"): (1319, 83.32), ("mmlu", "Meta-Llama-3-8B"): (4213, 64.59), ("mmlu", "oracle"): (4213, 85.26)}
+    expected = {
+        ("gsm8k", "dolphin-2.9-llama3-8b"): (1319, 69.81),
+        ("gsm8k", "MetaMath-Mistral-7B"): (1319, 69.63),
+        ("gsm8k", "oracle"): (1319, 83.32),
+        ("mmlu", "Meta-Llama-3-8B"): (4213, 64.59),
+        ("mmlu", "oracle"): (4213, 85.26),
+    }
     for row, (n, accuracy) in expected.items():
         found = results.loc[[row]].iloc[0]
         assert found.n == n and round(found.accuracy, 2) == accuracy, row
@@ -88,6 +99,9 @@ def test_public_holds_the_published_numbers():
 
 @pytest.mark.skipif(not os.environ.get("LLM_ROUTING_DATA"), reason="needs the public files: set LLM_ROUTING_DATA")
 def test_public_gives_its_committed_tables():
-    with alone(): study("--profile", "public")
-    changed = subprocess.run(["git", "diff", "--name-only", "--", "figures/public/tables"], cwd=ROOT, capture_output=True, text=True).stdout
+    with alone():
+        study("--profile", "public")
+    changed = subprocess.run(
+        ["git", "diff", "--name-only", "--", "figures/public/tables"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
     assert not changed

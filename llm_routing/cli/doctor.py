@@ -28,13 +28,16 @@ from ..study.tables import in_words, project_root
 @dataclass(frozen=True)
 class Finding:
     "What one look found."
+
     check: str
     says: str
     verdict: str = "ok"  # "ok", "note" or "fault"
     mend: str = ""
 
+# %% ../../nbs/08c_doctor.ipynb #b58c92af-1
 CHECKS: dict[str, Callable[[Profile], Iterator[Finding]]] = {}  # name -> check
 
+# %% ../../nbs/08c_doctor.ipynb #b58c92af-2
 def check(f):
     "Register a check: a generator of findings, named after what it looks at."
     CHECKS[f.__name__] = f
@@ -44,16 +47,22 @@ def check(f):
 def _settings() -> dict[str, str]:
     "The project's settings."
     from configparser import ConfigParser
+
     cfg = ConfigParser(delimiters=["="])
     cfg.read(project_root() / "settings.ini", encoding="utf-8")
     return dict(cfg["DEFAULT"])
 
+# %% ../../nbs/08c_doctor.ipynb #2b6d10b5-1
 @check
 def python(profile: Profile) -> Iterator[Finding]:
     "The interpreter's version."
     low, here = _settings()["min_python"], ".".join(map(str, sys.version_info[:3]))
     fit = tuple(map(int, low.split("."))) <= sys.version_info[:3] < (3, 12)
-    yield Finding("python", here) if fit else Finding("python", f"{here}; the study is tested with {low}", "fault", f"use Python {low} or a later 3.11")
+    yield (
+        Finding("python", here)
+        if fit
+        else Finding("python", f"{here}; the study is tested with {low}", "fault", f"use Python {low} or a later 3.11")
+    )
 
 # %% ../../nbs/08c_doctor.ipynb #fa5651d8
 def pinned() -> dict[str, str]:
@@ -61,14 +70,18 @@ def pinned() -> dict[str, str]:
     lines = (project_root() / "constraints.txt").read_text(encoding="utf-8").splitlines()
     return {_plain(name): version for name, _, version in (line.partition("==") for line in lines) if version}
 
+# %% ../../nbs/08c_doctor.ipynb #fa5651d8-1
 def _plain(name: str) -> str:
     "A package's name in its one spelling."
     return re.sub(r"[-_.]+", "-", name).lower()
 
+# %% ../../nbs/08c_doctor.ipynb #fa5651d8-2
 def installed(package: str) -> str:
     "A package's installed version, empty if it is not installed."
-    try: return metadata.version(package)
-    except metadata.PackageNotFoundError: return ""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 # %% ../../nbs/08c_doctor.ipynb #6332a39b
 @check
@@ -79,30 +92,43 @@ def packages(profile: Profile) -> Iterator[Finding]:
     absent = [n for n, v in here.items() if not v]
     other = [f"{n} {v} (tested: {pins[n]})" for n, v in here.items() if v and v.split("+")[0] != pins.get(n, v)]
     again = "`python3 start.py mini` makes an environment of the tested versions"
-    if absent: yield Finding("packages", f"not installed: {', '.join(absent)}", "fault", again)
-    if other: yield Finding("packages", f"other versions: {', '.join(other)}", "note", again)
-    if not absent and not other: yield Finding("packages", f"{len(here)} as tested")
+    if absent:
+        yield Finding("packages", f"not installed: {', '.join(absent)}", "fault", again)
+    if other:
+        yield Finding("packages", f"other versions: {', '.join(other)}", "note", again)
+    if not absent and not other:
+        yield Finding("packages", f"{len(here)} as tested")
 
 # %% ../../nbs/08c_doctor.ipynb #7d46c97b
 @check
 def kernel(profile: Profile) -> Iterator[Finding]:
     "Whether the notebooks run in this very Python."
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
     own = "`python -m ipykernel install --sys-prefix` in this environment"
-    try: spec = KernelSpecManager().get_kernel_spec("python3")
+    try:
+        spec = KernelSpecManager().get_kernel_spec("python3")
     except NoSuchKernel:
         yield Finding("kernel", "there is no Jupyter kernel python3", "fault", own)
         return
     runs = shutil.which(spec.argv[0]) if Path(spec.argv[0]).is_absolute() else sys.executable
-    if runs and Path(runs).absolute() == Path(sys.executable).absolute(): yield Finding("kernel", "python3 is this Python")
-    else: yield Finding("kernel", f"python3 is another Python: {spec.argv[0]}", "fault", f"delete {spec.resource_dir}, or {own}")
+    if runs and Path(runs).absolute() == Path(sys.executable).absolute():
+        yield Finding("kernel", "python3 is this Python")
+    else:
+        yield Finding(
+            "kernel", f"python3 is another Python: {spec.argv[0]}", "fault", f"delete {spec.resource_dir}, or {own}"
+        )
 
 # %% ../../nbs/08c_doctor.ipynb #13f7f6de
 def graphics() -> tuple[str, str]:
     "The first GPU's name and the driver's CUDA version, empty where there is none."
-    try: said = subprocess.run(["nvidia-smi"], capture_output=True, text=True, check=True, timeout=20).stdout
-    except (OSError, subprocess.SubprocessError): return "", ""
-    name = subprocess.run(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"], capture_output=True, text=True).stdout
+    try:
+        said = subprocess.run(["nvidia-smi"], capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return "", ""
+    name = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"], capture_output=True, text=True
+    ).stdout
     cuda = re.search(r"CUDA Version:\s*([\d.]+)", said)
     return (name.splitlines() or [""])[0], cuda[1] if cuda else ""
 
@@ -110,68 +136,127 @@ def graphics() -> tuple[str, str]:
 def needs_gpu(profile: Profile) -> bool:
     "Whether a profile generates with LLMs that are too large for a CPU, on this machine."
     pool = profile.generation.pool if profile.source.kind == "generate" else []
-    return profile.generation.engine in ("vllm", "ray") and bool(pool) or profile.generation.engine != "openai" and any(m.parameters_b > 2 for m in pool)
+    return (
+        profile.generation.engine in ("vllm", "ray")
+        and bool(pool)
+        or profile.generation.engine != "openai"
+        and any(m.parameters_b > 2 for m in pool)
+    )
 
+# %% ../../nbs/08c_doctor.ipynb #b26ddf96-1
 @check
 def gpu(profile: Profile) -> Iterator[Finding]:
     "The GPU, and whether PyTorch's build can use it."
     name, cuda = graphics()
     if not name:
         mend = "run on a machine with an NVIDIA GPU and driver, or take generation.engine=openai and an endpoint"
-        yield Finding("gpu", "none, and this profile needs one", "fault", mend) if needs_gpu(profile) else Finding("gpu", "none, and none is needed")
+        yield (
+            Finding("gpu", "none, and this profile needs one", "fault", mend)
+            if needs_gpu(profile)
+            else Finding("gpu", "none, and none is needed")
+        )
         return
     import torch
-    if torch.cuda.is_available(): yield Finding("gpu", f"{name}, driver for CUDA {cuda}, PyTorch for CUDA {torch.version.cuda}")
-    else: yield Finding("gpu", f"{name}, but PyTorch {torch.__version__} cannot use it", "fault" if needs_gpu(profile) else "note",
-                        f"install PyTorch's build for CUDA {cuda} or older (pytorch.org, Get Started)")
+
+    if torch.cuda.is_available():
+        yield Finding("gpu", f"{name}, driver for CUDA {cuda}, PyTorch for CUDA {torch.version.cuda}")
+    else:
+        yield Finding(
+            "gpu",
+            f"{name}, but PyTorch {torch.__version__} cannot use it",
+            "fault" if needs_gpu(profile) else "note",
+            f"install PyTorch's build for CUDA {cuda} or older (pytorch.org, Get Started)",
+        )
 
 # %% ../../nbs/08c_doctor.ipynb #7b8243e0
 @check
 def engine(profile: Profile) -> Iterator[Finding]:
     "What the profile's engine imports, and the address that it needs."
     chosen = profile.generation.engine
-    if profile.source.kind != "generate": return
+    if profile.source.kind != "generate":
+        return
     for module in MODULES[chosen]:
-        if importlib.util.find_spec(module): yield Finding("engine", f"{module} {installed(module) or '(version unknown)'}")
-        else: yield Finding("engine", f"{module} is not installed", "fault", f"pip install -e '.[{chosen}]' --constraint constraints.txt")
+        if importlib.util.find_spec(module):
+            yield Finding("engine", f"{module} {installed(module) or '(version unknown)'}")
+        else:
+            yield Finding(
+                "engine",
+                f"{module} is not installed",
+                "fault",
+                f"pip install -e '.[{chosen}]' --constraint constraints.txt",
+            )
     if chosen == "openai" and not profile.generation.base_url:
-        yield Finding("engine", "generation.base_url is not set", "fault", "--set generation.base_url=http://HOST:PORT/v1")
+        yield Finding(
+            "engine", "generation.base_url is not set", "fault", "--set generation.base_url=http://HOST:PORT/v1"
+        )
 
 # %% ../../nbs/08c_doctor.ipynb #0a3af0cb
 @check
 def models(profile: Profile) -> Iterator[Finding]:
     "Whether each LLM of the pool can be loaded, gated ones among them."
-    if profile.source.kind != "generate" or profile.generation.engine == "openai": return
+    if profile.source.kind != "generate" or profile.generation.engine == "openai":
+        return
     found = {m.name: (m, access(m)) for m in profile.generation.pool}
     for name, (llm, says) in found.items():
-        if says in ("here", "in the cache", "open"): continue
-        mend = f"accept the licence on the hub's page of {llm.model}, then `hf auth login`" if "gated" in says else \
-            "connect to the hub, or fill its cache elsewhere and set HF_HOME" if "reach" in says else f"mend model and revision of {name} in the profile"
+        if says in ("here", "in the cache", "open"):
+            continue
+        mend = (
+            f"accept the licence on the hub's page of {llm.model}, then `hf auth login`"
+            if "gated" in says
+            else "connect to the hub, or fill its cache elsewhere and set HF_HOME"
+            if "reach" in says
+            else f"mend model and revision of {name} in the profile"
+        )
         yield Finding("models", f"{name} ({llm.model}): {says}", "fault", mend)
     good = sum(says in ("here", "in the cache", "open") for _, says in found.values())
-    moving = [m.name for m, says in found.values() if says not in ("here",) and not re.fullmatch(r"[0-9a-f]{40}", m.revision)]
-    if moving: yield Finding("models", f"no pinned revision: {', '.join(moving)}", "note", "set each revision to a commit of the hub, so that a later run gets the same weights")
-    if good: yield Finding("models", f"{good} of {len(found)} LLMs can be loaded")
+    moving = [
+        m.name for m, says in found.values() if says not in ("here",) and not re.fullmatch(r"[0-9a-f]{40}", m.revision)
+    ]
+    if moving:
+        yield Finding(
+            "models",
+            f"no pinned revision: {', '.join(moving)}",
+            "note",
+            "set each revision to a commit of the hub, so that a later run gets the same weights",
+        )
+    if good:
+        yield Finding("models", f"{good} of {len(found)} LLMs can be loaded")
 
 # %% ../../nbs/08c_doctor.ipynb #10bf24a2
 def disk_needed(profile: Profile) -> float:
     "GB: the run's own, and the LLMs that the hub still has to send."
-    pool = profile.generation.pool if profile.source.kind == "generate" and profile.generation.engine != "openai" else []
-    return .5 + sum(2 * m.parameters_b for m in pool if m.parameters_b and access(m) not in ("here", "in the cache"))
+    pool = (
+        profile.generation.pool if profile.source.kind == "generate" and profile.generation.engine != "openai" else []
+    )
+    return 0.5 + sum(2 * m.parameters_b for m in pool if m.parameters_b and access(m) not in ("here", "in the cache"))
 
+# %% ../../nbs/08c_doctor.ipynb #10bf24a2-1
 @check
 def disk(profile: Profile) -> Iterator[Finding]:
     "Free disk where runs are kept."
     free, wanted = shutil.disk_usage(project_root()).free / 1e9, disk_needed(profile)
-    if free >= wanted: yield Finding("disk", f"{free:.0f} GB free, {wanted:.1f} GB needed")
-    else: yield Finding("disk", f"{free:.1f} GB free, {wanted:.1f} GB needed", "fault", "free some space, or give --run-dir and HF_HOME on another disk")
+    if free >= wanted:
+        yield Finding("disk", f"{free:.0f} GB free, {wanted:.1f} GB needed")
+    else:
+        yield Finding(
+            "disk",
+            f"{free:.1f} GB free, {wanted:.1f} GB needed",
+            "fault",
+            "free some space, or give --run-dir and HF_HOME on another disk",
+        )
 
+# %% ../../nbs/08c_doctor.ipynb #10bf24a2-2
 @check
 def memory(profile: Profile) -> Iterator[Finding]:
     "Memory at hand."
     import psutil
+
     free = psutil.virtual_memory().available / 1e9
-    yield Finding("memory", f"{free:.1f} GB free") if free >= 3 else Finding("memory", f"{free:.1f} GB free; a study takes up to 3", "note", "close other programs")
+    yield (
+        Finding("memory", f"{free:.1f} GB free")
+        if free >= 3
+        else Finding("memory", f"{free:.1f} GB free; a study takes up to 3", "note", "close other programs")
+    )
 
 # %% ../../nbs/08c_doctor.ipynb #ce04f60e
 @check
@@ -181,27 +266,58 @@ def rights(profile: Profile) -> Iterator[Finding]:
         folder = project_root() / name
         try:
             folder.mkdir(exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder): pass
-        except OSError as e: yield Finding("rights", f"{name}/ cannot be written ({in_words(e)})", "fault", f"`chmod -R u+w {name}`, or give --run-dir elsewhere")
-        else: yield Finding("rights", f"{name}/ can be written")
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as e:
+            yield Finding(
+                "rights",
+                f"{name}/ cannot be written ({in_words(e)})",
+                "fault",
+                f"`chmod -R u+w {name}`, or give --run-dir elsewhere",
+            )
+        else:
+            yield Finding("rights", f"{name}/ can be written")
 
 # %% ../../nbs/08c_doctor.ipynb #f210a99f
-_FILES = {"routerdc": ("routerdc/", "gsm8k/", "routellm/mmlu/"), "routellm": ("routellm/",), "released": ("released/",)}  # source.kind -> what it reads
+_FILES = {
+    "routerdc": ("routerdc/", "gsm8k/", "routellm/mmlu/"),
+    "routellm": ("routellm/",),
+    "released": ("released/",),
+}  # source.kind -> what it reads
 
+# %% ../../nbs/08c_doctor.ipynb #f210a99f-1
 @check
 def data(profile: Profile) -> Iterator[Finding]:
     "External files: here, or to be downloaded."
     folder, kind = os.environ.get("LLM_ROUTING_DATA"), profile.source.kind
     if folder and not Path(folder).expanduser().is_dir():
-        yield Finding("data", f"LLM_ROUTING_DATA={folder} is no folder", "fault", "mend it, or unset it to download what is needed")
+        yield Finding(
+            "data",
+            f"LLM_ROUTING_DATA={folder} is no folder",
+            "fault",
+            "mend it, or unset it to download what is needed",
+        )
         return
     files = [p for p in registry() if p.startswith(_FILES.get(kind, ("//",)))]
     absent = [p for p in files if not available(p)]
     own = project_root() / profile.source.path
-    if kind == "table" and not own.is_file(): yield Finding("data", f"{profile.source.path} is not there", "fault", "mend source.path in the profile")
-    elif not absent: yield Finding("data", f"{len(files)} external files are here" if files else "no external file is needed")
-    elif folder: yield Finding("data", f"{absent[0]} (and {len(absent) - 1} more) not in LLM_ROUTING_DATA", "fault", "put them there, or unset it to download them")
-    else: yield Finding("data", f"{len(absent)} external files will be downloaded, {sum(registry()[p].bytes for p in absent) / 1e6:.0f} MB", "note")
+    if kind == "table" and not own.is_file():
+        yield Finding("data", f"{profile.source.path} is not there", "fault", "mend source.path in the profile")
+    elif not absent:
+        yield Finding("data", f"{len(files)} external files are here" if files else "no external file is needed")
+    elif folder:
+        yield Finding(
+            "data",
+            f"{absent[0]} (and {len(absent) - 1} more) not in LLM_ROUTING_DATA",
+            "fault",
+            "put them there, or unset it to download them",
+        )
+    else:
+        yield Finding(
+            "data",
+            f"{len(absent)} external files will be downloaded, {sum(registry()[p].bytes for p in absent) / 1e6:.0f} MB",
+            "note",
+        )
 
 # %% ../../nbs/08c_doctor.ipynb #c12c9297
 def diagnose(
@@ -210,11 +326,20 @@ def diagnose(
     "The findings of all checks, in their order."
     found: list[Finding] = []
     for name, look in CHECKS.items():
-        try: found += look(profile)
+        try:
+            found += look(profile)
         except Exception as e:  # whatever a broken environment raises is a finding
-            found.append(Finding(name, f"could not be checked ({type(e).__name__}: {str(e)[:120]})", "fault", "`python3 start.py mini` sets the environment up again"))
+            found.append(
+                Finding(
+                    name,
+                    f"could not be checked ({type(e).__name__}: {str(e)[:120]})",
+                    "fault",
+                    "`python3 start.py mini` sets the environment up again",
+                )
+            )
     return found
 
+# %% ../../nbs/08c_doctor.ipynb #c12c9297-1
 def failed(
     findings: list[Finding],
 ) -> int:
@@ -226,4 +351,6 @@ def in_table(
     findings: list[Finding],
 ) -> str:
     "The findings as text: verdict, check, what was found, and below a fault its mend."
-    return "\n".join(f"{f.verdict:6}{f.check:10}{f.says}" + (f"\n      {'':10}mend: {f.mend}" if f.mend else "") for f in findings)
+    return "\n".join(
+        f"{f.verdict:6}{f.check:10}{f.says}" + (f"\n      {'':10}mend: {f.mend}" if f.mend else "") for f in findings
+    )

@@ -21,6 +21,7 @@ from ..study.tables import StudyError, project_root
 @dataclass(frozen=True)
 class Assumptions:
     "What the estimates stand on."
+
     tokens_per_s: float = 2500  # completion tokens of a 7B LLM under batching, on one 80 GB GPU
     prompt_tokens_per_s: float = 15000  # prompt tokens of a 7B LLM, read once for all samples
     completion_tokens: int = 180  # of a mean response
@@ -29,14 +30,20 @@ class Assumptions:
     gpu_gb: float = 80
 
 # %% ../../nbs/08b_dry_run.ipynb #9950af47
-KNOWN_SIZES = {"gsm8k": (8494, 235), "mmlu": (15572, 360)}  # benchmark -> (queries in the paper's splits, letters of a mean question)
+KNOWN_SIZES = {
+    "gsm8k": (8494, 235),
+    "mmlu": (15572, 360),
+}  # benchmark -> (queries in the paper's splits, letters of a mean question)
 
+# %% ../../nbs/08b_dry_run.ipynb #9950af47-1
 def workload(
     profile: Profile,
 ) -> tuple[int, float, list[str]]:  # queries, letters of a mean question, problems
     "How much is asked: counted where the queries can be loaded, else from what is known of the benchmarks."
     from llm_routing.sources.queries import load_queries
-    try: queries = load_queries(profile)
+
+    try:
+        queries = load_queries(profile)
     except StudyError as e:
         known = [KNOWN_SIZES[d] for d in profile.source.datasets if d in KNOWN_SIZES]
         n = sum(n for n, _ in known)
@@ -59,10 +66,20 @@ def llm_plan(
     prompt = queries * (letters / rules.letters_per_token + few_shot)
     made = queries * settings.samples * min(rules.completion_tokens, settings.max_tokens)
     hours = (made / rules.tokens_per_s + prompt / rules.prompt_tokens_per_s) * size / 7 / 3600
-    return {"llm": llm.name, "model": llm.model, "revision": llm.revision[:8], "licence": llm.licence or "?", "access": access(llm),
-            "disk_gb": 2 * size, "gpu_gb": round(3 * size, 1), "gpus": llm.tensor_parallel, "prompt_mtok": round(prompt / 1e6, 1),
-            "completion_mtok": round(made / 1e6, 1), "hours": round(hours / llm.tensor_parallel, 2),
-            "cost_usd": round(hours * rules.price_per_gpu_hour, 2)}
+    return {
+        "llm": llm.name,
+        "model": llm.model,
+        "revision": llm.revision[:8],
+        "licence": llm.licence or "?",
+        "access": access(llm),
+        "disk_gb": 2 * size,
+        "gpu_gb": round(3 * size, 1),
+        "gpus": llm.tensor_parallel,
+        "prompt_mtok": round(prompt / 1e6, 1),
+        "completion_mtok": round(made / 1e6, 1),
+        "hours": round(hours / llm.tensor_parallel, 2),
+        "cost_usd": round(hours * rules.price_per_gpu_hour, 2),
+    }
 
 # %% ../../nbs/08b_dry_run.ipynb #424b1c23
 def access(
@@ -70,22 +87,39 @@ def access(
 ) -> str:
     "Whether an LLM can be loaded, in a few words."
     path = Path(model_path(llm))
-    if path.is_dir(): return "here" if list(path.glob("*.safetensors")) else "folder without weights"
-    if llm.model.count("/") != 1 or llm.model.startswith((".", "/", "data/")): return "no such folder"
+    if path.is_dir():
+        return "here" if list(path.glob("*.safetensors")) else "folder without weights"
+    if llm.model.count("/") != 1 or llm.model.startswith((".", "/", "data/")):
+        return "no such folder"
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-    if isinstance(try_to_load_from_cache(llm.model, "config.json", revision=llm.revision), str): return "in the cache"
-    try: HfApi().auth_check(llm.model); HfApi().model_info(llm.model, revision=llm.revision, timeout=5); return "open"
-    except GatedRepoError: return "gated: accept its licence"
-    except RepositoryNotFoundError: return "not found"
-    except RevisionNotFoundError: return "no such revision"
-    except (HfHubHTTPError, OSError, ValueError): return "gated; hub out of reach" if llm.gated else "hub out of reach"
+
+    if isinstance(try_to_load_from_cache(llm.model, "config.json", revision=llm.revision), str):
+        return "in the cache"
+    try:
+        HfApi().auth_check(llm.model)
+        HfApi().model_info(llm.model, revision=llm.revision, timeout=5)
+        return "open"
+    except GatedRepoError:
+        return "gated: accept its licence"
+    except RepositoryNotFoundError:
+        return "not found"
+    except RevisionNotFoundError:
+        return "no such revision"
+    except (HfHubHTTPError, OSError, ValueError):
+        return "gated; hub out of reach" if llm.gated else "hub out of reach"
     except Exception as e:  # the HTTP client's own errors differ between versions
         return f"{'gated; ' if llm.gated else ''}hub out of reach ({type(e).__name__})"
 
 # %% ../../nbs/08b_dry_run.ipynb #578cd540
-MODULES = {"vllm": ["vllm"], "openai": ["openai"], "ray": ["ray", "vllm"], "transformers": []}  # engine -> what it imports
+MODULES = {
+    "vllm": ["vllm"],
+    "openai": ["openai"],
+    "ray": ["ray", "vllm"],
+    "transformers": [],
+}  # engine -> what it imports
 
+# %% ../../nbs/08b_dry_run.ipynb #578cd540-1
 def missing_pieces(
     profile: Profile,
     plan: pd.DataFrame,  # rows of `llm_plan`
@@ -93,18 +127,27 @@ def missing_pieces(
 ) -> list[str]:
     "What has to be mended before the run, each in a sentence."
     import torch
+
     settings, found = profile.generation, []
     for module in MODULES[settings.engine]:
         if importlib.util.find_spec(module) is None:
             found.append(f"{module} is not installed: pip install 'llm-routing[{settings.engine}]'")
     needs_gpu = settings.engine in ("vllm", "ray") or plan.gpu_gb.max() > 8
-    if needs_gpu and settings.engine != "openai" and not torch.cuda.is_available(): found.append("this machine has no GPU")
-    if settings.engine == "openai" and not settings.base_url: found.append("generation.base_url is not set")
+    if needs_gpu and settings.engine != "openai" and not torch.cuda.is_available():
+        found.append("this machine has no GPU")
+    if settings.engine == "openai" and not settings.base_url:
+        found.append("generation.base_url is not set")
     for row in plan.itertuples():
-        if row.access not in ("here", "in the cache", "open"): found.append(f"{row.llm}: {row.access} ({row.model})")
-        if row.gpu_gb > rules.gpu_gb * row.gpus: found.append(f"{row.llm} needs about {row.gpu_gb:.0f} GB: raise its tensor_parallel")
-    wanted, free = plan.disk_gb[~plan.access.isin(["here", "in the cache"])].sum(), shutil.disk_usage(project_root()).free / 1e9
-    if wanted > free: found.append(f"the LLMs need {wanted:.0f} GB of disk, and {free:.0f} GB are free")
+        if row.access not in ("here", "in the cache", "open"):
+            found.append(f"{row.llm}: {row.access} ({row.model})")
+        if row.gpu_gb > rules.gpu_gb * row.gpus:
+            found.append(f"{row.llm} needs about {row.gpu_gb:.0f} GB: raise its tensor_parallel")
+    wanted, free = (
+        plan.disk_gb[~plan.access.isin(["here", "in the cache"])].sum(),
+        shutil.disk_usage(project_root()).free / 1e9,
+    )
+    if wanted > free:
+        found.append(f"the LLMs need {wanted:.0f} GB of disk, and {free:.0f} GB are free")
     return found
 
 # %% ../../nbs/08b_dry_run.ipynb #e071f975
@@ -114,14 +157,20 @@ def dry_run(
 ) -> str:
     "The plan of a profile's generation as text: what each LLM takes, in all, and what is missing."
     settings = profile.generation
-    if not settings.pool: return f"{profile.name}: its outcomes are published, so nothing is generated"
+    if not settings.pool:
+        return f"{profile.name}: its outcomes are published, so nothing is generated"
     queries, letters, problems = workload(profile)
     plan = pd.DataFrame([llm_plan(m, settings, queries, letters, rules) for m in settings.pool])
     problems += missing_pieces(profile, plan, rules)
     total = plan[["disk_gb", "prompt_mtok", "completion_mtok", "hours", "cost_usd"]].sum()
-    lines = [f"{profile.name}: {queries:,} queries x {len(plan)} LLMs x {settings.samples} samples with {settings.engine}", "",
-             plan.to_string(index=False), "",
-             f"In all about {total.completion_mtok:.0f} million completion tokens, {total.hours:.0f} hours, {total.cost_usd:.0f} US dollars "
-             f"and {total.disk_gb:.0f} GB of disk, assuming {rules.tokens_per_s:.0f} tokens/s for a 7B LLM and "
-             f"{rules.price_per_gpu_hour:.2f} US dollars an hour for a GPU.", ""]
+    lines = [
+        f"{profile.name}: {queries:,} queries x {len(plan)} LLMs x {settings.samples} samples with {settings.engine}",
+        "",
+        plan.to_string(index=False),
+        "",
+        f"In all about {total.completion_mtok:.0f} million completion tokens, {total.hours:.0f} hours, {total.cost_usd:.0f} US dollars "
+        f"and {total.disk_gb:.0f} GB of disk, assuming {rules.tokens_per_s:.0f} tokens/s for a 7B LLM and "
+        f"{rules.price_per_gpu_hour:.2f} US dollars an hour for a GPU.",
+        "",
+    ]
     return "\n".join([*lines, *([f"Missing: {p}" for p in problems] or ["Nothing is missing."])])

@@ -36,13 +36,21 @@ import typer
 from ..study.profiles import load_profile, parse_profile, profile_names, set_key
 from ..study.runs import Run
 from llm_routing.study.tables import (
-    StudyError, TABLES, atomic_write, digest, in_words, project_root, read_table, seal,
+    StudyError,
+    TABLES,
+    atomic_write,
+    digest,
+    in_words,
+    project_root,
+    read_table,
+    seal,
 )
 
 # %% ../../nbs/08a_runner.ipynb #67ba888b
 @dataclass(frozen=True)
 class Stage:
     "One chapter of the study."
+
     name: str
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
@@ -54,17 +62,41 @@ class Stage:
 STAGES = [
     Stage("00_study"),
     Stage("01_queries", (), ("queries",), ("source", "seed"), ("sources", "mini")),
-    Stage("02_generation", ("queries",), ("responses",), ("source", "generation", "seed"),
-          ("few_shot", "tiny_llms", "mini", "reference"), live=True),
-    Stage("03_extraction", ("queries", "responses"), ("outcomes",), ("source", "extraction", "generation", "seed"),
-          ("sources", "extraction")),
+    Stage(
+        "02_generation",
+        ("queries",),
+        ("responses",),
+        ("source", "generation", "seed"),
+        ("few_shot", "tiny_llms", "mini", "reference"),
+        live=True,
+    ),
+    Stage(
+        "03_extraction",
+        ("queries", "responses"),
+        ("outcomes",),
+        ("source", "extraction", "generation", "seed"),
+        ("sources", "extraction"),
+    ),
     Stage("04_routers", ("queries", "outcomes"), ("scores",), ("routers", "seed"), ("routers",)),
-    Stage("05_policies", ("queries", "responses", "outcomes", "scores"), ("selections",),
-          ("policies", "source", "generation", "extraction", "seed")),
-    Stage("06_analysis", ("queries", "outcomes", "scores", "selections"), ("results",),
-          ("analysis", "source", "routers", "seed")),
-    Stage("07_reproduction", tuple(TABLES), (), ("analysis", "source", "generation", "extraction", "policies", "seed"),
-          ("reference",)),
+    Stage(
+        "05_policies",
+        ("queries", "responses", "outcomes", "scores"),
+        ("selections",),
+        ("policies", "source", "generation", "extraction", "seed"),
+    ),
+    Stage(
+        "06_analysis",
+        ("queries", "outcomes", "scores", "selections"),
+        ("results",),
+        ("analysis", "source", "routers", "seed"),
+    ),
+    Stage(
+        "07_reproduction",
+        tuple(TABLES),
+        (),
+        ("analysis", "source", "generation", "extraction", "policies", "seed"),
+        ("reference",),
+    ),
 ]
 STAGE_NAMES = [s.name for s in STAGES]
 
@@ -75,7 +107,9 @@ def notebook_code(notebook: Path) -> str:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         sources = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as e:
-        raise StudyError(f"nbs/{notebook.name} is no readable notebook ({type(e).__name__}): `git checkout nbs/{notebook.name}` brings it back") from None
+        raise StudyError(
+            f"nbs/{notebook.name} is no readable notebook ({type(e).__name__}): `git checkout nbs/{notebook.name}` brings it back"
+        ) from None
     return "\n\n".join(s for s in sources if not s.startswith("#| test"))
 
 # %% ../../nbs/08a_runner.ipynb #ab4ba7a2
@@ -85,18 +119,22 @@ def imported_modules(
 ) -> set[str]:
     "The package's modules that the code imports, such as `study.tables`. Raises `StudyError` for what is no Python."
     package, found = "llm_routing", set()
-    try: tree = ast.parse("\n".join(" " if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines()))
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as e: raise StudyError(f"a cell is no valid Python: {str(e)[:200]}") from None
+    try:
+        tree = ast.parse("\n".join(" " if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines()))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
+        raise StudyError(f"a cell is no valid Python: {str(e)[:200]}") from None
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             parents = [p for p in inside.split(".") if p]
-            start = [package, *parents[:len(parents) + 1 - node.level]] if node.level else []
+            start = [package, *parents[: len(parents) + 1 - node.level]] if node.level else []
             module = ".".join([*start, *[node.module] * bool(node.module)])
-            if module.startswith(package + "."):
-                found.add(module.removeprefix(package + "."))
+            if (project_root() / module.replace(".", "/")).is_dir():
+                found |= {f"{module}.{a.name}" for a in node.names}
+            else:
+                found.add(module)
         elif isinstance(node, ast.Import):
-            found |= {a.name.removeprefix(package + ".") for a in node.names if a.name.startswith(package + ".")}
-    return found
+            found |= {a.name for a in node.names}
+    return {name.removeprefix(package + ".") for name in found if name.startswith(package + ".")}
 
 # %% ../../nbs/08a_runner.ipynb #f3ff11dc
 def code_digest(stage: str) -> str:
@@ -107,7 +145,8 @@ def code_digest(stage: str) -> str:
     while waiting:
         name = waiting.pop()
         file = project_root() / "llm_routing" / f"{name.replace('.', '/')}.py"
-        if name in seen or not file.is_file(): continue
+        if name in seen or not file.is_file():
+            continue
         seen[name] = file.read_text(encoding="utf-8")
         waiting |= imported_modules(seen[name], name.rpartition(".")[0])
     return digest(code, *(seen[k] for k in sorted(seen)))
@@ -116,12 +155,16 @@ def code_digest(stage: str) -> str:
 def foundation(stage: Stage, run: Run) -> dict[str, str]:
     "What a stage stands on, as digests by kind; `missing` stands for an input that is not there yet."
     settings = run.profile.model_dump(mode="json")
-    named = [run.profile.source.path] * ("source" in stage.sections) + [run.profile.generation.store] * ("generation" in stage.sections)
+    named = [run.profile.source.path] * ("source" in stage.sections) + [run.profile.generation.store] * (
+        "generation" in stage.sections
+    )
     shipped = [project_root() / "data" / d for d in stage.data] + [project_root() / p for p in named if p]
-    return {"code": code_digest(stage.name),
-            "profile": digest(json.dumps({s: settings[s] for s in stage.sections}, sort_keys=True)),
-            "shipped data": _content(tuple(shipped), tuple(tuple(_listing(p).items()) for p in shipped)),
-            **{f"table {t}": digest(run.path(t)) if run.path(t).is_file() else "missing" for t in stage.reads}}
+    return {
+        "code": code_digest(stage.name),
+        "profile": digest(json.dumps({s: settings[s] for s in stage.sections}, sort_keys=True)),
+        "shipped data": _content(tuple(shipped), tuple(tuple(_listing(p).items()) for p in shipped)),
+        **{f"table {t}": digest(run.path(t)) if run.path(t).is_file() else "missing" for t in stage.reads},
+    }
 
 # %% ../../nbs/08a_runner.ipynb #433a495f
 def _listing(
@@ -129,8 +172,13 @@ def _listing(
 ) -> dict[str, tuple]:
     "The files of a folder with what the file system says of each; another tuple after every write."
     files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place] * place.is_file()
-    return {p.relative_to(place).as_posix(): (s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for p in files for s in [p.stat()]}
+    return {
+        p.relative_to(place).as_posix(): (s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
+        for p in files
+        for s in [p.stat()]
+    }
 
+# %% ../../nbs/08a_runner.ipynb #433a495f-1
 @functools.lru_cache(maxsize=64)
 def _content(places: tuple[Path, ...], seen: tuple) -> str:
     "The digest of files and folders, those left out that are not there."
@@ -139,11 +187,21 @@ def _content(places: tuple[Path, ...], seen: tuple) -> str:
 # %% ../../nbs/08a_runner.ipynb #3a215996
 def read_state(run: Run) -> dict:
     "What the run folder says of its finished stages; empty where it says nothing readable."
-    try: state = json.loads((run.folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError): return {}
-    def whole(s) -> bool: return isinstance(s, dict) and all(isinstance(s.get(k), dict) for k in ("foundation", "outputs")) and "seconds" in s
+    try:
+        state = json.loads((run.folder / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+    def whole(s) -> bool:
+        return (
+            isinstance(s, dict)
+            and all(isinstance(s.get(k), dict) for k in ("foundation", "outputs"))
+            and "seconds" in s
+        )
+
     return {name: s for name, s in state.items() if whole(s)} if isinstance(state, dict) else {}
 
+# %% ../../nbs/08a_runner.ipynb #3a215996-1
 def _unreadable(run: Run) -> bool:
     "Whether a state was kept that no longer says anything."
     return (run.folder / "state.json").is_file() and not read_state(run)
@@ -152,21 +210,27 @@ def _unreadable(run: Run) -> bool:
 def why_stale(stage: Stage, run: Run) -> str:
     "Why a stage has to run, in words; empty when it need not."
     known = read_state(run).get(stage.name)
-    if not known: return "state.json is not readable" if _unreadable(run) else "has not run yet"
+    if not known:
+        return "state.json is not readable" if _unreadable(run) else "has not run yet"
     now = foundation(stage, run)
     changed = [k for k in now if now[k] != known["foundation"].get(k)]
-    if changed: return f"{' and '.join(changed)} changed"
+    if changed:
+        return f"{' and '.join(changed)} changed"
     lost = [f for f, sha in known["outputs"].items() if not (p := _output(run, f)).is_file() or digest(p) != sha]
     return f"{', '.join(lost[:3])} is missing or was changed" if lost else ""
 
+# %% ../../nbs/08a_runner.ipynb #8226a261-1
 def _output(run: Run, name: str) -> Path:
     "An output's path: `figures/...` is in the figures folder, anything else in the run folder."
     return run.figures / name.removeprefix("figures/") if name.startswith("figures/") else run.folder / name
 
 # %% ../../nbs/08a_runner.ipynb #1593efe9
 QUIET = ["--IPKernelApp.log_level=50"]  # the kernel's own warnings are not the study's
-SAVING = {"request_save_on_cell_execute": False, "autosave_cell_every": 30,  # seconds
-          "coalesce_streams": True}  # of a progress bar only the end is kept
+SAVING = {
+    "request_save_on_cell_execute": False,
+    "autosave_cell_every": 30,  # seconds
+    "coalesce_streams": True,
+}  # of a progress bar only the end is kept
 os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # tqdm in a notebook without widgets
 
 # %% ../../nbs/08a_runner.ipynb #80a08ee0
@@ -176,31 +240,47 @@ def execute_stage(stage: Stage, run: Run, progress: bool = True) -> float:  # wa
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+
     began = time.perf_counter()
     try:
         papermill.execute_notebook(
-            project_root() / "nbs" / f"{stage.name}.ipynb", run.folder / f"{stage.name}.ipynb", cwd=project_root() / "nbs",
+            project_root() / "nbs" / f"{stage.name}.ipynb",
+            run.folder / f"{stage.name}.ipynb",
+            cwd=project_root() / "nbs",
             parameters={"profile": run.profile.name, "run_dir": str(run.folder)} if stage.name != "00_study" else None,
-            progress_bar={"desc": f"  {stage.name}", "leave": False, "position": 1, "disable": None} if progress else False,
-            extra_arguments=QUIET, **SAVING,
-            stdout_file=sys.stdout if stage.live and progress else None)
+            progress_bar={"desc": f"  {stage.name}", "leave": False, "position": 1, "disable": None}
+            if progress
+            else False,
+            extra_arguments=QUIET,
+            **SAVING,
+            stdout_file=sys.stdout if stage.live and progress else None,
+        )
     except PapermillExecutionError as e:
-        if e.ename == "KeyboardInterrupt": raise KeyboardInterrupt from None  # Ctrl-C reached the kernel first
+        if e.ename == "KeyboardInterrupt":
+            raise KeyboardInterrupt from None  # Ctrl-C reached the kernel first
         raise StudyError(_failure(stage, run, e)) from None
-    except NoSuchKernel: raise StudyError("no Jupyter kernel python3: `python -m ipykernel install --sys-prefix` makes it") from None
+    except NoSuchKernel:
+        raise StudyError("no Jupyter kernel python3: `python -m ipykernel install --sys-prefix` makes it") from None
     except (DeadKernelError, RuntimeError) as e:
-        raise StudyError(f"{stage.name}: its kernel died ({str(e) or type(e).__name__}), killed from outside or out of memory; "
-                         "run the same command again: it goes on from this stage") from None
-    except OSError as e: raise StudyError(f"{stage.name} stopped ({in_words(e)}); then run the same command again: it goes on from this stage") from None
+        raise StudyError(
+            f"{stage.name}: its kernel died ({str(e) or type(e).__name__}), killed from outside or out of memory; "
+            "run the same command again: it goes on from this stage"
+        ) from None
+    except OSError as e:
+        raise StudyError(
+            f"{stage.name} stopped ({in_words(e)}); then run the same command again: it goes on from this stage"
+        ) from None
     return time.perf_counter() - began
 
 # %% ../../nbs/08a_runner.ipynb #528e5a1a
 def _failure(stage: Stage, run: Run, error) -> str:
     "A failed notebook in one readable message."
     source = "\n".join("    " + line for line in error.source.strip().splitlines()[:8])
-    return (f"{stage.name} failed in cell {error.exec_count} with {error.ename}: {error.evalue}\n{source}\n"
-            f"The partly executed copy is {run.folder / (stage.name + '.ipynb')}; mend the cause and run the same command again: "
-            "it goes on from this stage")
+    return (
+        f"{stage.name} failed in cell {error.exec_count} with {error.ename}: {error.evalue}\n{source}\n"
+        f"The partly executed copy is {run.folder / (stage.name + '.ipynb')}; mend the cause and run the same command again: "
+        "it goes on from this stage"
+    )
 
 # %% ../../nbs/08a_runner.ipynb #b80a27a0
 def record(
@@ -213,12 +293,22 @@ def record(
     "Note a finished stage: what it stood on, and the digest of everything that it wrote."
     wrote = {name for name, said in _written(run).items() if was.get(name) != said}
     absent = [f"{t}.parquet" for t in stage.writes if f"{t}.parquet" not in wrote]
-    if absent: raise StudyError(f"{stage.name} ended without writing {', '.join(absent)}: its notebook has to call run.write")
-    own = {f"{t}.parquet" for t in stage.writes} | {f"{stage.name}.ipynb"} | {name for name in wrote if name.startswith("figures/")}
+    if absent:
+        raise StudyError(f"{stage.name} ended without writing {', '.join(absent)}: its notebook has to call run.write")
+    own = (
+        {f"{t}.parquet" for t in stage.writes}
+        | {f"{stage.name}.ipynb"}
+        | {name for name in wrote if name.startswith("figures/")}
+    )
     state = read_state(run)
-    state[stage.name] = {"foundation": before, "seconds": round(seconds, 2), "outputs": {name: digest(_output(run, name)) for name in sorted(own)}}
+    state[stage.name] = {
+        "foundation": before,
+        "seconds": round(seconds, 2),
+        "outputs": {name: digest(_output(run, name)) for name in sorted(own)},
+    }
     _keep(run, "state.json", state)
 
+# %% ../../nbs/08a_runner.ipynb #b80a27a0-1
 def _written(run: Run) -> dict[str, tuple]:
     "What lies in the run's folder and, as `figures/...`, in its figures folder, with the files' stamps."
     tables = {name: said for name, said in _listing(run.folder).items() if "/" not in name}
@@ -236,65 +326,111 @@ def foreign(
 # %% ../../nbs/08a_runner.ipynb #ca007944
 def _git(*args: str) -> str:
     "The output of a git command, empty where there is no git or no repository."
-    try: return subprocess.run(["git", *args], cwd=project_root(), capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError): return ""
+    try:
+        return subprocess.run(
+            ["git", *args], cwd=project_root(), capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 # %% ../../nbs/08a_runner.ipynb #adad2283
-PACKAGES = ("nbdev", "papermill", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "torch", "transformers", "vllm",
-            "matplotlib")
+PACKAGES = (
+    "nbdev",
+    "papermill",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "scipy",
+    "torch",
+    "transformers",
+    "vllm",
+    "matplotlib",
+)
 
+# %% ../../nbs/08a_runner.ipynb #adad2283-1
 def _version(package: str) -> str | None:
-    try: return metadata.version(package)
-    except metadata.PackageNotFoundError: return None
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 # %% ../../nbs/08a_runner.ipynb #de937671
 def provenance(run: Run) -> dict:
     "What a run stands on."
     settings = run.profile.model_dump(mode="json")
-    return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
-            "profile": run.profile.name, "profile_sha256": digest(json.dumps(settings, sort_keys=True)),
-            "seeds": {"study": run.profile.seed, "routers": run.profile.routers.seeds},
-            "packages": {p: v for p in PACKAGES if (v := _version(p))},
-            "python": platform.python_version(),
-            "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "system": platform.system(), "gpu": _gpu()},
-            "tables": {t: digest(run.path(t)) for t in TABLES if run.path(t).is_file()},
-            "tables from elsewhere": [t for t in TABLES if foreign(t, run)],
-            "stages": {name: {"seconds": s["seconds"], **s["foundation"]} for name, s in sorted(read_state(run).items())}}
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "profile": run.profile.name,
+        "profile_sha256": digest(json.dumps(settings, sort_keys=True)),
+        "seeds": {"study": run.profile.seed, "routers": run.profile.routers.seeds},
+        "packages": {p: v for p in PACKAGES if (v := _version(p))},
+        "python": platform.python_version(),
+        "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "system": platform.system(), "gpu": _gpu()},
+        "tables": {t: digest(run.path(t)) for t in TABLES if run.path(t).is_file()},
+        "tables from elsewhere": [t for t in TABLES if foreign(t, run)],
+        "stages": {name: {"seconds": s["seconds"], **s["foundation"]} for name, s in sorted(read_state(run).items())},
+    }
 
+# %% ../../nbs/08a_runner.ipynb #de937671-1
 def _gpu() -> str | None:
     "The first GPU's name, without importing torch."
-    try: return subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True,
-                               check=True).stdout.splitlines()[0]
-    except (OSError, subprocess.CalledProcessError, IndexError): return None
+    try:
+        return subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=True
+        ).stdout.splitlines()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return None
 
 # %% ../../nbs/08a_runner.ipynb #f4a645b7
-CHOICES = ["query_id", "group", "system", "policy", "seed", "llms"]  # the columns of `selections` that hold no measured or computed number
+CHOICES = [
+    "query_id",
+    "group",
+    "system",
+    "policy",
+    "seed",
+    "llms",
+]  # the columns of `selections` that hold no measured or computed number
 
+# %% ../../nbs/08a_runner.ipynb #f4a645b7-1
 def seals(
     run: Run,
 ) -> pd.DataFrame:  # table, rows, columns, sha256
     "The seals of a finished run's tables: all columns of those that are exact, the choices alone of `selections`."
     frames = {t: read_table(t, run.path(t)) for t in ("queries", "responses", "outcomes", "selections")}
-    rows = [(t, len(f), "choices" if t == "selections" else "all", seal(f[CHOICES] if t == "selections" else f)) for t, f in frames.items()]
+    rows = [
+        (t, len(f), "choices" if t == "selections" else "all", seal(f[CHOICES] if t == "selections" else f))
+        for t, f in frames.items()
+    ]
     return pd.DataFrame(rows, columns=["table", "rows", "columns", "sha256"])
 
+# %% ../../nbs/08a_runner.ipynb #f4a645b7-2
 def _write_seals(run: Run) -> None:
     "Keep the seals beside the results, once every stage is done."
-    if set(STAGE_NAMES) - set(read_state(run)): return
+    if set(STAGE_NAMES) - set(read_state(run)):
+        return
     text = seals(run).to_csv(index=False, lineterminator="\n")
     atomic_write(run.figures / "tables" / "seals.csv", lambda tmp: tmp.write_text(text, encoding="utf-8"))
 
 # %% ../../nbs/08a_runner.ipynb #9aa45607
 def chosen_stages(first: str = "", last: str = "") -> list[Stage]:
     "The stages from `first` to `last`, by name or by number. Raises `StudyError` for an unknown one."
+
     def index(name, default):
-        if not name: return default
-        found = [i for i, n in enumerate(STAGE_NAMES) if n == name or n.startswith(f"{name}_") or n.partition("_")[2] == name]
-        if not found: raise StudyError(f"no stage {name!r}; the stages are {', '.join(STAGE_NAMES)}")
+        if not name:
+            return default
+        found = [
+            i for i, n in enumerate(STAGE_NAMES) if n == name or n.startswith(f"{name}_") or n.partition("_")[2] == name
+        ]
+        if not found:
+            raise StudyError(f"no stage {name!r}; the stages are {', '.join(STAGE_NAMES)}")
         return found[0]
+
     i, j = index(first, 0), index(last, len(STAGES) - 1)
-    if i > j: raise StudyError(f"--from {STAGE_NAMES[i]} comes after --to {STAGE_NAMES[j]}")
-    return STAGES[i:j + 1]
+    if i > j:
+        raise StudyError(f"--from {STAGE_NAMES[i]} comes after --to {STAGE_NAMES[j]}")
+    return STAGES[i : j + 1]
 
 # %% ../../nbs/08a_runner.ipynb #4ffc2b53
 def open_run(
@@ -304,13 +440,17 @@ def open_run(
 ) -> Run:
     "A run with its settings resolved. Raises `StudyError`, also where the folder keeps another study."
     kept = Run.open("mini", run_dir).profile if run_dir and (Path(run_dir) / "profile.json").is_file() else None
-    if profile or not kept: settings = load_profile(profile or "mini", changes)
+    if profile or not kept:
+        settings = load_profile(profile or "mini", changes)
     else:
         values = kept.model_dump(mode="json")
-        for change in changes: set_key(values, change)
+        for change in changes:
+            set_key(values, change)
         settings = parse_profile(values, "profile.json")
     if kept and kept.name != settings.name:
-        raise StudyError(f"{run_dir} holds the study {kept.name!r}, and {settings.name!r} would overwrite it: give another --run-dir")
+        raise StudyError(
+            f"{run_dir} holds the study {kept.name!r}, and {settings.name!r} would overwrite it: give another --run-dir"
+        )
     return Run.of(settings, run_dir)
 
 # %% ../../nbs/08a_runner.ipynb #7e02386f
@@ -318,20 +458,29 @@ def open_run(
 def alone(run: Run):
     "Hold the run folder's lock. Raises `StudyError` when another run holds it, or when the folder cannot be written."
     from filelock import FileLock, Timeout
+
     lock = FileLock(run.folder / ".lock", timeout=0)
-    try: lock.acquire()
-    except Timeout: raise StudyError(f"another run is working in {run.folder}: wait for it, or give --run-dir") from None
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StudyError(f"another run is working in {run.folder}: wait for it, or give --run-dir") from None
     except (OSError, NotImplementedError) as e:
         raise StudyError(f"{run.folder} cannot be written ({in_words(e) if isinstance(e, OSError) else e})") from None
-    try: yield
-    finally: lock.release()
+    try:
+        yield
+    finally:
+        lock.release()
 
+# %% ../../nbs/08a_runner.ipynb #7e02386f-1
 def _keep(run: Run, name: str, value) -> None:
     "Write a record unless it says the same already."
     text = json.dumps(value, indent=1, sort_keys=True) + "\n"
-    try: same = (run.folder / name).read_text(encoding="utf-8") == text
-    except (OSError, ValueError): same = False
-    if not same: atomic_write(run.folder / name, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+    try:
+        same = (run.folder / name).read_text(encoding="utf-8") == text
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        atomic_write(run.folder / name, lambda tmp: tmp.write_text(text, encoding="utf-8"))
 
 # %% ../../nbs/08a_runner.ipynb #625c70fe
 def run_study(
@@ -343,41 +492,58 @@ def run_study(
 ) -> list[str]:  # the stages that ran
     "Run a study's stages in order, skipping those that are up to date. Raises `StudyError` at the first that fails."
     from tqdm import tqdm
+
     stages, ran = chosen_stages(first, last), []
     with alone(run), tqdm(stages, desc=run.profile.name, unit="stage", disable=None if progress else True) as bar:
         _keep(run, "profile.json", run.profile.model_dump(mode="json"))
         for stage in bar:
-            if _ASKED: raise KeyboardInterrupt
-            if _run_stage(stage, run, force, progress): ran.append(stage.name)
-        if ran: _write_seals(run)
-        if not ran and _recorded(run) != sorted(read_state(run)): _keep(run, "provenance.json", provenance(run))  # a kill came between
+            if _ASKED:
+                raise KeyboardInterrupt
+            if _run_stage(stage, run, force, progress):
+                ran.append(stage.name)
+        if ran:
+            _write_seals(run)
+        if not ran and _recorded(run) != sorted(read_state(run)):
+            _keep(run, "provenance.json", provenance(run))  # a kill came between
     return ran
 
 # %% ../../nbs/08a_runner.ipynb #69222098
 def _recorded(run: Run) -> list[str]:
     "The stages that the provenance speaks of."
-    try: return sorted(json.loads((run.folder / "provenance.json").read_text(encoding="utf-8"))["stages"])
-    except (OSError, ValueError, KeyError, TypeError): return []
+    try:
+        return sorted(json.loads((run.folder / "provenance.json").read_text(encoding="utf-8"))["stages"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 # %% ../../nbs/08a_runner.ipynb #04e4a21d
 def _render(run: Run) -> None:
     "The executed chapters as pages beside the report: after the last of them has ended, so that each is whole."
     from llm_routing.findings.report import render_chapters
+
     render_chapters(run)
 
+# %% ../../nbs/08a_runner.ipynb #04e4a21d-1
 def _run_stage(stage: Stage, run: Run, force: bool, progress: bool) -> bool:
     "Run one stage unless it is up to date; whether it ran."
     from tqdm import tqdm
+
     reason = "--force" if force else why_stale(stage, run)
-    if not reason: return False
-    if progress: tqdm.write(f"{stage.name}: {reason}", file=sys.stderr)
+    if not reason:
+        return False
+    if progress:
+        tqdm.write(f"{stage.name}: {reason}", file=sys.stderr)
     absent = [t for t in stage.reads if not run.path(t).is_file()]
-    if absent: raise StudyError(f"{stage.name} needs {absent[0]}: run from {TABLES[absent[0]]}")
+    if absent:
+        raise StudyError(f"{stage.name} needs {absent[0]}: run from {TABLES[absent[0]]}")
     for table in (t for t in stage.reads if foreign(t, run)):
-        tqdm.write(f"{stage.name}: {table}.parquet is not the one that {TABLES[table]} wrote, and is used as it is", file=sys.stderr)
+        tqdm.write(
+            f"{stage.name}: {table}.parquet is not the one that {TABLES[table]} wrote, and is used as it is",
+            file=sys.stderr,
+        )
     before, was = foundation(stage, run), _written(run)
     seconds = execute_stage(stage, run, progress)
-    if stage.name == STAGE_NAMES[-1]: _render(run)
+    if stage.name == STAGE_NAMES[-1]:
+        _render(run)
     record(stage, run, before, was, seconds)
     _keep(run, "provenance.json", provenance(run))
     return True
@@ -391,8 +557,11 @@ def export_notebooks(folder: Path | None = None) -> None:
 
     class TestCells(ExportModuleProc):
         "Collects the cells marked `#| test`."
+
         _default_exp_ = _export_ = _exporti_ = _exports_ = lambda self, cell, exp_to=None: None
-        def _test_(self, cell): self.modules["#"].append(cell)
+
+        def _test_(self, cell):
+            self.modules["#"].append(cell)
 
     root = project_root()
     folder = folder or root
@@ -401,7 +570,9 @@ def export_notebooks(folder: Path | None = None) -> None:
         collected = TestCells()
         NBProcessor(nb, [collected]).process()
         if any(c.cell_type == "code" for c in collected.modules["#"]):
-            ModuleMaker(folder / "tests", f"test_{nb.stem}", nb).make(collected.modules["#"], [], lib_path=folder / "tests")
+            ModuleMaker(folder / "tests", f"test_{nb.stem}", nb).make(
+                collected.modules["#"], [], lib_path=folder / "tests"
+            )
 
 # %% ../../nbs/08a_runner.ipynb #018f9636
 def stale_exports() -> list[str]:
@@ -409,66 +580,108 @@ def stale_exports() -> list[str]:
     root = project_root()
     with tempfile.TemporaryDirectory(dir=root, prefix=".export-") as fresh:
         export_notebooks(Path(fresh))
-        def texts(folder, pattern): return {p.relative_to(folder).as_posix(): text for p in Path(folder).glob(pattern)
-                                            if "AUTOGENERATED" in (text := p.read_text(encoding="utf-8"))}
+
+        def texts(folder, pattern):
+            return {
+                p.relative_to(folder).as_posix(): text
+                for p in Path(folder).glob(pattern)
+                if "AUTOGENERATED" in (text := p.read_text(encoding="utf-8"))
+            }
+
         stale = []
         for pattern in ("llm_routing/**/*.py", "tests/test_*.py"):
             old, new = texts(root, pattern), texts(fresh, pattern)
-            stale += [name for name in sorted(old.keys() | new.keys()) if _code_only(old.get(name)) != _code_only(new.get(name))]
+            stale += [
+                name
+                for name in sorted(old.keys() | new.keys())
+                if _code_only(old.get(name)) != _code_only(new.get(name))
+            ]
     return stale
 
+# %% ../../nbs/08a_runner.ipynb #018f9636-1
 def _code_only(text: str | None) -> list[str] | None:
     "A module's lines without the comments that name where each cell came from."
-    return None if text is None else [line for line in text.splitlines() if not line.startswith(("# %%", "# AUTOGENERATED"))]
+    return (
+        None
+        if text is None
+        else [line for line in text.splitlines() if not line.startswith(("# %%", "# AUTOGENERATED"))]
+    )
 
 # %% ../../nbs/08a_runner.ipynb #2062b3e0
 def execute_in_place(notebook: Path, target: Path | None = None) -> None:
     "Execute a notebook with its default parameters, from its own folder. Raises `StudyError`."
     import papermill
     from papermill.exceptions import PapermillExecutionError
+
     old = os.getcwd()
     os.chdir(notebook.parent)  # so that the paths in papermill's metadata are relative
-    try: papermill.execute_notebook(notebook.name, str(target or notebook.name), progress_bar={"desc": notebook.stem, "leave": False, "disable": None},
-                                        extra_arguments=QUIET, **SAVING)
+    try:
+        papermill.execute_notebook(
+            notebook.name,
+            str(target or notebook.name),
+            progress_bar={"desc": notebook.stem, "leave": False, "disable": None},
+            extra_arguments=QUIET,
+            **SAVING,
+        )
     except PapermillExecutionError as e:
         raise StudyError(f"{notebook.name} failed in cell {e.exec_count} with {e.ename}: {e.evalue}") from None
-    finally: os.chdir(old)
+    finally:
+        os.chdir(old)
 
 # %% ../../nbs/08a_runner.ipynb #6e927e54
 def notebooks() -> list[Path]:
     "The notebooks in reading order: chapters, appendices, index."
     return [*sorted((project_root() / "nbs").glob("[0-9A-Z]*.ipynb")), project_root() / "nbs" / "index.ipynb"]
 
+# %% ../../nbs/08a_runner.ipynb #6e927e54-1
 def refresh(names: list[str] | tuple = ()) -> None:
     "Execute notebooks in place, all of them or those named, and write the README from the index."
     for nb in notebooks():
-        if not names or nb.stem in names: execute_in_place(nb)
+        if not names or nb.stem in names:
+            execute_in_place(nb)
     write_readme()
 
 # %% ../../nbs/08a_runner.ipynb #73e67e21
 def visible_outputs(cell: dict) -> list:
     "What a reader sees of a cell's outputs: texts and kinds of pictures; none of a volatile cell's."
-    if "volatile" in cell["metadata"].get("tags", []): return []
+    if "volatile" in cell["metadata"].get("tags", []):
+        return []
     outputs = [o for o in cell["outputs"] if o.get("name") != "stderr"]
     shown = []
     for o in outputs:
         data = o.get("data", {"text/plain": o.get("text", "")})
-        shown.append({k: ("picture" if k.startswith("image/") else "".join(v)) for k, v in data.items() if k != "text/plain" or len(data) == 1})
-    if any(o.get("output_type") == "stream" for o in outputs): return ["".join("".join(o.get("text", "")) for o in outputs), *shown[-1:]]
+        shown.append(
+            {
+                k: ("picture" if k.startswith("image/") else "".join(v))
+                for k, v in data.items()
+                if k != "text/plain" or len(data) == 1
+            }
+        )
+    if any(o.get("output_type") == "stream" for o in outputs):
+        return ["".join("".join(o.get("text", "")) for o in outputs), *shown[-1:]]
     return shown
 
 # %% ../../nbs/08a_runner.ipynb #9de385e1
 def notebook_faults(committed: dict, fresh: dict) -> list[str]:
     "How a committed notebook differs from a fresh run of it, and from one clean top-to-bottom run."
     code = [c for c in committed["cells"] if c["cell_type"] == "code"]
-    rerun = [c for c in fresh["cells"] if c["cell_type"] == "code" and "injected-parameters" not in c["metadata"].get("tags", [])]
+    rerun = [
+        c
+        for c in fresh["cells"]
+        if c["cell_type"] == "code" and "injected-parameters" not in c["metadata"].get("tags", [])
+    ]
     faults = []
     if [c["execution_count"] for c in code if c["source"]] != list(range(1, sum(bool(c["source"]) for c in code) + 1)):
         faults.append("execution counts are not 1, 2, 3, ...")
     if any(c["metadata"].get("papermill", {}).get("status") != "completed" for c in code):
         faults.append("papermill's metadata does not say that every cell completed")
-    if ["".join(c["source"]) for c in code] != ["".join(c["source"]) for c in rerun]: return [*faults, "its code is not the code that ran"]
-    return faults + [f"the output of cell {c['execution_count']} is stale" for c, r in zip(code, rerun) if visible_outputs(c) != visible_outputs(r)]
+    if ["".join(c["source"]) for c in code] != ["".join(c["source"]) for c in rerun]:
+        return [*faults, "its code is not the code that ran"]
+    return faults + [
+        f"the output of cell {c['execution_count']} is stale"
+        for c, r in zip(code, rerun)
+        if visible_outputs(c) != visible_outputs(r)
+    ]
 
 # %% ../../nbs/08a_runner.ipynb #f9ee1aed
 def check_notebooks() -> list[str]:
@@ -479,7 +692,8 @@ def check_notebooks() -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         for nb in notebooks():
             copy = run.folder / nb.name
-            if nb.stem not in STAGE_NAMES: execute_in_place(nb, copy := Path(folder) / nb.name)
+            if nb.stem not in STAGE_NAMES:
+                execute_in_place(nb, copy := Path(folder) / nb.name)
             old, new = (json.loads(p.read_text(encoding="utf-8")) for p in (nb, copy))
             faults += [f"{nb.name}: {f}" for f in notebook_faults(old, new)]
     return faults
@@ -488,15 +702,20 @@ def check_notebooks() -> list[str]:
 def write_readme() -> None:
     "Write README.md from the index notebook, with links that hold from the checkout's root."
     from nbconvert import MarkdownExporter
+
     root = project_root()
-    text, _ = MarkdownExporter(exclude_input=True, exclude_output_prompt=True).from_filename(str(root / "nbs" / "index.ipynb"))
+    text, _ = MarkdownExporter(exclude_input=True, exclude_output_prompt=True).from_filename(
+        str(root / "nbs" / "index.ipynb")
+    )
     text = text.replace("](../", "](").replace('src="../', 'src="')
-    for nb in (root / "nbs").glob("*.ipynb"): text = text.replace(f"]({nb.name})", f"](nbs/{nb.name})")
+    for nb in (root / "nbs").glob("*.ipynb"):
+        text = text.replace(f"]({nb.name})", f"](nbs/{nb.name})")
     text = re.sub(r"\n{3,}", "\n\n", text)
     atomic_write(root / "README.md", lambda tmp: tmp.write_text(text.strip() + "\n", encoding="utf-8"))
 
 # %% ../../nbs/08a_runner.ipynb #654a18ce
 _ASKED: list[int] = []  # the signals that asked this process to stop
+
 
 def _ask(number: int, frame) -> None:
     "Note that a stop was asked for, and stop."
@@ -504,30 +723,49 @@ def _ask(number: int, frame) -> None:
     raise KeyboardInterrupt
 
 # %% ../../nbs/08a_runner.ipynb #bb820382
-app = typer.Typer(help="A reproducible study of LLM routing.", no_args_is_help=True, add_completion=False,
-                  pretty_exceptions_enable=False)
-ProfileName = Annotated[str, typer.Option("--profile", help="a name from `llm-routing profiles`, or a TOML file; mini if not given, or what --run-dir holds")]
+app = typer.Typer(
+    help="A reproducible study of LLM routing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ProfileName = Annotated[
+    str,
+    typer.Option(
+        "--profile",
+        help="a name from `llm-routing profiles`, or a TOML file; mini if not given, or what --run-dir holds",
+    ),
+]
 RunDir = Annotated[str, typer.Option("--run-dir", help="where its tables go; runs/<profile> if not given")]
 
 # %% ../../nbs/08a_runner.ipynb #c60444d8
 @app.command()
-def run(profile: ProfileName = "", run_dir: RunDir = "",
-        first: Annotated[str, typer.Option("--from", help="the first stage, by name or number")] = "",
-        last: Annotated[str, typer.Option("--to", help="the last stage")] = "",
-        changes: Annotated[Optional[list[str]], typer.Option("--set", help="key=value on top of the profile")] = None,
-        force: Annotated[bool, typer.Option("--force", help="run stages even where nothing has changed")] = False,
-        fresh: Annotated[bool, typer.Option("--fresh", help="sample all responses again, ignoring the recorded ones")] = False,
-        dry: Annotated[bool, typer.Option("--dry-run", help="only say what generation takes and what is missing")] = False) -> None:
+def run(
+    profile: ProfileName = "",
+    run_dir: RunDir = "",
+    first: Annotated[str, typer.Option("--from", help="the first stage, by name or number")] = "",
+    last: Annotated[str, typer.Option("--to", help="the last stage")] = "",
+    changes: Annotated[Optional[list[str]], typer.Option("--set", help="key=value on top of the profile")] = None,
+    force: Annotated[bool, typer.Option("--force", help="run stages even where nothing has changed")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="sample all responses again, ignoring the recorded ones")
+    ] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="only say what generation takes and what is missing")] = False,
+) -> None:
     "Run a study: every chapter in order with papermill, skipping what is up to date."
     changes = [*(changes or []), *(["generation.fresh=true"] if fresh else [])]
     if dry:
         from llm_routing.cli.dry_run import dry_run
+
         return print(dry_run(open_run(profile, run_dir, changes).profile))
     study = open_run(profile, run_dir, changes)
     ran = run_study(study, first, last, force)
-    print(f"{study.profile.name}: {', '.join(ran) + ' ran' if ran else 'everything is up to date'}; tables in {_shown(study.folder)}, "
-          f"figures in {_shown(study.figures)}")
+    print(
+        f"{study.profile.name}: {', '.join(ran) + ' ran' if ran else 'everything is up to date'}; tables in {_shown(study.folder)}, "
+        f"figures in {_shown(study.figures)}"
+    )
 
+# %% ../../nbs/08a_runner.ipynb #c60444d8-1
 def _shown(path: Path) -> str:
     "A path as the user would write it."
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
@@ -545,27 +783,37 @@ def profiles() -> None:
 def status(profile: ProfileName = "", run_dir: RunDir = "") -> None:
     "Say of each stage whether it is up to date, and why not."
     study = open_run(profile, run_dir)
-    for stage in STAGES: print(f"{stage.name:16} {why_stale(stage, study) or 'up to date'}")
+    for stage in STAGES:
+        print(f"{stage.name:16} {why_stale(stage, study) or 'up to date'}")
     for table in TABLES:
-        if foreign(table, study): print(f"{table}.parquet is not the one that {TABLES[table]} wrote")
-    if at_work(study): print("a run is working here now")
+        if foreign(table, study):
+            print(f"{table}.parquet is not the one that {TABLES[table]} wrote")
+    if at_work(study):
+        print("a run is working here now")
 
+# %% ../../nbs/08a_runner.ipynb #f00c8b94-1
 def at_work(study: Run) -> bool:
     "Whether a run holds the folder's lock."
     from filelock import FileLock, Timeout
+
     try:
-        with FileLock(study.folder / ".lock", timeout=0): return False
-    except Timeout: return True
-    except (OSError, NotImplementedError): return False
+        with FileLock(study.folder / ".lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
 
 # %% ../../nbs/08a_runner.ipynb #11d1f12e
 @app.command("doctor")
 def doctor_command(profile: ProfileName = "", run_dir: RunDir = "") -> None:
     "Say whether this machine is fit for a profile, with a mend for each fault."
     from llm_routing.cli.doctor import diagnose, failed, in_table
+
     settings = open_run(profile, run_dir).profile
     print(in_table(findings := diagnose(settings)))
-    if failed(findings): raise StudyError(f"{failed(findings)} faults for profile {settings.name}; their mends stand above")
+    if failed(findings):
+        raise StudyError(f"{failed(findings)} faults for profile {settings.name}; their mends stand above")
 
 # %% ../../nbs/08a_runner.ipynb #244ce960
 @app.command("export")
@@ -573,8 +821,11 @@ def export_command() -> None:
     "Write the package and the tests from the notebooks."
     export_notebooks()
 
+# %% ../../nbs/08a_runner.ipynb #244ce960-1
 @app.command("refresh")
-def refresh_command(names: Annotated[Optional[list[str]], typer.Argument(help="notebooks; all if none is named")] = None) -> None:
+def refresh_command(
+    names: Annotated[Optional[list[str]], typer.Argument(help="notebooks; all if none is named")] = None,
+) -> None:
     "Execute notebooks in place with their default parameters, and write the README."
     refresh(names or [])
 
@@ -582,9 +833,13 @@ def refresh_command(names: Annotated[Optional[list[str]], typer.Argument(help="n
 @app.command()
 def check() -> None:
     "Check that the export, the notebooks' outputs and the README are those of the code as committed."
-    faults = [f"{name}: differs from its notebook; run `llm-routing export`" for name in stale_exports()] or check_notebooks()
-    for fault in faults: print(fault)
-    if faults: raise StudyError(f"{len(faults)} faults; `llm-routing export` and `llm-routing refresh` mend stale ones")
+    faults = [
+        f"{name}: differs from its notebook; run `llm-routing export`" for name in stale_exports()
+    ] or check_notebooks()
+    for fault in faults:
+        print(fault)
+    if faults:
+        raise StudyError(f"{len(faults)} faults; `llm-routing export` and `llm-routing refresh` mend stale ones")
     print("export and notebooks are fresh")
 
 # %% ../../nbs/08a_runner.ipynb #imp0rt01
@@ -592,6 +847,7 @@ def check() -> None:
 def import_command(file: Annotated[Path, typer.Argument(help="a CSV, Parquet or JSON lines file of outcomes")]) -> None:
     "Check a table of outcomes that you bring, and say what is in it and how a profile uses it."
     from llm_routing.sources.own_table import import_report
+
     print(import_report(file))
 
 # %% ../../nbs/08a_runner.ipynb #511d9c2b
@@ -599,47 +855,67 @@ def import_command(file: Annotated[Path, typer.Argument(help="a CSV, Parquet or 
 def cite_command(figure: Annotated[str, typer.Argument(help="PROFILE/FIGURE, such as public/accuracy")]) -> None:
     "Print a figure's BibTeX entry, caption and provenance."
     from llm_routing.findings.plots import cite
+
     print(cite(figure))
 
+# %% ../../nbs/08a_runner.ipynb #511d9c2b-1
 @app.command("verify")
 def verify_command() -> None:
     "Make each committed figure's data again from the runs at hand, and say which no longer match."
     from llm_routing.findings.plots import verify
-    table = verify()
-    for r in table.itertuples(): print(f"{r.figure:32} {r.verdict:8} {r.detail}")
-    bad = int(table.verdict.isin(["differs", "altered"]).sum())
-    if bad: raise StudyError(f"{bad} of {len(table)} figures do not follow from their runs: llm-routing run draws them again")
 
+    table = verify()
+    for r in table.itertuples():
+        print(f"{r.figure:32} {r.verdict:8} {r.detail}")
+    bad = int(table.verdict.isin(["differs", "altered"]).sum())
+    if bad:
+        raise StudyError(
+            f"{bad} of {len(table)} figures do not follow from their runs: llm-routing run draws them again"
+        )
+
+# %% ../../nbs/08a_runner.ipynb #511d9c2b-2
 @app.command("report")
-def report_command(profile: ProfileName = "", run_dir: RunDir = "",
-                   pdf: Annotated[bool, typer.Option("--pdf", help="print it as PDF too, with an installed Chromium")] = False) -> None:
+def report_command(
+    profile: ProfileName = "",
+    run_dir: RunDir = "",
+    pdf: Annotated[bool, typer.Option("--pdf", help="print it as PDF too, with an installed Chromium")] = False,
+) -> None:
     "Write a profile's report again from its figures and tables."
     from llm_routing.findings.report import write_pdf, write_report
+
     page = write_report(open_run(profile, run_dir))
     print(page)
-    if pdf: print(write_pdf(page) or "no Chromium or Chrome is installed: print the page from your browser")
+    if pdf:
+        print(write_pdf(page) or "no Chromium or Chrome is installed: print the page from your browser")
 
 # %% ../../nbs/08a_runner.ipynb #bf810cfd
 def main() -> None:
     "The console command: exit status 0, 1 for an error of the study (one message), 2 for wrong usage, 130 when stopped."
     for stop in (signal.SIGINT, signal.SIGTERM):  # a scheduler's stop is Ctrl-C's
-        if signal.getsignal(stop) is not signal.SIG_IGN: signal.signal(stop, _ask)
+        if signal.getsignal(stop) is not signal.SIG_IGN:
+            signal.signal(stop, _ask)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what a stop leaves unread in a loop is no news
     try:
-        if os.environ.get("LLM_ROUTING_DATA"): os.environ["LLM_ROUTING_DATA"] = str(Path(os.environ["LLM_ROUTING_DATA"]).resolve())
+        if os.environ.get("LLM_ROUTING_DATA"):
+            os.environ["LLM_ROUTING_DATA"] = str(Path(os.environ["LLM_ROUTING_DATA"]).resolve())
         app()
-    except StudyError as e: _stop(str(e), 1)
+    except StudyError as e:
+        _stop(str(e), 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away, as `head` does
         sys.exit(1)
-    except OSError as e: _stop(f"{e.filename or 'a file'}: {in_words(e)}", 1)
+    except OSError as e:
+        _stop(f"{e.filename or 'a file'}: {in_words(e)}", 1)
     except (KeyboardInterrupt, SystemExit) as e:
-        if isinstance(e, SystemExit) and e.code != 130 and not _ASKED: raise  # typer turns Ctrl-C into a silent 130
+        if isinstance(e, SystemExit) and e.code != 130 and not _ASKED:
+            raise  # typer turns Ctrl-C into a silent 130
         _stop("stopped; finished stages are kept, and the same command goes on", 130)
 
+# %% ../../nbs/08a_runner.ipynb #bf810cfd-1
 def _stop(message: str, status: int) -> None:
     print(f"\nllm-routing: {message}", file=sys.stderr)
     sys.exit(status)
 
 # %% ../../nbs/08a_runner.ipynb #b84a9ff0
-if __name__ == "__main__" and "ipykernel" not in sys.modules: main()
+if __name__ == "__main__" and "ipykernel" not in sys.modules:
+    main()

@@ -16,12 +16,16 @@ def tables() -> list[str]:
     "The names of the measured tables."
     return sorted(p.stem for p in (project_root() / "benchmarks").glob("*.csv"))
 
+# %% ../../nbs/07b_measured.ipynb #1439b822-1
 def measured(
     name: str,  # one of `tables`
 ) -> pd.DataFrame:
     "A measured table. Raises `StudyError` for one that is not there."
     path = project_root() / "benchmarks" / f"{name}.csv"
-    if not path.is_file(): raise StudyError(f"no measured table {name!r}; there are {', '.join(tables())}: the scripts in benchmarks/ write them")
+    if not path.is_file():
+        raise StudyError(
+            f"no measured table {name!r}; there are {', '.join(tables())}: the scripts in benchmarks/ write them"
+        )
     return pd.read_csv(path)
 
 # %% ../../nbs/07b_measured.ipynb #0e25d1e1
@@ -31,7 +35,8 @@ def exponent(
 ) -> float:
     "The slope of log seconds on log size, by least squares. Raises `StudyError` for fewer than two sizes."
     sizes, seconds = np.asarray(sizes, float), np.asarray(seconds, float)
-    if len(np.unique(sizes)) < 2 or (seconds <= 0).any() or (sizes <= 0).any(): raise StudyError("an exponent needs two sizes or more, and times above 0")
+    if len(np.unique(sizes)) < 2 or (seconds <= 0).any() or (sizes <= 0).any():
+        raise StudyError("an exponent needs two sizes or more, and times above 0")
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 
 # %% ../../nbs/07b_measured.ipynb #3952dcda
@@ -44,8 +49,17 @@ def growth(
     "The fitted exponent of every curve that has two sizes or more."
     rows = []
     for curve, part in table.dropna(subset=[size, seconds]).groupby(by, sort=False):
-        if part[size].nunique() < 2: continue
-        rows.append({by: curve, "size": size, "from": part[size].min(), "to": part[size].max(), "exponent": round(exponent(part[size], part[seconds]), 2)})
+        if part[size].nunique() < 2:
+            continue
+        rows.append(
+            {
+                by: curve,
+                "size": size,
+                "from": part[size].min(),
+                "to": part[size].max(),
+                "exponent": round(exponent(part[size], part[seconds]), 2),
+            }
+        )
     return pd.DataFrame(rows, columns=[by, "size", "from", "to", "exponent"])
 
 # %% ../../nbs/07b_measured.ipynb #f6c7a02f
@@ -71,6 +85,16 @@ def verdicts() -> pd.DataFrame:  # table, row, column, ratio, in favour, why not
             for i, row in table.dropna(subset=[column]).iterrows():
                 ratio = 1 / row[column] if column in INVERSE else row[column]
                 label = ", ".join(str(row[c]) for c in words) or str(i)
-                if column == "over_nbclient" and "runner" not in label: continue  # the peer itself, and papermill without the runner's setting
-                rows.append((name, label, column, ratio, ratio >= 1, "" if ratio >= 1 else WHY_NOT.get(column, WHY_NOT.get(name, "?"))))
+                if column == "over_nbclient" and "runner" not in label:
+                    continue  # the peer itself, and papermill without the runner's setting
+                rows.append(
+                    (
+                        name,
+                        label,
+                        column,
+                        ratio,
+                        ratio >= 1,
+                        "" if ratio >= 1 else WHY_NOT.get(column, WHY_NOT.get(name, "?")),
+                    )
+                )
     return pd.DataFrame(rows, columns=["table", "row", "column", "ratio", "in favour", "why not"])

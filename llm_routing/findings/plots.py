@@ -44,13 +44,41 @@ DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0,
 
 # %% ../../nbs/06a_figures.ipynb #6f4141c0
 STYLE = {
-    "font.family": "DejaVu Sans", "font.size": 6.5, "axes.labelsize": 6.5, "axes.titlesize": 6.5, "axes.titleweight": "bold",
-    "axes.titlelocation": "left", "xtick.labelsize": 6, "ytick.labelsize": 6, "legend.fontsize": 6, "legend.frameon": False,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": .6, "axes.edgecolor": MUTED, "text.color": INK,
-    "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "xtick.major.width": .6, "ytick.major.width": .6,
-    "xtick.major.size": 2, "ytick.major.size": 2, "lines.linewidth": 1, "lines.markersize": 3.2, "grid.color": RULE,
-    "grid.linewidth": .5, "axes.axisbelow": True, "figure.dpi": 150, "savefig.dpi": 300, "figure.constrained_layout.use": True,
-    "savefig.bbox": None, "pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "llm-routing", "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",
+    "font.size": 6.5,
+    "axes.labelsize": 6.5,
+    "axes.titlesize": 6.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "xtick.labelsize": 6,
+    "ytick.labelsize": 6,
+    "legend.fontsize": 6,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": MUTED,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2,
+    "ytick.major.size": 2,
+    "lines.linewidth": 1,
+    "lines.markersize": 3.2,
+    "grid.color": RULE,
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+    "figure.constrained_layout.use": True,
+    "savefig.bbox": None,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "llm-routing",
+    "figure.facecolor": "white",
 }
 
 # %% ../../nbs/06a_figures.ipynb #85d9a7d5
@@ -58,32 +86,75 @@ STYLE = {
 def style():
     "The project's look, for as long as the `with` block lasts; draws without a display."
     import matplotlib
+
     matplotlib.use("agg", force=False)
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **STYLE}): yield
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **STYLE}):
+        yield
 
 # %% ../../nbs/06a_figures.ipynb #5c73466c
 def grey(
     colour: str,  # "#rrggbb"
 ) -> float:  # 0 is black, 1 is white
     "The relative luminance of a colour, to the eye: CIE L* over 100 (WCAG 2.2 and CIE 1976)."
-    c = np.array([int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)])
-    y = np.where(c <= .04045, c / 12.92, ((c + .055) / 1.055) ** 2.4) @ [.2126, .7152, .0722]
-    return float(1.16 * np.cbrt(y) - .16 if y > .008856 else 9.033 * y)
+    c = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    y = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+    return float(1.16 * np.cbrt(y) - 0.16 if y > 0.008856 else 9.033 * y)
 
 # %% ../../nbs/06a_figures.ipynb #31b40b18
-NAMES = {"oracle": "Oracle", "best_single": "Best single LLM", "random": "Random LLM", ALL_LLMS: "All LLMs, one vote",
-         "router_upper_bound": "Router upper bound", "upper_bound": "Router upper bound", "mlc": "MLC", "sc": "SC", "knn": "kNN",
-         "mlc_finetuned": "MLC (fine-tuned)", "sc_finetuned": "SC (fine-tuned)", "mlc_finetuned_weighted": "MLC (tuned, weighted)",
-         "clustering_tfidf": "Clustering (TF-IDF)", "clustering_minilm": "Clustering (MiniLM)", "clustering_roberta": "Clustering (RoBERTa)",
-         "default": "Recommended", "prior": "Best LLM on train", "logistic": "Logistic", "ridge": "Ridge", "random_forest": "Random forest",
-         "gbt": "Boosted trees", "elo": "Elo", "sw_ranking": "Similar queries", "uniroute": "UniRoute", "win_rate": "Win rate", "mlp": "MLP",
-         "matrix_factorisation": "Matrix factors", "mirt": "MIRT", "routerdc": "RouterDC", "graph": "Graph",
-         "argmax": "ArgMax", "prediction": "Prediction", "prediction_forest": "Prediction (forest)", "sorted_prediction": "Sorted prediction",
-         "random_top3": "Random of top 3", "penalised": "Penalised", "budget": "Budget", "cheapest_accurate": "Cheapest accurate",
-         "top3_vote": "Vote of top 3", "threshold_vote": "Vote above threshold", "conformal": "Conformal set", "cascade": "Cascade",
-         "cascade_agreement": "Cascade until two agree", "two_llm_threshold": "Two LLMs", "fallback": "Fallback",
-         "gsm8k": "GSM8K", "mmlu": "MMLU", "cmmlu": "CMMLU", "arc_challenge": "ARC-Challenge", "humaneval": "HumanEval"}
+NAMES = {
+    "oracle": "Oracle",
+    "best_single": "Best single LLM",
+    "random": "Random LLM",
+    ALL_LLMS: "All LLMs, one vote",
+    "router_upper_bound": "Router upper bound",
+    "upper_bound": "Router upper bound",
+    "mlc": "MLC",
+    "sc": "SC",
+    "knn": "kNN",
+    "mlc_finetuned": "MLC (fine-tuned)",
+    "sc_finetuned": "SC (fine-tuned)",
+    "mlc_finetuned_weighted": "MLC (tuned, weighted)",
+    "clustering_tfidf": "Clustering (TF-IDF)",
+    "clustering_minilm": "Clustering (MiniLM)",
+    "clustering_roberta": "Clustering (RoBERTa)",
+    "default": "Recommended",
+    "prior": "Best LLM on train",
+    "logistic": "Logistic",
+    "ridge": "Ridge",
+    "random_forest": "Random forest",
+    "gbt": "Boosted trees",
+    "elo": "Elo",
+    "sw_ranking": "Similar queries",
+    "uniroute": "UniRoute",
+    "win_rate": "Win rate",
+    "mlp": "MLP",
+    "matrix_factorisation": "Matrix factors",
+    "mirt": "MIRT",
+    "routerdc": "RouterDC",
+    "graph": "Graph",
+    "argmax": "ArgMax",
+    "prediction": "Prediction",
+    "prediction_forest": "Prediction (forest)",
+    "sorted_prediction": "Sorted prediction",
+    "random_top3": "Random of top 3",
+    "penalised": "Penalised",
+    "budget": "Budget",
+    "cheapest_accurate": "Cheapest accurate",
+    "top3_vote": "Vote of top 3",
+    "threshold_vote": "Vote above threshold",
+    "conformal": "Conformal set",
+    "cascade": "Cascade",
+    "cascade_agreement": "Cascade until two agree",
+    "two_llm_threshold": "Two LLMs",
+    "fallback": "Fallback",
+    "gsm8k": "GSM8K",
+    "mmlu": "MMLU",
+    "cmmlu": "CMMLU",
+    "arc_challenge": "ARC-Challenge",
+    "humaneval": "HumanEval",
+}
 
+# %% ../../nbs/06a_figures.ipynb #31b40b18-1
 def name_of(
     key: str,  # a system, policy or dataset
 ) -> str:
@@ -101,15 +172,18 @@ def label(
 # %% ../../nbs/06a_figures.ipynb #178268db
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 
+# %% ../../nbs/06a_figures.ipynb #178268db-1
 def csv_text(
     frame: pd.DataFrame,
     decimals: int = 4,  # of every column of floating-point numbers
 ) -> str:
     "A table as CSV, always the same bytes for the same numbers; a negative zero is a zero. A text that a spreadsheet would run is quoted."
     frame = frame.copy()
-    for c in frame.select_dtypes(exclude="number"): frame[c] = [f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v for v in frame[c]]
+    for c in frame.select_dtypes(exclude="number"):
+        frame[c] = [f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v for v in frame[c]]
     for c in frame.select_dtypes("number"):
-        if frame[c].dtype.kind == "f": frame[c] = [("" if pd.isna(v) else f"{round(v, decimals) + 0:.{decimals}f}") for v in frame[c]]
+        if frame[c].dtype.kind == "f":
+            frame[c] = [("" if pd.isna(v) else f"{round(v, decimals) + 0:.{decimals}f}") for v in frame[c]]
     return frame.to_csv(index=False, lineterminator="\n")
 
 # %% ../../nbs/06a_figures.ipynb #562545ed
@@ -129,8 +203,15 @@ def figure_record(
 ) -> dict:
     "What a figure says of itself. `version` changes if and only if the drawn numbers do."
     sha = digest(csv_text(data))
-    return {"id": f"llm-routing/{profile}/{name}", "version": sha[:12], "caption": caption, "alt": alt, "data_sha256": sha,
-            "licence": "CC-BY-4.0", "provenance": provenance or {}}
+    return {
+        "id": f"llm-routing/{profile}/{name}",
+        "version": sha[:12],
+        "caption": caption,
+        "alt": alt,
+        "data_sha256": sha,
+        "licence": "CC-BY-4.0",
+        "provenance": provenance or {},
+    }
 
 # %% ../../nbs/06a_figures.ipynb #416e2fc8
 def save_figure(
@@ -144,7 +225,8 @@ def save_figure(
     provenance: dict | None = None,
 ) -> dict:  # the record, as in NAME.json
     "Write NAME.pdf, .svg, .png, .csv and .json; the same figure gives the same bytes. Raises `StudyError` for a bad name."
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name): raise StudyError(f"figure {name!r}: use lower-case letters, digits and _ alone")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise StudyError(f"figure {name!r}: use lower-case letters, digits and _ alone")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     record = figure_record(name, profile or folder.name, data, caption, alt, provenance)
@@ -159,17 +241,27 @@ def save_figure(
 # %% ../../nbs/06a_figures.ipynb #e7d0bd9a
 def _metadata(record: dict, note: str) -> dict[str, dict]:
     "What each file format calls the parts of the record."
-    return {"pdf": {"Title": record["id"], "Subject": record["caption"], "Keywords": note, "Creator": "llm-routing",
-                    "Producer": "llm-routing", "CreationDate": None},
-            "svg": {"Title": record["id"], "Description": note, "Creator": "llm-routing", "Date": None},
-            "png": {"Title": record["id"], "Description": record["alt"], "Provenance": note, "Software": "llm-routing"}}
+    return {
+        "pdf": {
+            "Title": record["id"],
+            "Subject": record["caption"],
+            "Keywords": note,
+            "Creator": "llm-routing",
+            "Producer": "llm-routing",
+            "CreationDate": None,
+        },
+        "svg": {"Title": record["id"], "Description": note, "Creator": "llm-routing", "Date": None},
+        "png": {"Title": record["id"], "Description": record["alt"], "Provenance": note, "Software": "llm-routing"},
+    }
 
+# %% ../../nbs/06a_figures.ipynb #e7d0bd9a-1
 def _rendered(fig, kind: str, metadata: dict, record: dict) -> bytes:
     "A figure's bytes in one format; an SVG also gets its alternative text where screen readers look."
     out = io.BytesIO()
     fig.savefig(out, format=kind, metadata=metadata)
-    if kind != "svg": return out.getvalue()
-    title = f'<title>{escape(record["id"])}</title><desc>{escape(record["alt"])}</desc>'
+    if kind != "svg":
+        return out.getvalue()
+    title = f"<title>{escape(record['id'])}</title><desc>{escape(record['alt'])}</desc>"
     return re.sub(r"(<svg [^>]*)>", lambda m: f'{m[1]} role="img">{title}', out.getvalue().decode(), count=1).encode()
 
 # %% ../../nbs/06a_figures.ipynb #c7cc708a
@@ -178,20 +270,26 @@ def read_record(
 ) -> dict:
     "The record inside a figure's file. Raises `StudyError` where there is none."
     path = Path(path)
-    if not path.is_file(): raise StudyError(f"{path} is missing: llm-routing run draws the figures of a profile")
-    try: return json.loads(_note(path))
+    if not path.is_file():
+        raise StudyError(f"{path} is missing: llm-routing run draws the figures of a profile")
+    try:
+        return json.loads(_note(path))
     except (ValueError, LookupError, AttributeError, OSError) as e:
         raise StudyError(f"{path.name} carries no record of this project: was it saved by another program?") from e
 
+# %% ../../nbs/06a_figures.ipynb #c7cc708a-1
 def _note(path: Path) -> str:
     "The JSON text inside a figure's file."
     if path.suffix == ".png":
         from PIL import Image as Pillow
+
         return Pillow.open(path).text["Provenance"]
     if path.suffix == ".svg":
         from xml.etree import ElementTree
+
         return ElementTree.parse(path).getroot().find(".//{http://purl.org/dc/elements/1.1/}description").text
-    if path.suffix == ".pdf": return _pdf_text(path.read_bytes(), b"/Keywords")
+    if path.suffix == ".pdf":
+        return _pdf_text(path.read_bytes(), b"/Keywords")
     return path.read_text(encoding="utf-8")
 
 # %% ../../nbs/06a_figures.ipynb #7a0d2ee6
@@ -200,12 +298,14 @@ def _pdf_text(data: bytes, key: bytes) -> str:
     start, text, depth, i = data.index(key + b" (") + len(key) + 2, bytearray(), 1, 0
     body = data[start:]
     while depth:
-        c = body[i:i + 1]
+        c = body[i : i + 1]
         if c == b"\\":
             i += 1
-            c = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}.get(body[i:i + 1], body[i:i + 1])
-        else: depth += (c == b"(") - (c == b")")
-        if depth: text += c
+            c = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}.get(body[i : i + 1], body[i : i + 1])
+        else:
+            depth += (c == b"(") - (c == b")")
+        if depth:
+            text += c
         i += 1
     return text.decode("utf-16" if text.startswith(b"\xfe\xff") else "utf-8")
 
@@ -213,6 +313,7 @@ def _pdf_text(data: bytes, key: bytes) -> str:
 @dataclass(frozen=True)
 class Figure:
     "One figure of the study."
+
     name: str
     title: str
     reads: tuple[str, ...]  # the tables that `data` takes, in order
@@ -223,28 +324,38 @@ class Figure:
 
 # %% ../../nbs/06a_figures.ipynb #9fff07fd
 FIGURES: dict[str, Figure] = {}  # drawn from the run's tables
-LATER: dict[str, Figure] = {}  # drawn from tables that a chapter wrote to figures/<profile>/tables; chapter 07 draws these
+LATER: dict[
+    str, Figure
+] = {}  # drawn from tables that a chapter wrote to figures/<profile>/tables; chapter 07 draws these
 
-def add_figure(name: str, title: str, reads: tuple[str, ...], data: Callable, draw: Callable, caption: Callable,
-               alt: Callable) -> None:
+# %% ../../nbs/06a_figures.ipynb #9fff07fd-1
+def add_figure(
+    name: str, title: str, reads: tuple[str, ...], data: Callable, draw: Callable, caption: Callable, alt: Callable
+) -> None:
     "Put a figure into the registry."
     registry = FIGURES if set(reads) <= set(TABLES) else LATER
     registry[name] = Figure(name, title, reads, data, draw, caption, alt)
 
+# %% ../../nbs/06a_figures.ipynb #9fff07fd-2
 def find_figure(
     name: str,
 ) -> Figure:
     "A figure by name. Raises `StudyError` for an unknown one."
     known = FIGURES | LATER
-    if name not in known: raise StudyError(f"no figure {name!r}; the figures are {', '.join(known)}")
+    if name not in known:
+        raise StudyError(f"no figure {name!r}; the figures are {', '.join(known)}")
     return known[name]
 
 # %% ../../nbs/06a_figures.ipynb #30e833fa
 def round_drawn(frame: pd.DataFrame) -> pd.DataFrame:
     "The table as its CSV file has it, so that what is drawn and what is written are the same numbers."
-    if frame.empty: return frame
-    return pd.read_csv(io.StringIO(csv_text(frame)), keep_default_na=False, na_values={
-        c: [""] for c in frame.columns if frame[c].dtype.kind in "fi"})
+    if frame.empty:
+        return frame
+    return pd.read_csv(
+        io.StringIO(csv_text(frame)),
+        keep_default_na=False,
+        na_values={c: [""] for c in frame.columns if frame[c].dtype.kind in "fi"},
+    )
 
 # %% ../../nbs/06a_figures.ipynb #da47fba7
 def figure_data(
@@ -256,9 +367,11 @@ def figure_data(
     figure = find_figure(name)
     return round_drawn(figure.data(*(tables[t] if t in tables else _table(t, run) for t in figure.reads)))
 
+# %% ../../nbs/06a_figures.ipynb #da47fba7-1
 def _table(name: str, run: Run) -> pd.DataFrame:
     "A table of the run, or one of its figures folder, empty where nobody has written it."
-    if name in TABLES: return run.read(name)
+    if name in TABLES:
+        return run.read(name)
     path = run.figures / "tables" / f"{name}.csv"
     return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
@@ -270,35 +383,51 @@ def make_figure(
 ) -> Path | None:  # the PNG file; nothing where the profile has nothing to draw
     "Draw a figure of a run and save it in the run's figures folder. Raises `StudyError`."
     data = figure_data(name, run, **tables)
-    if data.empty: return _remove(name, run.figures)
+    if data.empty:
+        return _remove(name, run.figures)
     figure = find_figure(name)
-    provenance = {"profile": run.profile.name, "profile_sha256": digest(run.profile.model_dump_json()),
-                  "tables": {t: digest(run.path(t)) for t in figure.reads if run.path(t).is_file()}}
+    provenance = {
+        "profile": run.profile.name,
+        "profile_sha256": digest(run.profile.model_dump_json()),
+        "tables": {t: digest(run.path(t)) for t in figure.reads if run.path(t).is_file()},
+    }
     import matplotlib.pyplot as plt
+
     with style():
         fig = figure.draw(data)
         save_figure(fig, name, run.figures, data, figure.caption(data), figure.alt(data), run.profile.name, provenance)
         plt.close(fig)
     return run.figures / f"{name}.png"
 
+# %% ../../nbs/06a_figures.ipynb #b7e71eb5-1
 def _remove(name: str, folder: Path) -> None:
     "Take away an older figure that this run has no data for."
-    for kind in ("pdf", "svg", "png", "csv", "json"): (folder / f"{name}.{kind}").unlink(missing_ok=True)
+    for kind in ("pdf", "svg", "png", "csv", "json"):
+        (folder / f"{name}.{kind}").unlink(missing_ok=True)
 
 # %% ../../nbs/06a_figures.ipynb #12ab934b
 BOUNDS_SHOWN = [("oracle", ""), ("mlc", "upper_bound"), (ALL_LLMS, ""), ("random", "")]
 
+# %% ../../nbs/06a_figures.ipynb #12ab934b-1
 def accuracy_data(
     results: pd.DataFrame,  # the results table
 ) -> pd.DataFrame:
     "The main bounds, every LLM, and every router under its first policy (ArgMax where it has it), best first within a group."
-    rows = results[[(g != "bound" or (s, p) in BOUNDS_SHOWN) for g, s, p in zip(results.group, results.system, results.policy)]]
+    rows = results[
+        [(g != "bound" or (s, p) in BOUNDS_SHOWN) for g, s, p in zip(results.group, results.system, results.policy)]
+    ]
     rows = rows.assign(rank=(rows.group == "router") & (rows.policy != "argmax")).sort_values("rank", kind="stable")
     rows = rows.drop_duplicates(["dataset", "group", "system"])
-    rows = rows.assign(label=[label(s, p if g == "router" else "") if (g, s) != ("bound", "mlc") else "MLC's upper bound"
-                              for g, s, p in zip(rows.group, rows.system, rows.policy)])
+    rows = rows.assign(
+        label=[
+            label(s, p if g == "router" else "") if (g, s) != ("bound", "mlc") else "MLC's upper bound"
+            for g, s, p in zip(rows.group, rows.system, rows.policy)
+        ]
+    )
     order = rows.groupby(["group", "label"]).accuracy.mean().rename("mean").reset_index()
-    rows = rows.merge(order, on=["group", "label"]).sort_values(["group", "mean", "label"], ascending=[True, False, True], kind="stable")
+    rows = rows.merge(order, on=["group", "label"]).sort_values(
+        ["group", "mean", "label"], ascending=[True, False, True], kind="stable"
+    )
     return rows[["dataset", "group", "label", "n", "accuracy", "ci_low", "ci_high"]].reset_index(drop=True)
 
 # %% ../../nbs/06a_figures.ipynb #4d08d2ef
@@ -313,25 +442,36 @@ def _rows_with_gaps(data: pd.DataFrame) -> tuple[dict[tuple[str, str], float], d
 def draw_accuracy(data: pd.DataFrame):
     "Rows of points with intervals, a panel per dataset."
     import matplotlib.pyplot as plt
+
     datasets, (at, heads) = list(dict.fromkeys(data.dataset)), _rows_with_gaps(data)
     width = COLUMN if len(datasets) <= 2 else PAGE
-    fig, axes = plt.subplots(1, len(datasets), figsize=(width, .62 + .135 * (2 - min(at.values()))), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(datasets), figsize=(width, 0.62 + 0.135 * (2 - min(at.values()))), sharey=True, squeeze=False
+    )
     for ax, dataset in zip(axes[0], datasets):
         part = data[data.dataset == dataset]
         _best_band(ax, part)
-        for group, rows in part.groupby("group"): _points(ax, rows, [at[group, x] for x in rows.label], group)
-        ax.set(title=f"{name_of(dataset)}\n(n = {part.n.max():,})", xlabel="accuracy (%)", ylim=(min(at.values()) - .7, 1.5))
+        for group, rows in part.groupby("group"):
+            _points(ax, rows, [at[group, x] for x in rows.label], group)
+        ax.set(
+            title=f"{name_of(dataset)}\n(n = {part.n.max():,})",
+            xlabel="accuracy (%)",
+            ylim=(min(at.values()) - 0.7, 1.5),
+        )
         _rows_only(ax)
     axes[0][0].set_yticks([*at.values(), *heads.values()], [*(x for _, x in at), *(HEADS[g] for g in heads)])
-    for text in axes[0][0].get_yticklabels()[len(at):]: text.set(color=MUTED, fontstyle="italic")
+    for text in axes[0][0].get_yticklabels()[len(at) :]:
+        text.set(color=MUTED, fontstyle="italic")
     return fig
 
 # %% ../../nbs/06a_figures.ipynb #0224a6b7
 HEADS = {"bound": "bounds", "llm": "single LLMs", "router": "routers"}
 
+# %% ../../nbs/06a_figures.ipynb #0224a6b7-1
 def _rows_only(ax, bins: int = 5) -> None:
     "The look of a panel whose rows have names: lines to read along, no axis at the left, few round numbers below."
     from matplotlib.ticker import MaxNLocator
+
     ax.grid(axis="x")
     ax.xaxis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]))
     ax.tick_params(axis="y", length=0)
@@ -341,46 +481,73 @@ def _rows_only(ax, bins: int = 5) -> None:
 def _points(ax, rows: pd.DataFrame, y: list[float], group: str) -> None:
     "Points with horizontal intervals in a group's colour and marker."
     ax.hlines(y, rows.ci_low, rows.ci_high, color=COLOURS[group], linewidth=1.1)
-    ax.plot(rows.accuracy, y, MARKERS[group], color=COLOURS[group], markersize=2.9, markeredgewidth=.7,
-            markerfacecolor="white" if group == "bound" else COLOURS[group], clip_on=False)
+    ax.plot(
+        rows.accuracy,
+        y,
+        MARKERS[group],
+        color=COLOURS[group],
+        markersize=2.9,
+        markeredgewidth=0.7,
+        markerfacecolor="white" if group == "bound" else COLOURS[group],
+        clip_on=False,
+    )
 
+# %% ../../nbs/06a_figures.ipynb #c3eea636-1
 def _best_band(ax, part: pd.DataFrame) -> None:
     "A line and a band for the best single LLM of a dataset."
     llms = part[part.group == "llm"]
-    if llms.empty: return
+    if llms.empty:
+        return
     best = llms.loc[llms.accuracy.idxmax()]
-    ax.axvspan(best.ci_low, best.ci_high, color=COLOURS["llm"], alpha=.12, linewidth=0)
-    ax.axvline(best.accuracy, color=COLOURS["llm"], linewidth=.7, linestyle="--")
+    ax.axvspan(best.ci_low, best.ci_high, color=COLOURS["llm"], alpha=0.12, linewidth=0)
+    ax.axvline(best.accuracy, color=COLOURS["llm"], linewidth=0.7, linestyle="--")
 
 # %% ../../nbs/06a_figures.ipynb #06a38cff
 def _span(row) -> str:
     "A result with its interval, in percent."
     return f"{row.accuracy:.1f}% [{row.ci_low:.1f}, {row.ci_high:.1f}]"
 
+# %% ../../nbs/06a_figures.ipynb #06a38cff-1
 def _bests(data: pd.DataFrame) -> list[str]:
     "A sentence per dataset: best LLM, best router, oracle."
     lines = []
     for dataset, part in data.groupby("dataset", sort=False):
         top = {g: rows.loc[rows.accuracy.idxmax()] for g, rows in part.groupby("group")}
-        said = [f"{kind} {top[g].label} {_span(top[g])}" for g, kind in
-                (("llm", "best LLM"), ("router", "best router"), ("bound", "highest bound")) if g in top]
+        said = [
+            f"{kind} {top[g].label} {_span(top[g])}"
+            for g, kind in (("llm", "best LLM"), ("router", "best router"), ("bound", "highest bound"))
+            if g in top
+        ]
         lines.append(f"{name_of(dataset)} (n = {part.n.max():,}): {', '.join(said)}.")
     return lines
 
 # %% ../../nbs/06a_figures.ipynb #38281349
 def caption_accuracy(data: pd.DataFrame) -> str:
     "What the figure shows, and its main numbers."
-    return ("Accuracy on test with 95% bootstrap intervals over queries: bounds (open diamonds), single LLMs (circles) and routers "
-            "(squares; ArgMax unless named). Dashed line and band: the best single LLM and its interval. " + " ".join(_bests(data)))
+    return (
+        "Accuracy on test with 95% bootstrap intervals over queries: bounds (open diamonds), single LLMs (circles) and routers "
+        "(squares; ArgMax unless named). Dashed line and band: the best single LLM and its interval. "
+        + " ".join(_bests(data))
+    )
 
+# %% ../../nbs/06a_figures.ipynb #38281349-1
 def alt_accuracy(data: pd.DataFrame) -> str:
     "The figure in words."
-    return (f"Dot plot with {data.label.nunique()} rows of systems in three groups and a panel for each of {data.dataset.nunique()} "
-            "datasets; each dot has a horizontal interval. " + " ".join(_bests(data)))
+    return (
+        f"Dot plot with {data.label.nunique()} rows of systems in three groups and a panel for each of {data.dataset.nunique()} "
+        "datasets; each dot has a horizontal interval. " + " ".join(_bests(data))
+    )
 
 # %% ../../nbs/06a_figures.ipynb #14be2cc8
-add_figure("accuracy", "Accuracy of bounds, LLMs and routers", ("results",), accuracy_data, draw_accuracy, caption_accuracy,
-           alt_accuracy)
+add_figure(
+    "accuracy",
+    "Accuracy of bounds, LLMs and routers",
+    ("results",),
+    accuracy_data,
+    draw_accuracy,
+    caption_accuracy,
+    alt_accuracy,
+)
 
 # %% ../../nbs/06a_figures.ipynb #a5af415c
 def made_up_results(
@@ -389,17 +556,61 @@ def made_up_results(
 ) -> pd.DataFrame:  # a results table
     "A results table with invented numbers, for demonstrations and tests of the figures alone."
     rng, rows = np.random.default_rng(seed), []
-    kinds = [("bound", "oracle", "", 86), ("bound", "random", "", 52), ("bound", "mlc", "upper_bound", 78),
-             ("bound", ALL_LLMS, "", 70), ("bound", "oracle", "as_published", 86)]
+    kinds = [
+        ("bound", "oracle", "", 86),
+        ("bound", "random", "", 52),
+        ("bound", "mlc", "upper_bound", 78),
+        ("bound", ALL_LLMS, "", 70),
+        ("bound", "oracle", "as_published", 86),
+    ]
     kinds += [("llm", f"llm-{c}-7b", "single", a) for c, a in zip("abcdefg", (68, 66, 61, 55, 50, 47, 40))]
-    kinds += [("router", r, p, a) for r, a in (("mlc", 68), ("sc", 67.5), ("clustering_tfidf", 66)) for p in ("argmax", "random_top3")]
+    kinds += [
+        ("router", r, p, a)
+        for r, a in (("mlc", 68), ("sc", 67.5), ("clustering_tfidf", 66))
+        for p in ("argmax", "random_top3")
+    ]
     for dataset in datasets:
         for group, system, policy, mean in kinds:
             accuracy = mean + rng.normal(0, 1.5)
-            rows.append((dataset, group, system, policy, 1000, accuracy, accuracy - 2.9, accuracy + 2.8, abs(rng.normal(3, 1)),
-                         np.nan, 7. if system == ALL_LLMS else 1., 1, *[np.nan] * 5))
-    return pd.DataFrame(rows, columns=["dataset", "group", "system", "policy", "n", "accuracy", "ci_low", "ci_high", "latency_s", "cost",
-                                       "usage", "seeds", "gap_closed", "gap_low", "gap_high", "p_value", "p_holm"])
+            rows.append(
+                (
+                    dataset,
+                    group,
+                    system,
+                    policy,
+                    1000,
+                    accuracy,
+                    accuracy - 2.9,
+                    accuracy + 2.8,
+                    abs(rng.normal(3, 1)),
+                    np.nan,
+                    7.0 if system == ALL_LLMS else 1.0,
+                    1,
+                    *[np.nan] * 5,
+                )
+            )
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "dataset",
+            "group",
+            "system",
+            "policy",
+            "n",
+            "accuracy",
+            "ci_low",
+            "ci_high",
+            "latency_s",
+            "cost",
+            "usage",
+            "seeds",
+            "gap_closed",
+            "gap_low",
+            "gap_high",
+            "p_value",
+            "p_holm",
+        ],
+    )
 
 # %% ../../nbs/06a_figures.ipynb #b29c9e53
 def show(
@@ -409,6 +620,7 @@ def show(
     "A figure for a notebook: the PNG picture with its alternative text, nothing saved."
     import matplotlib.pyplot as plt
     from IPython.display import Image as Picture
+
     with style():
         figure = find_figure(name)
         data = round_drawn(figure.data(*tables))
@@ -435,10 +647,16 @@ def tradeoff_data(
     price: str = "latency_s",  # or "cost"
 ) -> pd.DataFrame:
     "Accuracy and price of every LLM, router and policy, and which are on the front; empty where the source has no prices."
-    rows = results[((results.group != "bound") | (results.system == "oracle") & (results.policy == "")) & results[price].notna()]
+    rows = results[
+        ((results.group != "bound") | (results.system == "oracle") & (results.policy == "")) & results[price].notna()
+    ]
     rows = rows[~rows.policy.str.endswith("as_published") & (rows.groupby("dataset")[price].transform("max") > 0)]
-    if rows.empty: return pd.DataFrame()
-    rows = rows.assign(label=[label(s, p if g == "router" else "") for g, s, p in zip(rows.group, rows.system, rows.policy)], front=False)
+    if rows.empty:
+        return pd.DataFrame()
+    rows = rows.assign(
+        label=[label(s, p if g == "router" else "") for g, s, p in zip(rows.group, rows.system, rows.policy)],
+        front=False,
+    )
     for _, part in rows[rows.group != "bound"].groupby("dataset"):
         rows.loc[part.index, "front"] = front(part[price].to_numpy(), part.accuracy.to_numpy())
     return rows[["dataset", "group", "label", price, "accuracy", "ci_low", "ci_high", "front"]].reset_index(drop=True)
@@ -447,9 +665,11 @@ def tradeoff_data(
 def panels(n: int, height: float, sharey: bool = False):
     "A row of panels: one column of a paper for up to two, its full width for more."
     import matplotlib.pyplot as plt
+
     fig, axes = plt.subplots(1, n, figsize=(COLUMN if n <= 2 else PAGE, height), sharey=sharey, squeeze=False)
     return fig, axes[0]
 
+# %% ../../nbs/06a_figures.ipynb #1178f00e-1
 def draw_tradeoff(data: pd.DataFrame):
     "A panel per dataset: systems as points, the LLMs and those on the front with intervals, and the front as a line."
     price = data.columns[3]
@@ -458,13 +678,22 @@ def draw_tradeoff(data: pd.DataFrame):
     for ax, dataset in zip(axes, datasets):
         part = data[data.dataset == dataset]
         on = part[part.front.astype(bool)].sort_values(price)
-        ax.step(on[price], on.accuracy, where="post", color=INK, linewidth=.8, zorder=2.5)
+        ax.step(on[price], on.accuracy, where="post", color=INK, linewidth=0.8, zorder=2.5)
         rest = part[(part.group == "router") & ~part.front.astype(bool)]
-        ax.plot(rest[price], rest.accuracy, MARKERS["router"], color=COLOURS["router"], markersize=1.6, alpha=.5, markeredgewidth=0)
-        for group, rows in part.drop(rest.index).groupby("group"): _priced(ax, rows, price, group)
+        ax.plot(
+            rest[price],
+            rest.accuracy,
+            MARKERS["router"],
+            color=COLOURS["router"],
+            markersize=1.6,
+            alpha=0.5,
+            markeredgewidth=0,
+        )
+        for group, rows in part.drop(rest.index).groupby("group"):
+            _priced(ax, rows, price, group)
         _few_prices(ax, part[price])
         ax.set(title=name_of(dataset), xlabel=PRICES[price], ylabel="")
-        ax.grid(linewidth=.4)
+        ax.grid(linewidth=0.4)
     axes[0].set_ylabel("accuracy (%)")
     _legend(fig, data.group)
     return fig
@@ -472,15 +701,26 @@ def draw_tradeoff(data: pd.DataFrame):
 # %% ../../nbs/06a_figures.ipynb #21d523f4
 PRICES = {"latency_s": "seconds per query (log)", "cost": "cost per query (log)"}
 
+# %% ../../nbs/06a_figures.ipynb #21d523f4-1
 def _priced(ax, rows: pd.DataFrame, price: str, group: str) -> None:
     "Points with vertical intervals in a group's colour and marker."
-    ax.vlines(rows[price], rows.ci_low, rows.ci_high, color=COLOURS[group], linewidth=.8)
-    ax.plot(rows[price], rows.accuracy, MARKERS[group], color=COLOURS[group], markersize=2.6, markeredgewidth=.7, zorder=3,
-            markerfacecolor="white" if group == "bound" else COLOURS[group])
+    ax.vlines(rows[price], rows.ci_low, rows.ci_high, color=COLOURS[group], linewidth=0.8)
+    ax.plot(
+        rows[price],
+        rows.accuracy,
+        MARKERS[group],
+        color=COLOURS[group],
+        markersize=2.6,
+        markeredgewidth=0.7,
+        zorder=3,
+        markerfacecolor="white" if group == "bound" else COLOURS[group],
+    )
 
+# %% ../../nbs/06a_figures.ipynb #21d523f4-2
 def _few_prices(ax, values: pd.Series) -> None:
     "A logarithmic axis with a few round numbers, written out."
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() / max(values.min(), 1e-12) < 60 else (1,)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
@@ -490,10 +730,22 @@ def _few_prices(ax, values: pd.Series) -> None:
 def _legend(fig, groups) -> None:
     "One line under the title that says which marker is which."
     from matplotlib.lines import Line2D
+
     words = {"bound": "oracle", "llm": "single LLM", "router": "router with a policy"}
-    marks = [Line2D([], [], linestyle="", marker=MARKERS[g], color=COLOURS[g], markerfacecolor="white" if g == "bound" else COLOURS[g],
-                    label=words[g]) for g in COLOURS if g in set(groups)]
-    fig.legend(handles=marks, loc="outside upper left", ncols=3, borderaxespad=0, handletextpad=.1, columnspacing=1)
+    marks = [
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker=MARKERS[g],
+            color=COLOURS[g],
+            markerfacecolor="white" if g == "bound" else COLOURS[g],
+            label=words[g],
+        )
+        for g in COLOURS
+        if g in set(groups)
+    ]
+    fig.legend(handles=marks, loc="outside upper left", ncols=3, borderaxespad=0, handletextpad=0.1, columnspacing=1)
 
 # %% ../../nbs/06a_figures.ipynb #3dc25478
 def _fronts(data: pd.DataFrame) -> str:
@@ -501,24 +753,47 @@ def _fronts(data: pd.DataFrame) -> str:
     price, unit, lines = data.columns[3], " s" if data.columns[3] == "latency_s" else "", []
     for d, part in data.groupby("dataset", sort=False):
         on = part[part.front.astype(bool)].sort_values(price)
-        ends = [f"{r.label} ({r.accuracy:.1f}% at {getattr(r, price):.3g}{unit})" for r in on.iloc[[0, -1]].itertuples()]
-        lines.append(f"{name_of(d)}: from {ends[0]} to {ends[1]}, {len(on)} systems." if len(on) > 1 else f"{name_of(d)}: {ends[0]} alone.")
+        ends = [
+            f"{r.label} ({r.accuracy:.1f}% at {getattr(r, price):.3g}{unit})" for r in on.iloc[[0, -1]].itertuples()
+        ]
+        lines.append(
+            f"{name_of(d)}: from {ends[0]} to {ends[1]}, {len(on)} systems."
+            if len(on) > 1
+            else f"{name_of(d)}: {ends[0]} alone."
+        )
     return " ".join(lines)
 
+# %% ../../nbs/06a_figures.ipynb #3dc25478-1
 def caption_tradeoff(data: pd.DataFrame) -> str:
     "What the figure shows, and who is on the front."
-    what = "seconds per query, over all queries" if "latency_s" in data else "cost per query (tokens read and written, where responses were sampled)"
-    return (f"Accuracy on test against {what}: every router under every policy (small), and with 95% intervals the oracle, the LLMs and all on "
-            f"the line, which joins the systems that none beats in both. On it, {_fronts(data)}")
+    what = (
+        "seconds per query, over all queries"
+        if "latency_s" in data
+        else "cost per query (tokens read and written, where responses were sampled)"
+    )
+    return (
+        f"Accuracy on test against {what}: every router under every policy (small), and with 95% intervals the oracle, the LLMs and all on "
+        f"the line, which joins the systems that none beats in both. On it, {_fronts(data)}"
+    )
 
+# %% ../../nbs/06a_figures.ipynb #3dc25478-2
 def alt_tradeoff(data: pd.DataFrame) -> str:
     "The figure in words."
     return f"Scatter plots of accuracy against {data.columns[3]}, one per dataset. Not beaten in both: {_fronts(data)}"
 
 # %% ../../nbs/06a_figures.ipynb #df4021bb
-add_figure("latency", "Accuracy against seconds", ("results",), tradeoff_data, draw_tradeoff, caption_tradeoff, alt_tradeoff)
-add_figure("cost", "Accuracy against cost", ("results",), lambda results: tradeoff_data(results, "cost"), draw_tradeoff, caption_tradeoff,
-           alt_tradeoff)
+add_figure(
+    "latency", "Accuracy against seconds", ("results",), tradeoff_data, draw_tradeoff, caption_tradeoff, alt_tradeoff
+)
+add_figure(
+    "cost",
+    "Accuracy against cost",
+    ("results",),
+    lambda results: tradeoff_data(results, "cost"),
+    draw_tradeoff,
+    caption_tradeoff,
+    alt_tradeoff,
+)
 
 # %% ../../nbs/06a_figures.ipynb #c9e8e2ab
 def right_matrix(
@@ -529,7 +804,7 @@ def right_matrix(
     "Which LLMs are right on which test queries (score above one half)."
     ids = queries.query_id[(queries.dataset == dataset) & (queries.split == "test")]
     part = outcomes[outcomes.query_id.isin(set(ids)) & (outcomes.llm != ALL_LLMS)]
-    return part.pivot(index="query_id", columns="llm", values="score")[list(dict.fromkeys(part.llm))] > .5
+    return part.pivot(index="query_id", columns="llm", values="score")[list(dict.fromkeys(part.llm))] > 0.5
 
 # %% ../../nbs/06a_figures.ipynb #7fd478b7
 def wilson(share, n) -> tuple[np.ndarray, np.ndarray]:
@@ -549,11 +824,20 @@ def agreement_data(
     for dataset in dict.fromkeys(queries.dataset):
         right = right_matrix(outcomes, queries, dataset)
         sets = right.apply(lambda r: "+".join(right.columns[r]), axis=1).value_counts(normalize=True, sort=False)
-        sets = sets.rename("share").reset_index(name="share").rename(columns={"index": "llms"}).sort_values(["share", "llms"], ascending=[False, True])
-        sets["kind"] = np.where(sets.llms == "", "none", np.where(sets.llms.str.contains("+", regex=False), "several", "one"))
+        sets = (
+            sets.rename("share")
+            .reset_index(name="share")
+            .rename(columns={"index": "llms"})
+            .sort_values(["share", "llms"], ascending=[False, True])
+        )
+        sets["kind"] = np.where(
+            sets.llms == "", "none", np.where(sets.llms.str.contains("+", regex=False), "several", "one")
+        )
         sets.loc[sets.llms == "+".join(right.columns), "kind"] = "all"
         keep = (np.arange(len(sets)) < top) | (sets.kind != "several")
-        rows.append(sets[keep].assign(dataset=dataset, n=len(right), pool="+".join(right.columns), share=100 * sets.share))
+        rows.append(
+            sets[keep].assign(dataset=dataset, n=len(right), pool="+".join(right.columns), share=100 * sets.share)
+        )
     out = pd.concat(rows).reset_index(drop=True)
     out["ci_low"], out["ci_high"] = 100 * np.array(wilson(out.share / 100, out.n))
     return out[["dataset", "n", "pool", "llms", "kind", "share", "ci_low", "ci_high"]]
@@ -561,39 +845,68 @@ def agreement_data(
 # %% ../../nbs/06a_figures.ipynb #0e035e2d
 KINDS = {"none": "#000000", "one": "#E69F00", "several": "#d3d9dd", "all": "#0072B2"}  # their greys differ, too
 
+# %% ../../nbs/06a_figures.ipynb #0e035e2d-1
 def draw_agreement(data: pd.DataFrame):
     "Bars over a dot matrix, one block per dataset."
     import matplotlib.pyplot as plt
+
     datasets = list(dict.fromkeys(data.dataset))
     pool = data.pool.iloc[0].split("+")
-    fig, axes = plt.subplots(2 * len(datasets), 1, figsize=(COLUMN, len(datasets) * (1.25 + .12 * len(pool))), squeeze=False,
-                             height_ratios=[1.1, .14 * len(pool) + .1] * len(datasets))
+    fig, axes = plt.subplots(
+        2 * len(datasets),
+        1,
+        figsize=(COLUMN, len(datasets) * (1.25 + 0.12 * len(pool))),
+        squeeze=False,
+        height_ratios=[1.1, 0.14 * len(pool) + 0.1] * len(datasets),
+    )
     for bars, dots, dataset in zip(axes[::2, 0], axes[1::2, 0], datasets):
         part = data[data.dataset == dataset].reset_index(drop=True)
         x = np.arange(len(part))
-        bars.bar(x, part.share, color=[KINDS[k] for k in part.kind], width=.72)
-        bars.vlines(x, part.ci_low, part.ci_high, color=MUTED, linewidth=.6)
-        bars.set(title=f"{name_of(dataset)} (n = {part.n[0]:,})", ylabel="queries (%)", xticks=[], xlim=(-.6, len(part) - .4))
+        bars.bar(x, part.share, color=[KINDS[k] for k in part.kind], width=0.72)
+        bars.vlines(x, part.ci_low, part.ci_high, color=MUTED, linewidth=0.6)
+        bars.set(
+            title=f"{name_of(dataset)} (n = {part.n[0]:,})",
+            ylabel="queries (%)",
+            xticks=[],
+            xlim=(-0.6, len(part) - 0.4),
+        )
         bars.grid(axis="y")
         _dots(dots, part, part.pool[0].split("+"), x)
     _kind_legend(fig)
     return fig
 
+# %% ../../nbs/06a_figures.ipynb #0e035e2d-2
 def _dots(ax, part: pd.DataFrame, pool: list[str], x: np.ndarray) -> None:
     "The matrix of filled and empty dots."
     for y, llm in enumerate(pool):
         on = np.array([llm in s.split("+") for s in part.llms])
         ax.plot(x[~on], np.full((~on).sum(), -y), "o", color=RULE, markersize=2.6)
         ax.plot(x[on], np.full(on.sum(), -y), "o", color=INK, markersize=2.6)
-    ax.set(yticks=-np.arange(len(pool)), yticklabels=pool, xticks=[], xlim=(-.6, len(part) - .4), ylim=(.6 - len(pool), .6))
+    ax.set(
+        yticks=-np.arange(len(pool)),
+        yticklabels=pool,
+        xticks=[],
+        xlim=(-0.6, len(part) - 0.4),
+        ylim=(0.6 - len(pool), 0.6),
+    )
     ax.tick_params(length=0)
-    for side in ax.spines.values(): side.set_visible(False)
+    for side in ax.spines.values():
+        side.set_visible(False)
 
+# %% ../../nbs/06a_figures.ipynb #0e035e2d-3
 def _kind_legend(fig) -> None:
     from matplotlib.patches import Patch
+
     words = {"none": "no LLM", "one": "one LLM alone", "several": "several", "all": "all LLMs"}
-    fig.legend(handles=[Patch(color=c, label=words[k]) for k, c in KINDS.items()], loc="outside upper left", ncols=4, borderaxespad=0,
-               handlelength=.9, handletextpad=.4, columnspacing=1)
+    fig.legend(
+        handles=[Patch(color=c, label=words[k]) for k, c in KINDS.items()],
+        loc="outside upper left",
+        ncols=4,
+        borderaxespad=0,
+        handlelength=0.9,
+        handletextpad=0.4,
+        columnspacing=1,
+    )
 
 # %% ../../nbs/06a_figures.ipynb #64fdb8ae
 def say_agreement(data: pd.DataFrame) -> str:
@@ -603,14 +916,25 @@ def say_agreement(data: pd.DataFrame) -> str:
         share = part.groupby("kind").share.sum()
         ones = part[part.kind == "one"]
         top = f", most often {ones.iloc[0].llms} ({ones.iloc[0].share:.1f}%)" if len(ones) else ""
-        lines.append(f"{name_of(dataset)}: no LLM is right on {share.get('none', 0):.1f}% of the queries, all on {share.get('all', 0):.1f}%, "
-                     f"exactly one on {share.get('one', 0):.1f}%{top}.")
+        lines.append(
+            f"{name_of(dataset)}: no LLM is right on {share.get('none', 0):.1f}% of the queries, all on {share.get('all', 0):.1f}%, "
+            f"exactly one on {share.get('one', 0):.1f}%{top}."
+        )
     return " ".join(lines)
 
-add_figure("agreement", "Which LLMs are right on the same queries", ("queries", "outcomes"), agreement_data, draw_agreement,
-           lambda d: "Share of test queries on which exactly the LLMs with a filled dot are right (score above one half), with 95% intervals; the "
-                     "most frequent sets, no LLM, and each LLM alone. " + say_agreement(d),
-           lambda d: "UpSet plots: bars of the most frequent sets of right LLMs over a matrix of dots. " + say_agreement(d))
+# %% ../../nbs/06a_figures.ipynb #64fdb8ae-1
+add_figure(
+    "agreement",
+    "Which LLMs are right on the same queries",
+    ("queries", "outcomes"),
+    agreement_data,
+    draw_agreement,
+    lambda d: (
+        "Share of test queries on which exactly the LLMs with a filled dot are right (score above one half), with 95% intervals; the "
+        "most frequent sets, no LLM, and each LLM alone. " + say_agreement(d)
+    ),
+    lambda d: "UpSet plots: bars of the most frequent sets of right LLMs over a matrix of dots. " + say_agreement(d),
+)
 
 # %% ../../nbs/06a_figures.ipynb #8f9e5ab7
 def made_up_study(
@@ -620,21 +944,40 @@ def made_up_study(
     "Tables with invented numbers, for demonstrations and tests of the figures alone."
     rng, llms = np.random.default_rng(seed), ["llm-a", "llm-b", "llm-c"]
     ids = [f"q{i}" for i in range(n)]
-    chance = np.clip(rng.beta(2, 1.5, (n, 1)) * np.array([1.1, 1, .8]), 0, 1)
-    right, seconds = (rng.random((n, 3)) < chance).astype(float), rng.gamma(4, [.5, .3, .1], (n, 3))
+    chance = np.clip(rng.beta(2, 1.5, (n, 1)) * np.array([1.1, 1, 0.8]), 0, 1)
+    right, seconds = (rng.random((n, 3)) < chance).astype(float), rng.gamma(4, [0.5, 0.3, 0.1], (n, 3))
     long = {"query_id": np.repeat(ids, 3), "llm": np.tile(llms, n)}
-    outcomes = pd.DataFrame({**long, "majority_answer": None, "success_rate": np.nan, "score": right.ravel(), "latency_s": seconds.ravel(),
-                             "cost": np.nan})
-    scores = pd.DataFrame({**long, "router": "mlc", "seed": 0, "probability": chance.ravel() ** .8})
+    outcomes = pd.DataFrame(
+        {
+            **long,
+            "majority_answer": None,
+            "success_rate": np.nan,
+            "score": right.ravel(),
+            "latency_s": seconds.ravel(),
+            "cost": np.nan,
+        }
+    )
+    scores = pd.DataFrame({**long, "router": "mlc", "seed": 0, "probability": chance.ravel() ** 0.8})
     queries = pd.DataFrame({"query_id": ids, "dataset": "made-up", "split": "test"})
     chosen = right[np.arange(n), chance.argmax(1)]
     systems = {("llm", m, ""): right[:, j] for j, m in enumerate(llms)} | {("bound", "oracle", ""): right.max(1)}
-    systems |= {("router", r, "argmax"): s for r, s in (("mlc", chosen), ("knn", right[:, 0]),
-                                                        ("clustering_tfidf", rng.permutation(chosen)))}
-    selections = pd.concat([pd.DataFrame({"query_id": ids, "group": g, "system": s, "policy": p, "seed": 0, "score": v})
-                            for (g, s, p), v in systems.items()], ignore_index=True)
-    return {"queries": queries, "outcomes": outcomes, "scores": scores.assign(predicted=(scores.probability > .5).astype(int)),
-            "selections": selections}
+    systems |= {
+        ("router", r, "argmax"): s
+        for r, s in (("mlc", chosen), ("knn", right[:, 0]), ("clustering_tfidf", rng.permutation(chosen)))
+    }
+    selections = pd.concat(
+        [
+            pd.DataFrame({"query_id": ids, "group": g, "system": s, "policy": p, "seed": 0, "score": v})
+            for (g, s, p), v in systems.items()
+        ],
+        ignore_index=True,
+    )
+    return {
+        "queries": queries,
+        "outcomes": outcomes,
+        "scores": scores.assign(predicted=(scores.probability > 0.5).astype(int)),
+        "selections": selections,
+    }
 
 # %% ../../nbs/06a_figures.ipynb #496e34b9
 def calibration_data(
@@ -646,13 +989,17 @@ def calibration_data(
     "Mean probability and share right per router and bin of equal count on test, with binomial intervals."
     test = queries[queries.split == "test"][["query_id", "dataset"]]
     rows = scores.merge(test).merge(outcomes[["query_id", "llm", "score"]])
-    rows["bin"] = rows.groupby(["dataset", "router"]).probability.rank(method="first", pct=True).mul(bins).sub(1e-9).astype(int)
-    out = rows.groupby(["dataset", "router", "bin"], sort=False).agg(probability=("probability", "mean"), right=("score", "mean"),
-                                                                     n=("score", "size"))
+    rows["bin"] = (
+        rows.groupby(["dataset", "router"]).probability.rank(method="first", pct=True).mul(bins).sub(1e-9).astype(int)
+    )
+    out = rows.groupby(["dataset", "router", "bin"], sort=False).agg(
+        probability=("probability", "mean"), right=("score", "mean"), n=("score", "size")
+    )
     half = 1.96 * np.sqrt(out.right * (1 - out.right) / out.n)
     out = out.assign(ci_low=(out.right - half).clip(0), ci_high=(out.right + half).clip(upper=1)).reset_index()
-    ece = (out.right - out.probability).abs().mul(out.n).groupby([out.dataset,
-                                                                  out.router]).sum() / out.n.groupby([out.dataset, out.router]).sum()
+    ece = (out.right - out.probability).abs().mul(out.n).groupby([out.dataset, out.router]).sum() / out.n.groupby(
+        [out.dataset, out.router]
+    ).sum()
     return out.merge(ece.rename("ece").reset_index()).sort_values(["dataset", "router", "bin"]).reset_index(drop=True)
 
 # %% ../../nbs/06a_figures.ipynb #9c0e8c07
@@ -660,33 +1007,63 @@ def draw_calibration(data: pd.DataFrame):
     "A panel per dataset: the four best-calibrated and the worst router, against the diagonal; a router looks the same in every panel."
     ece = {d: part.groupby("router").ece.first().sort_values() for d, part in data.groupby("dataset", sort=False)}
     chosen = {d: list(dict.fromkeys([*order.index[:4], order.index[-1]])) for d, order in ece.items()}
-    looks = dict(zip(dict.fromkeys(r for routers in chosen.values() for r in routers), cycle(zip(SERIES, cycle(DASHES), cycle("osD^v")))))
+    looks = dict(
+        zip(
+            dict.fromkeys(r for routers in chosen.values() for r in routers),
+            cycle(zip(SERIES, cycle(DASHES), cycle("osD^v"))),
+        )
+    )
     fig, axes = panels(len(ece), 2.75, sharey=True)
     for ax, (dataset, order) in zip(axes, ece.items()):
-        ax.plot([0, 1], [0, 1], color=MUTED, linewidth=.6)
+        ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.6)
         for router in chosen[dataset]:
             (colour, dash, mark), rows = looks[router], data[(data.dataset == dataset) & (data.router == router)]
-            ax.vlines(rows.probability, rows.ci_low, rows.ci_high, color=colour, linewidth=.6)
-            ax.plot(rows.probability, rows.right, color=colour, linestyle=dash, marker=mark, markersize=2, linewidth=.8,
-                    label=f"{name_of(router)} ({100 * order[router]:.1f})")
+            ax.vlines(rows.probability, rows.ci_low, rows.ci_high, color=colour, linewidth=0.6)
+            ax.plot(
+                rows.probability,
+                rows.right,
+                color=colour,
+                linestyle=dash,
+                marker=mark,
+                markersize=2,
+                linewidth=0.8,
+                label=f"{name_of(router)} ({100 * order[router]:.1f})",
+            )
         ax.set(title=name_of(dataset), xlabel="predicted probability", xlim=(0, 1), ylim=(0, 1))
-        ax.legend(title="router (ECE, points)", title_fontsize=6, loc="upper center", bbox_to_anchor=(.5, -.26), handlelength=2)
+        ax.legend(
+            title="router (ECE, points)",
+            title_fontsize=6,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.26),
+            handlelength=2,
+        )
     axes[0].set_ylabel("share right")
     return fig
 
+# %% ../../nbs/06a_figures.ipynb #9c0e8c07-1
 def say_calibration(data: pd.DataFrame) -> str:
     "The best and the worst ECE, per dataset."
     lines = []
     for dataset, part in data.groupby("dataset", sort=False):
         ece = (100 * part.groupby("router").ece.first()).sort_values()
-        lines.append(f"{name_of(dataset)}: {name_of(ece.index[0])} {ece.iloc[0]:.1f} points, {name_of(ece.index[-1])} {ece.iloc[-1]:.1f}.")
+        lines.append(
+            f"{name_of(dataset)}: {name_of(ece.index[0])} {ece.iloc[0]:.1f} points, {name_of(ece.index[-1])} {ece.iloc[-1]:.1f}."
+        )
     return "Expected calibration error, best and worst: " + " ".join(lines)
 
 # %% ../../nbs/06a_figures.ipynb #b7e4cc23
-add_figure("calibration", "Calibration of the routers' scores", ("queries", "outcomes", "scores"), calibration_data, draw_calibration,
-           lambda d: "Share of right answers against predicted probability on test, in ten bins of equal count over all LLMs, with 95% "
-                     "binomial intervals; up to four best calibrated routers and the worst. " + say_calibration(d),
-           lambda d: "Reliability curves, one panel per dataset, against the diagonal. " + say_calibration(d))
+add_figure(
+    "calibration",
+    "Calibration of the routers' scores",
+    ("queries", "outcomes", "scores"),
+    calibration_data,
+    draw_calibration,
+    lambda d: (
+        "Share of right answers against predicted probability on test, in ten bins of equal count over all LLMs, with 95% "
+        "binomial intervals; up to four best calibrated routers and the worst. " + say_calibration(d)
+    ),
+    lambda d: "Reliability curves, one panel per dataset, against the diagonal. " + say_calibration(d),
+)
 
 # %% ../../nbs/06a_figures.ipynb #e5eb5e7d
 def plateau_data(
@@ -701,66 +1078,109 @@ def plateau_data(
         best = score["llm"].mean().idxmax()
         mine = score["router"].sub(score["llm"][best], axis=0).assign(best=score["llm"][best])
         ends = interval(bootstrap_means(100 * mine.to_numpy(), resamples=resamples, seed=0), len(mine))
-        own, oracle = 100 * score["llm"][best].mean(), 100 * (score["bound"]["oracle"].mean() - score["llm"][best].mean())
+        own, oracle = (
+            100 * score["llm"][best].mean(),
+            100 * (score["bound"]["oracle"].mean() - score["llm"][best].mean()),
+        )
         gains = 100 * mine.drop(columns="best").mean()
-        rows += [(dataset, name, gain, *end, *(ends[-1] - own), 100 * gain / max(oracle, 1e-9), oracle) for (name, gain),
-                 end in zip(gains.items(), ends)]
-    frame = pd.DataFrame(rows, columns=["dataset", "label", "gain", "ci_low", "ci_high", "band_low", "band_high", "gap_closed",
-                                        "oracle_gain"])
+        rows += [
+            (dataset, name, gain, *end, *(ends[-1] - own), 100 * gain / max(oracle, 1e-9), oracle)
+            for (name, gain), end in zip(gains.items(), ends)
+        ]
+    frame = pd.DataFrame(
+        rows,
+        columns=["dataset", "label", "gain", "ci_low", "ci_high", "band_low", "band_high", "gap_closed", "oracle_gain"],
+    )
     order = list(frame.groupby("label").gain.mean().sort_values(ascending=False).index)
-    return frame.assign(o=frame.label.map(order.index)).sort_values(["dataset", "o"], key=lambda c: c if c.name == "o" else
-                                                                    c.map(list(dict.fromkeys(frame.dataset)).index)).drop(columns="o").reset_index(drop=True)
+    return (
+        frame.assign(o=frame.label.map(order.index))
+        .sort_values(
+            ["dataset", "o"], key=lambda c: c if c.name == "o" else c.map(list(dict.fromkeys(frame.dataset)).index)
+        )
+        .drop(columns="o")
+        .reset_index(drop=True)
+    )
 
 # %% ../../nbs/06a_figures.ipynb #756250b8
 def _scores_by_system(selections: pd.DataFrame) -> dict[str, pd.DataFrame]:  # group -> (n_queries, systems)
     "What each LLM, each router (under ArgMax where it has it) and the oracle earn on each query, seeds averaged."
     rows = selections[(selections.group != "bound") | (selections.system == "oracle") & (selections.policy == "")]
-    first = rows.assign(late=rows.policy != "argmax").sort_values("late", kind="stable").drop_duplicates(["group", "system"])
+    first = (
+        rows.assign(late=rows.policy != "argmax")
+        .sort_values("late", kind="stable")
+        .drop_duplicates(["group", "system"])
+    )
     rows = rows.merge(first[["group", "system", "policy"]])
     names = {(g, s, p): label(s, p) if g == "router" else s for g, s, p in zip(first.group, first.system, first.policy)}
     rows = rows.assign(name=[names[k] for k in zip(rows.group, rows.system, rows.policy)])
-    return {g: part.pivot_table(index="query_id", columns="name", values="score", aggfunc="mean", sort=False).sort_index()
-            for g, part in rows.groupby("group")}
+    return {
+        g: part.pivot_table(index="query_id", columns="name", values="score", aggfunc="mean", sort=False).sort_index()
+        for g, part in rows.groupby("group")
+    }
 
 # %% ../../nbs/06a_figures.ipynb #b953d981
 def draw_plateau(data: pd.DataFrame):
     "A row per router, a panel per dataset."
     datasets, labels = list(dict.fromkeys(data.dataset)), list(dict.fromkeys(data.label))
-    fig, axes = panels(len(datasets), .8 + .135 * len(labels), sharey=True)
+    fig, axes = panels(len(datasets), 0.8 + 0.135 * len(labels), sharey=True)
     for ax, dataset in zip(axes, datasets):
         part = data[data.dataset == dataset]
         y = [-labels.index(x) for x in part.label]
-        ax.axvspan(part.band_low.iloc[0], part.band_high.iloc[0], color=COLOURS["llm"], alpha=.12, linewidth=0)
-        ax.axvline(0, color=COLOURS["llm"], linewidth=.7, linestyle="--")
+        ax.axvspan(part.band_low.iloc[0], part.band_high.iloc[0], color=COLOURS["llm"], alpha=0.12, linewidth=0)
+        ax.axvline(0, color=COLOURS["llm"], linewidth=0.7, linestyle="--")
         ax.hlines(y, part.ci_low, part.ci_high, color=COLOURS["router"], linewidth=1)
         ax.plot(part.gain, y, "s", color=COLOURS["router"], markersize=2.9, clip_on=False)
         for yy, share in zip([1, *y], ["gap\nclosed", *part.gap_closed]):
             text = share if isinstance(share, str) else f"{share:+.0f}%".replace("-", "\u2212")
-            ax.annotate(text, (1, yy), xycoords=("axes fraction", "data"), va="center", ha="left", fontsize=6, xytext=(3, 0), color=MUTED,
-                        textcoords="offset points", annotation_clip=False)
-        ax.set(title=f"{name_of(dataset)}\n(oracle {part.oracle_gain.iloc[0]:+.1f})", ylim=(.4 - len(labels), .6))
+            ax.annotate(
+                text,
+                (1, yy),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                ha="left",
+                fontsize=6,
+                xytext=(3, 0),
+                color=MUTED,
+                textcoords="offset points",
+                annotation_clip=False,
+            )
+        ax.set(title=f"{name_of(dataset)}\n(oracle {part.oracle_gain.iloc[0]:+.1f})", ylim=(0.4 - len(labels), 0.6))
         _rows_only(ax, 4)
     axes[0].set_yticks([-i for i in range(len(labels))], labels)
     fig.supxlabel("points over the best single LLM", fontsize=6.5)
     return fig
 
+# %% ../../nbs/06a_figures.ipynb #b953d981-1
 def say_plateau(data: pd.DataFrame) -> str:
     "The spread of routers against the gap, per dataset."
     lines = []
     for dataset, part in data.groupby("dataset", sort=False):
         top, low = part.loc[part.gain.idxmax()], part.loc[part.gain.idxmin()]
-        spread = f"{len(part)} routers lie between {low.gain:+.1f} ({low.label}) and {top.gain:+.1f} points ({top.label})" if len(part) > 1 else \
-            f"one router, {top.label}, lies at {top.gain:+.1f} points"
-        lines.append(f"{name_of(dataset)}: {spread}, the oracle at {top.oracle_gain:+.1f}; intervals wholly above the best LLM: "
-                     f"{(part.ci_low > 0).sum()}, wholly below: {(part.ci_high < 0).sum()}.")
+        spread = (
+            f"{len(part)} routers lie between {low.gain:+.1f} ({low.label}) and {top.gain:+.1f} points ({top.label})"
+            if len(part) > 1
+            else f"one router, {top.label}, lies at {top.gain:+.1f} points"
+        )
+        lines.append(
+            f"{name_of(dataset)}: {spread}, the oracle at {top.oracle_gain:+.1f}; intervals wholly above the best LLM: "
+            f"{(part.ci_low > 0).sum()}, wholly below: {(part.ci_high < 0).sum()}."
+        )
     return " ".join(lines)
 
 # %% ../../nbs/06a_figures.ipynb #ccbae083
-add_figure("plateau", "All routers against the best single LLM", ("queries", "selections"), plateau_data, draw_plateau,
-           lambda d: "Accuracy of every router less that of the best single LLM, on test, with 95% intervals of the paired difference (not "
-                     "corrected for the number of routers); band: the best LLM's own interval; at the right, the share of the gap to the oracle "
-                     "that is closed. " + say_plateau(d),
-           lambda d: "Dot plot of routers by their gain over the best single LLM, a panel per dataset. " + say_plateau(d))
+add_figure(
+    "plateau",
+    "All routers against the best single LLM",
+    ("queries", "selections"),
+    plateau_data,
+    draw_plateau,
+    lambda d: (
+        "Accuracy of every router less that of the best single LLM, on test, with 95% intervals of the paired difference (not "
+        "corrected for the number of routers); band: the best LLM's own interval; at the right, the share of the gap to the oracle "
+        "that is closed. " + say_plateau(d)
+    ),
+    lambda d: "Dot plot of routers by their gain over the best single LLM, a panel per dataset. " + say_plateau(d),
+)
 
 # %% ../../nbs/06a_figures.ipynb #513f058e
 def gap_data(
@@ -772,49 +1192,92 @@ def gap_data(
         best, oracle = part[part.group == "llm"].accuracy.max(), part[part.system == "oracle"].accuracy.max()
         for r in part[(part.group == "router") & (part.policy == "argmax")].itertuples():
             bound = part[(part.group == "bound") & (part.system == r.system) & (part.policy == "upper_bound")].accuracy
-            if len(bound): rows.append((dataset, label(r.system), r.accuracy - best, bound.iloc[0] - r.accuracy, oracle - bound.iloc[0],
-                                        r.ci_low - best,
-                                        r.ci_high - best))
-    return pd.DataFrame(rows, columns=["dataset", "label", "gained", "lost_in_choice", "lost_in_labels", "ci_low", "ci_high"])
+            if len(bound):
+                rows.append(
+                    (
+                        dataset,
+                        label(r.system),
+                        r.accuracy - best,
+                        bound.iloc[0] - r.accuracy,
+                        oracle - bound.iloc[0],
+                        r.ci_low - best,
+                        r.ci_high - best,
+                    )
+                )
+    return pd.DataFrame(
+        rows, columns=["dataset", "label", "gained", "lost_in_choice", "lost_in_labels", "ci_low", "ci_high"]
+    )
 
 # %% ../../nbs/06a_figures.ipynb #2f005da8
-PARTS = {"gained": ("gained", "#E69F00", ""), "lost_in_choice": ("lost in the choice", "#9aa5ad", "/////"),
-         "lost_in_labels": ("out of the labels' reach", "#e3e6e8", ".....")}
+PARTS = {
+    "gained": ("gained", "#E69F00", ""),
+    "lost_in_choice": ("lost in the choice", "#9aa5ad", "/////"),
+    "lost_in_labels": ("out of the labels' reach", "#e3e6e8", "....."),
+}
 
+# %% ../../nbs/06a_figures.ipynb #2f005da8-1
 def draw_gap(data: pd.DataFrame):
     "Stacked bars from the best LLM to the oracle."
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
+
     datasets, labels = list(dict.fromkeys(data.dataset)), list(dict.fromkeys(data.label))
-    fig, axes = panels(len(datasets), .75 + .16 * len(labels), sharey=True)
-    with plt.rc_context({"hatch.linewidth": .4, "hatch.color": MUTED}):
+    fig, axes = panels(len(datasets), 0.75 + 0.16 * len(labels), sharey=True)
+    with plt.rc_context({"hatch.linewidth": 0.4, "hatch.color": MUTED}):
         for ax, dataset in zip(axes, datasets):
             part = data[data.dataset == dataset]
             y, left = np.array([-labels.index(x) for x in part.label]), np.zeros(len(part))
             for key, (_, colour, hatch) in PARTS.items():
-                ax.barh(y, part[key], left=left, color=colour, hatch=hatch, height=.68, edgecolor="white", linewidth=.3)
+                ax.barh(
+                    y, part[key], left=left, color=colour, hatch=hatch, height=0.68, edgecolor="white", linewidth=0.3
+                )
                 left = left + part[key].to_numpy()
-            ax.hlines(y, part.ci_low, part.ci_high, color=INK, linewidth=.8)
-            ax.axvline(0, color=INK, linewidth=.6)
+            ax.hlines(y, part.ci_low, part.ci_high, color=INK, linewidth=0.8)
+            ax.axvline(0, color=INK, linewidth=0.6)
             ax.set(title=name_of(dataset))
             _rows_only(ax)
         axes[0].set_yticks([-i for i in range(len(labels))], labels)
         fig.supxlabel("points over the best single LLM", fontsize=6.5)
-        fig.legend(handles=[Patch(facecolor=c, hatch=h, label=w, edgecolor="white", linewidth=.3) for w, c, h in PARTS.values()],
-                   loc="outside upper left", ncols=3, borderaxespad=0, handlelength=1.2, handletextpad=.4, columnspacing=1)
+        fig.legend(
+            handles=[
+                Patch(facecolor=c, hatch=h, label=w, edgecolor="white", linewidth=0.3) for w, c, h in PARTS.values()
+            ],
+            loc="outside upper left",
+            ncols=3,
+            borderaxespad=0,
+            handlelength=1.2,
+            handletextpad=0.4,
+            columnspacing=1,
+        )
     return fig
 
+# %% ../../nbs/06a_figures.ipynb #2f005da8-2
 def say_gap(data: pd.DataFrame) -> str:
     "The best router's parts, per dataset."
     tops = [part.loc[part.gained.idxmax()] for _, part in data.groupby("dataset", sort=False)]
-    return " ".join(f"{name_of(t.dataset)}, {t.label}: {t.gained:+.1f} points gained, {t.lost_in_choice:.1f} lost in the choice, "
-                    f"{t.lost_in_labels:.1f} out of reach." for t in tops)
+    return " ".join(
+        f"{name_of(t.dataset)}, {t.label}: {t.gained:+.1f} points gained, {t.lost_in_choice:.1f} lost in the choice, "
+        f"{t.lost_in_labels:.1f} out of reach."
+        for t in tops
+    )
 
 # %% ../../nbs/06a_figures.ipynb #6103a4b3
-add_figure("gap", "Where the gap to the oracle goes", ("results",), gap_data, draw_gap,
-           lambda d: "From the best single LLM (0) to the oracle (the bars' right end) on test, for routers under ArgMax: points gained (line: 95% "
-                     "interval of the router's accuracy), lost in choosing among the LLMs labelled right, and out of the labels' reach. " + say_gap(d),
-           lambda d: "Stacked bars per router and dataset that split the gap between the best LLM and the oracle in three. " + say_gap(d))
+add_figure(
+    "gap",
+    "Where the gap to the oracle goes",
+    ("results",),
+    gap_data,
+    draw_gap,
+    lambda d: (
+        "From the best single LLM (0) to the oracle (the bars' right end) on test, for routers under ArgMax: points gained (line: 95% "
+        "interval of the router's accuracy), lost in choosing among the LLMs labelled right, and out of the labels' reach. "
+        + say_gap(d)
+    ),
+    lambda d: (
+        "Stacked bars per router and dataset that split the gap between the best LLM and the oracle in three. "
+        + say_gap(d)
+    ),
+)
 
 # %% ../../nbs/06a_figures.ipynb #73df6266
 def dominance_data(
@@ -827,11 +1290,21 @@ def dominance_data(
         right = right_matrix(outcomes, queries, dataset)
         order = right.mean().sort_values(ascending=False, kind="stable").index
         for i, a in enumerate(order):
-            for b in order[i + 1:]:
+            for b in order[i + 1 :]:
                 gain = (right[b] & ~right[a]).mean()
                 half = 1.96 * np.sqrt(gain * (1 - gain) / len(right))
-                rows.append((dataset, a, b, len(right), 100 * (right[a].mean() - right[b].mean()), 100 * gain, 100 * max(0, gain - half),
-                             100 * (gain + half)))
+                rows.append(
+                    (
+                        dataset,
+                        a,
+                        b,
+                        len(right),
+                        100 * (right[a].mean() - right[b].mean()),
+                        100 * gain,
+                        100 * max(0, gain - half),
+                        100 * (gain + half),
+                    )
+                )
     return pd.DataFrame(rows, columns=["dataset", "stronger", "weaker", "n", "apart", "gain", "ci_low", "ci_high"])
 
 # %% ../../nbs/06a_figures.ipynb #0ae8909d
@@ -841,13 +1314,14 @@ def draw_dominance(data: pd.DataFrame):
     fig, axes = panels(len(datasets), 1.9, sharey=True)
     for ax, dataset in zip(axes, datasets):
         part = data[data.dataset == dataset]
-        ax.vlines(part.apart, part.ci_low, part.ci_high, color=COLOURS["llm"], linewidth=.7, alpha=.6)
+        ax.vlines(part.apart, part.ci_low, part.ci_high, color=COLOURS["llm"], linewidth=0.7, alpha=0.6)
         ax.plot(part.apart, part.gain, "o", color=COLOURS["llm"], markersize=2.8)
         ax.set(title=name_of(dataset), xlabel="accuracies apart (points)", ylim=(0, 1.05 * data.ci_high.max()))
         ax.grid()
     axes[0].set_ylabel("oracle of the pair over\nthe stronger LLM (points)")
     return fig
 
+# %% ../../nbs/06a_figures.ipynb #0ae8909d-1
 def say_dominance(data: pd.DataFrame) -> str:
     "The rank correlation and the pair with most to gain, per dataset."
     lines = []
@@ -855,13 +1329,24 @@ def say_dominance(data: pd.DataFrame) -> str:
         top = part.loc[part.gain.idxmax()]
         rank = part.apart.rank().corr(part.gain.rank()) if len(part) > 2 else np.nan
         said = f"rank correlation {rank:+.2f} over {len(part)} pairs; " if rank == rank else ""
-        lines.append(f"{name_of(dataset)}: {said}most to gain: {top.stronger} with {top.weaker} ({top.gain:.1f} points, {top.apart:.1f} apart).")
+        lines.append(
+            f"{name_of(dataset)}: {said}most to gain: {top.stronger} with {top.weaker} ({top.gain:.1f} points, {top.apart:.1f} apart)."
+        )
     return " ".join(lines)
 
-add_figure("dominance", "What a pair of LLMs could gain", ("queries", "outcomes"), dominance_data, draw_dominance,
-           lambda d: "For each pair of LLMs: what a perfect choice between the two gains over the stronger one on test (95% binomial intervals), "
-                     "against how far apart their accuracies are. " + say_dominance(d),
-           lambda d: "Scatter plots of pairs of LLMs, one panel per dataset. " + say_dominance(d))
+# %% ../../nbs/06a_figures.ipynb #0ae8909d-2
+add_figure(
+    "dominance",
+    "What a pair of LLMs could gain",
+    ("queries", "outcomes"),
+    dominance_data,
+    draw_dominance,
+    lambda d: (
+        "For each pair of LLMs: what a perfect choice between the two gains over the stronger one on test (95% binomial intervals), "
+        "against how far apart their accuracies are. " + say_dominance(d)
+    ),
+    lambda d: "Scatter plots of pairs of LLMs, one panel per dataset. " + say_dominance(d),
+)
 
 # %% ../../nbs/06a_figures.ipynb #b3c6e797
 def seconds_data(
@@ -869,10 +1354,19 @@ def seconds_data(
     outcomes: pd.DataFrame,
 ) -> pd.DataFrame:
     "Quantiles and mean of each LLM's seconds on test; empty where the source has none."
-    rows = outcomes[outcomes.llm != ALL_LLMS].merge(queries[queries.split == "test"][["query_id", "dataset"]]).dropna(subset="latency_s")
-    if rows.empty: return pd.DataFrame()
+    rows = (
+        outcomes[outcomes.llm != ALL_LLMS]
+        .merge(queries[queries.split == "test"][["query_id", "dataset"]])
+        .dropna(subset="latency_s")
+    )
+    if rows.empty:
+        return pd.DataFrame()
     groups = rows.groupby(["dataset", "llm"], sort=False).latency_s
-    table = groups.quantile([.05, .25, .5, .75, .95]).unstack().set_axis(["q05", "q25", "median", "q75", "q95"], axis=1)
+    table = (
+        groups.quantile([0.05, 0.25, 0.5, 0.75, 0.95])
+        .unstack()
+        .set_axis(["q05", "q25", "median", "q75", "q95"], axis=1)
+    )
     table = table.assign(mean=groups.mean(), n=groups.size()).reset_index()
     return table.sort_values(["dataset", "median", "llm"], kind="stable").reset_index(drop=True)
 
@@ -880,110 +1374,188 @@ def seconds_data(
 def draw_seconds(data: pd.DataFrame):
     "A row per LLM, a panel per dataset."
     datasets, llms = list(dict.fromkeys(data.dataset)), list(dict.fromkeys(data.llm))
-    fig, axes = panels(len(datasets), .75 + .15 * len(llms), sharey=True)
+    fig, axes = panels(len(datasets), 0.75 + 0.15 * len(llms), sharey=True)
     for ax, dataset in zip(axes, datasets):
         part = data[data.dataset == dataset]
         y = np.array([-llms.index(m) for m in part.llm])
-        ax.hlines(y, part.q05, part.q95, color=COLOURS["llm"], linewidth=.8)
-        ax.hlines(y, part.q25, part.q75, color=COLOURS["llm"], linewidth=3, alpha=.55)
+        ax.hlines(y, part.q05, part.q95, color=COLOURS["llm"], linewidth=0.8)
+        ax.hlines(y, part.q25, part.q75, color=COLOURS["llm"], linewidth=3, alpha=0.55)
         ax.plot(part["median"], y, "|", color=INK, markersize=6, markeredgewidth=1, label="median")
-        ax.plot(part["mean"], y, "o", color="white", markeredgecolor=INK, markersize=3, markeredgewidth=.7, label="mean")
+        ax.plot(
+            part["mean"], y, "o", color="white", markeredgecolor=INK, markersize=3, markeredgewidth=0.7, label="mean"
+        )
         ax.set(title=f"{name_of(dataset)}\n(n = {part.n.iloc[0]:,})", xlabel="seconds per answer", xlim=(0, None))
         _rows_only(ax)
     axes[0].set_yticks([-i for i in range(len(llms))], llms)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, borderaxespad=0, handletextpad=.2, columnspacing=1)
+    fig.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside upper left",
+        ncols=2,
+        borderaxespad=0,
+        handletextpad=0.2,
+        columnspacing=1,
+    )
     return fig
 
+# %% ../../nbs/06a_figures.ipynb #59cede9c-1
 def say_seconds(data: pd.DataFrame) -> str:
     "The fastest and the slowest median, per dataset."
     lines = []
     for dataset, part in data.groupby("dataset", sort=False):
         a, b = part.loc[part["median"].idxmin()], part.loc[part["median"].idxmax()]
-        lines.append(f"{name_of(dataset)}: medians from {a['median']:.3g} s ({a.llm}) to {b['median']:.3g} s ({b.llm}).")
+        lines.append(
+            f"{name_of(dataset)}: medians from {a['median']:.3g} s ({a.llm}) to {b['median']:.3g} s ({b.llm})."
+        )
     return " ".join(lines)
 
-add_figure("seconds", "Seconds per answer", ("queries", "outcomes"), seconds_data, draw_seconds,
-           lambda d: "Seconds per answer on test: middle half (thick), middle 90% (thin), median (bar) and mean (ring). " + say_seconds(d),
-           lambda d: "Rows of LLMs with the spread of their seconds, a panel per dataset. " + say_seconds(d))
+# %% ../../nbs/06a_figures.ipynb #59cede9c-2
+add_figure(
+    "seconds",
+    "Seconds per answer",
+    ("queries", "outcomes"),
+    seconds_data,
+    draw_seconds,
+    lambda d: (
+        "Seconds per answer on test: middle half (thick), middle 90% (thin), median (bar) and mean (ring). "
+        + say_seconds(d)
+    ),
+    lambda d: "Rows of LLMs with the spread of their seconds, a panel per dataset. " + say_seconds(d),
+)
 
 # %% ../../nbs/06a_figures.ipynb #d3bbd409
-MISTAKES_SHORT = {1: "last digits read", 2: "unreadable votes", 3: "right answers' seconds", 4: "first right LLM", 5: "Prediction, ArgMax",
-                  6: "Sorted prediction", 7: "clusters see test"}
+MISTAKES_SHORT = {
+    1: "last digits read",
+    2: "unreadable votes",
+    3: "right answers' seconds",
+    4: "first right LLM",
+    5: "Prediction, ArgMax",
+    6: "Sorted prediction",
+    7: "clusters see test",
+}
 UNITS = {"accuracy (%)": "change of accuracy (points)", "latency (s)": "change of seconds (%)"}
 
+# %% ../../nbs/06a_figures.ipynb #d3bbd409-1
 def errata_data(
     errata: pd.DataFrame,  # tables/errata.csv
 ) -> pd.DataFrame:
     "The effects on accuracy (points) and seconds (percent), the largest of each mistake and dataset marked."
-    if errata.empty: return pd.DataFrame()
+    if errata.empty:
+        return pd.DataFrame()
     rows = errata[errata.quantity.isin(list(UNITS)) & errata.mistake.isin(list(MISTAKES_SHORT))]
     scale = np.where(rows.quantity == "latency (s)", 100 / rows.as_published.abs().clip(lower=1e-9), 1)
-    rows = rows.assign(**{c: rows[c] * scale for c in ("effect", "ci_low", "ci_high")}, size=(rows.effect * scale).abs())
-    rows = rows.sort_values(["quantity", "mistake", "dataset", "size"], ascending=[True, True, True, False], kind="stable")
+    rows = rows.assign(
+        **{c: rows[c] * scale for c in ("effect", "ci_low", "ci_high")}, size=(rows.effect * scale).abs()
+    )
+    rows = rows.sort_values(
+        ["quantity", "mistake", "dataset", "size"], ascending=[True, True, True, False], kind="stable"
+    )
     rows = rows.assign(largest=~rows.duplicated(["quantity", "mistake", "dataset"]))
-    columns = ["quantity", "mistake", "dataset", "evidence", "system", "as_published", "mended", "effect", "ci_low", "ci_high", "largest"]
+    columns = [
+        "quantity",
+        "mistake",
+        "dataset",
+        "evidence",
+        "system",
+        "as_published",
+        "mended",
+        "effect",
+        "ci_low",
+        "ci_high",
+        "largest",
+    ]
     return rows[columns].reset_index(drop=True)
 
 # %% ../../nbs/06a_figures.ipynb #7ed76bdd
 def draw_errata(data: pd.DataFrame):
     "A block per quantity: a row per mistake and dataset."
     import matplotlib.pyplot as plt
+
     parts = [(q, p) for q, p in data.groupby("quantity", sort=False)]
-    heights = [.55 + .135 * int(p.largest.sum()) for _, p in parts]
+    heights = [0.55 + 0.135 * int(p.largest.sum()) for _, p in parts]
     fig, axes = plt.subplots(len(parts), 1, figsize=(COLUMN, sum(heights)), squeeze=False, height_ratios=heights)
     for ax, (quantity, part) in zip(axes[:, 0], parts):
         keys = list(dict.fromkeys(zip(part.mistake, part.dataset)))
         y = np.array([-keys.index(k) for k in zip(part.mistake, part.dataset)])
         top = part.largest.to_numpy(bool)
-        ax.axvline(0, color=INK, linewidth=.6)
-        ax.plot(part.effect[~top], y[~top], "o", color=MUTED, markersize=2, markeredgewidth=0, alpha=.6)
+        ax.axvline(0, color=INK, linewidth=0.6)
+        ax.plot(part.effect[~top], y[~top], "o", color=MUTED, markersize=2, markeredgewidth=0, alpha=0.6)
         ax.hlines(y[top], part.ci_low[top], part.ci_high[top], color=COLOURS["llm"], linewidth=1.1)
         ax.plot(part.effect[top], y[top], "o", color=COLOURS["llm"], markersize=3.2)
-        ax.set(yticks=[-i for i in range(len(keys))], yticklabels=[f"{m} {MISTAKES_SHORT[m]}: {name_of(d)}" for m, d in keys],
-               xlabel=UNITS[quantity], ylim=(.4 - len(keys), .6))
+        ax.set(
+            yticks=[-i for i in range(len(keys))],
+            yticklabels=[f"{m} {MISTAKES_SHORT[m]}: {name_of(d)}" for m, d in keys],
+            xlabel=UNITS[quantity],
+            ylim=(0.4 - len(keys), 0.6),
+        )
         _rows_only(ax)
     return fig
 
+# %% ../../nbs/06a_figures.ipynb #7ed76bdd-1
 def say_errata(data: pd.DataFrame) -> str:
     "The largest effect of each quantity."
     tops = [p.loc[p.effect.abs().idxmax()] for _, p in data.groupby("quantity", sort=False)]
-    return "Largest: " + " ".join(f"mistake {t.mistake}, {t.system} on {name_of(t.dataset)}, {t.quantity}: {t.as_published:.3g} as published, "
-                                  f"{t.mended:.3g} mended." for t in tops)
+    return "Largest: " + " ".join(
+        f"mistake {t.mistake}, {t.system} on {name_of(t.dataset)}, {t.quantity}: {t.as_published:.3g} as published, "
+        f"{t.mended:.3g} mended."
+        for t in tops
+    )
 
-add_figure("errata", "What the original's mistakes did", ("errata",), errata_data, draw_errata,
-           lambda d: "What mending each mistake of the original evaluation, alone, changes in the numbers that it touches (small dots); the largest "
-                     "effect of a mistake on a dataset is the large dot, with its 95% interval where there is one. Numbers are those of the list "
-                     "of mistakes. " + say_errata(d),
-           lambda d: "Rows of mistakes by dataset with dots to the left and right of zero. " + say_errata(d))
+# %% ../../nbs/06a_figures.ipynb #7ed76bdd-2
+add_figure(
+    "errata",
+    "What the original's mistakes did",
+    ("errata",),
+    errata_data,
+    draw_errata,
+    lambda d: (
+        "What mending each mistake of the original evaluation, alone, changes in the numbers that it touches (small dots); the largest "
+        "effect of a mistake on a dataset is the large dot, with its 95% interval where there is one. Numbers are those of the list "
+        "of mistakes. " + say_errata(d)
+    ),
+    lambda d: "Rows of mistakes by dataset with dots to the left and right of zero. " + say_errata(d),
+)
 
 # %% ../../nbs/06a_figures.ipynb #d90e8957
 CURVES = ["dataset", "router", "n_train", "accuracy", "ci_low", "ci_high"]
 
+# %% ../../nbs/06a_figures.ipynb #d90e8957-1
 def curves_data(
     curves: pd.DataFrame,  # tables/learning_curves.csv
 ) -> pd.DataFrame:
     "Accuracy by router and number of training queries. Raises `StudyError` for a table of another shape."
-    if curves.empty: return pd.DataFrame()
-    if missing := [c for c in CURVES if c not in curves]: raise StudyError(f"learning_curves.csv: column {missing[0]!r} is missing; it has {', '.join(CURVES)}")
+    if curves.empty:
+        return pd.DataFrame()
+    if missing := [c for c in CURVES if c not in curves]:
+        raise StudyError(f"learning_curves.csv: column {missing[0]!r} is missing; it has {', '.join(CURVES)}")
     return curves[CURVES].sort_values(["dataset", "router", "n_train"], kind="stable").reset_index(drop=True)
 
 # %% ../../nbs/06a_figures.ipynb #7d48e83d
 def draw_curves(data: pd.DataFrame):
     "A panel per dataset: accuracy over training size, a line per router."
     datasets = list(dict.fromkeys(data.dataset))
-    fig, axes = panels(len(datasets), 2.1 + .12 * data.router.nunique())
+    fig, axes = panels(len(datasets), 2.1 + 0.12 * data.router.nunique())
     for ax, dataset in zip(axes, datasets):
-        for (router, rows), colour, dash, mark in zip(data[data.dataset == dataset].groupby("router", sort=False), SERIES, DASHES,
-                                                      "osD^vP*X"):
-            ax.fill_between(rows.n_train, rows.ci_low, rows.ci_high, color=colour, alpha=.12, linewidth=0)
-            ax.plot(rows.n_train, rows.accuracy, color=colour, linestyle=dash, marker=mark, markersize=2.2, label=name_of(router))
+        for (router, rows), colour, dash, mark in zip(
+            data[data.dataset == dataset].groupby("router", sort=False), SERIES, DASHES, "osD^vP*X"
+        ):
+            ax.fill_between(rows.n_train, rows.ci_low, rows.ci_high, color=colour, alpha=0.12, linewidth=0)
+            ax.plot(
+                rows.n_train,
+                rows.accuracy,
+                color=colour,
+                linestyle=dash,
+                marker=mark,
+                markersize=2.2,
+                label=name_of(router),
+            )
         _few_prices(ax, data.n_train)
         ax.set(title=name_of(dataset), xlabel="training queries (log)")
-        ax.grid(linewidth=.4)
-        ax.legend(loc="upper center", bbox_to_anchor=(.5, -.28), handlelength=2.4)
+        ax.grid(linewidth=0.4)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), handlelength=2.4)
     axes[0].set_ylabel("accuracy (%)")
     return fig
 
+# %% ../../nbs/06a_figures.ipynb #7d48e83d-1
 def say_curves(data: pd.DataFrame) -> str:
     "What the last doubling or so of the training set brought the best router, per dataset."
     lines = []
@@ -991,23 +1563,35 @@ def say_curves(data: pd.DataFrame) -> str:
         top = part.loc[part.accuracy.idxmax()].router
         rows = part[part.router == top].sort_values("n_train")
         a, b = rows.iloc[max(0, len(rows) - 2)], rows.iloc[-1]
-        lines.append(f"{name_of(dataset)}, {name_of(top)}: {a.accuracy:.1f}% at {a.n_train:,.0f} queries, {b.accuracy:.1f}% at {b.n_train:,.0f}.")
+        lines.append(
+            f"{name_of(dataset)}, {name_of(top)}: {a.accuracy:.1f}% at {a.n_train:,.0f} queries, {b.accuracy:.1f}% at {b.n_train:,.0f}."
+        )
     return " ".join(lines)
 
-add_figure("learning_curves", "Accuracy over training size", ("learning_curves",), curves_data, draw_curves,
-           lambda d: "Accuracy on test under ArgMax over the number of training queries, with 95% intervals. " + say_curves(d),
-           lambda d: "Line plots of accuracy over training size, a panel per dataset. " + say_curves(d))
+# %% ../../nbs/06a_figures.ipynb #7d48e83d-2
+add_figure(
+    "learning_curves",
+    "Accuracy over training size",
+    ("learning_curves",),
+    curves_data,
+    draw_curves,
+    lambda d: "Accuracy on test under ArgMax over the number of training queries, with 95% intervals. " + say_curves(d),
+    lambda d: "Line plots of accuracy over training size, a panel per dataset. " + say_curves(d),
+)
 
 # %% ../../nbs/06a_figures.ipynb #622b12dd
 MAIN_COLUMNS = ["dataset", "group", "system", "policy", "n", "accuracy", "ci_low", "ci_high", "latency_s", "usage"]
 
+# %% ../../nbs/06a_figures.ipynb #622b12dd-1
 def main_results(
     results: pd.DataFrame,  # the results table
 ) -> pd.DataFrame:
     "The columns of the main table; bounds, then LLMs, then routers, best first."
     order = {d: i for i, d in enumerate(dict.fromkeys(results.dataset))}
     rows = results.assign(order=results.dataset.map(order)).round({"accuracy": 4})
-    rows = rows.sort_values(["order", "group", "accuracy", "system", "policy"], ascending=[True, True, False, True, True])
+    rows = rows.sort_values(
+        ["order", "group", "accuracy", "system", "policy"], ascending=[True, True, False, True, True]
+    )
     return rows[MAIN_COLUMNS].reset_index(drop=True)
 
 # %% ../../nbs/06a_figures.ipynb #f78ec018
@@ -1020,9 +1604,20 @@ def ranks(
     return rank.where(rank <= 2, 0).fillna(0).astype(int)
 
 # %% ../../nbs/06a_figures.ipynb #af55082c
-_TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
 
+# %% ../../nbs/06a_figures.ipynb #af55082c-1
 def tex(text) -> str:
     "Text with LaTeX's special characters escaped."
     return "".join(_TEX.get(c, c) for c in str(text))
@@ -1036,8 +1631,18 @@ def latex_table(
 ) -> str:
     "A booktabs tabular, to be read with LaTeX's input command."
     body = [("\\midrule\n" if i in breaks else "") + " & ".join(row) + r" \\" for i, row in enumerate(cells)]
-    return "\n".join([rf"\begin{{tabular}}{{{align}}}", r"\toprule", " & ".join(map(tex, header)) + r" \\", r"\midrule", *body,
-                      r"\bottomrule", r"\end{tabular}", ""])
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            " & ".join(map(tex, header)) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
 
 # %% ../../nbs/06a_figures.ipynb #07fc1306
 def markdown_table(
@@ -1045,35 +1650,60 @@ def markdown_table(
     header: list[str],
 ) -> str:
     "A Markdown table; a bar inside a cell is escaped, a line break becomes a space."
-    def row(values): return "| " + " | ".join(" ".join(str(v).split()).replace("|", r"\|") for v in values) + " |"
+
+    def row(values):
+        return "| " + " | ".join(" ".join(str(v).split()).replace("|", r"\|") for v in values) + " |"
+
     return "\n".join([row(header), "|" + "---|" * len(header), *map(row, cells), ""])
 
 # %% ../../nbs/06a_figures.ipynb #c7f397a5
 READABLE = ["system", "accuracy (%)", "95% interval", "seconds", "LLMs called"]
 
+# %% ../../nbs/06a_figures.ipynb #c7f397a5-1
 def _number(value: float, decimals: int = 2) -> str:
     return "" if pd.isna(value) else f"{value:.{decimals}f}"
 
+# %% ../../nbs/06a_figures.ipynb #c7f397a5-2
 def readable_rows(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:  # (head, rows) of each dataset and group
     "The rows for people: main bounds, LLMs, and each router under ArgMax where it has it, with their ranks."
     keep = [(g != "bound" or (s, p) in BOUNDS_SHOWN) for g, s, p in zip(table.group, table.system, table.policy)]
     rows = table[keep].assign(late=table.policy[keep] != "argmax").sort_values("late", kind="stable")
     rows = rows.drop_duplicates(["dataset", "group", "system"]).sort_index()
-    rows = rows.assign(rank=ranks(rows), name=[label(s, p if g == "router" else "") if (g, s) != ("bound", "mlc") else "MLC's upper bound"
-                                               for g, s, p in zip(rows.group, rows.system, rows.policy)])
-    return [(f"{name_of(d)} (n = {g.n.max():,}), {HEADS[k]}", g) for (d, k), g in rows.groupby(["dataset", "group"], sort=False)]
+    rows = rows.assign(
+        rank=ranks(rows),
+        name=[
+            label(s, p if g == "router" else "") if (g, s) != ("bound", "mlc") else "MLC's upper bound"
+            for g, s, p in zip(rows.group, rows.system, rows.policy)
+        ],
+    )
+    return [
+        (f"{name_of(d)} (n = {g.n.max():,}), {HEADS[k]}", g)
+        for (d, k), g in rows.groupby(["dataset", "group"], sort=False)
+    ]
 
 # %% ../../nbs/06a_figures.ipynb #913df76f
 def _main_cells(rows: pd.DataFrame, escape_text: Callable, marks: dict[int, str]) -> list[list[str]]:
     "Rows of the readable table, accuracy marked by rank."
-    return [[escape_text(r.name), marks.get(r.rank, "{}").format(_number(r.accuracy)), f"{_number(r.ci_low)} to {_number(r.ci_high)}",
-             _number(r.latency_s, 3), _number(r.usage)] for r in rows.itertuples(index=False)]
+    return [
+        [
+            escape_text(r.name),
+            marks.get(r.rank, "{}").format(_number(r.accuracy)),
+            f"{_number(r.ci_low)} to {_number(r.ci_high)}",
+            _number(r.latency_s, 3),
+            _number(r.usage),
+        ]
+        for r in rows.itertuples(index=False)
+    ]
 
+# %% ../../nbs/06a_figures.ipynb #913df76f-1
 def _main_markdown(parts: list) -> str:
     "The readable table in Markdown."
     marks = {1: "**{}**", 2: "<u>{}</u>"}
-    return markdown_table([c for head, rows in parts for c in [[f"*{head}*", "", "", "", ""], *_main_cells(rows, str, marks)]], READABLE)
+    return markdown_table(
+        [c for head, rows in parts for c in [[f"*{head}*", "", "", "", ""], *_main_cells(rows, str, marks)]], READABLE
+    )
 
+# %% ../../nbs/06a_figures.ipynb #913df76f-2
 def _main_latex(parts: list) -> str:
     "The readable table in LaTeX."
     marks = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
@@ -1104,6 +1734,7 @@ def committed(
     root = root or project_root() / "figures"
     return {f"{p.parent.name}/{p.stem}": p for p in sorted(root.glob("*/*.json"))}
 
+# %% ../../nbs/06a_figures.ipynb #ab676b32-1
 def cite(
     figure: str,  # "profile/name", or a name that only one profile has
     root: Path | None = None,
@@ -1111,18 +1742,31 @@ def cite(
     "BibTeX, caption and provenance of a figure. Raises `StudyError` when it is unknown or ambiguous."
     known = committed(root)
     found = [k for k in known if k == figure or k.partition("/")[2] == figure]
-    if not found: raise StudyError(f"no figure {figure!r}; the figures are {', '.join(known) or 'none yet: llm-routing run'}")
-    if len(found) > 1: raise StudyError(f"{figure!r} is in several profiles: name one of {', '.join(found)}")
+    if not found:
+        raise StudyError(f"no figure {figure!r}; the figures are {', '.join(known) or 'none yet: llm-routing run'}")
+    if len(found) > 1:
+        raise StudyError(f"{figure!r} is in several profiles: name one of {', '.join(found)}")
     record = read_record(known[found[0]])
-    return bibtex(record) + f"\n\nCaption: {record['caption']}\n\nProvenance: {json.dumps(record['provenance'], indent=1, sort_keys=True)}"
+    return (
+        bibtex(record)
+        + f"\n\nCaption: {record['caption']}\n\nProvenance: {json.dumps(record['provenance'], indent=1, sort_keys=True)}"
+    )
 
 # %% ../../nbs/06a_figures.ipynb #cfbd9573
 def bibtex(record: dict) -> str:
     "A BibTeX entry for a figure."
     key = record["id"].replace("llm-routing/", "llmrouting:").replace("/", ":")
-    return "\n".join([f"@misc{{{key},", "  author = {{The llm-routing authors}},", f"  title = {{Figure {tex(record['id'])}}},",
-                      f"  howpublished = {{llm-routing: a reproducible study of LLM routing, version {record['version']} of the figure}},",
-                      "  year = {2026},", "  note = {Reproduces and extends Srivatsa et al., arXiv:2405.00467}", "}"])
+    return "\n".join(
+        [
+            f"@misc{{{key},",
+            "  author = {{The llm-routing authors}},",
+            f"  title = {{Figure {tex(record['id'])}}},",
+            f"  howpublished = {{llm-routing: a reproducible study of LLM routing, version {record['version']} of the figure}},",
+            "  year = {2026},",
+            "  note = {Reproduces and extends Srivatsa et al., arXiv:2405.00467}",
+            "}",
+        ]
+    )
 
 # %% ../../nbs/06a_figures.ipynb #06e06fc7
 def verify(
@@ -1135,35 +1779,49 @@ def verify(
     rows = [(key, *_verify(key, path, runs, tolerance)) for key, path in committed(root).items()]
     return pd.DataFrame(rows, columns=["figure", "verdict", "detail"])
 
+# %% ../../nbs/06a_figures.ipynb #06e06fc7-1
 def _verify(key: str, path: Path, runs: Path, tolerance: float) -> tuple[str, str]:
     "The verdict on one figure, and why."
     profile, name = key.split("/")
     record, csv = read_record(path), path.with_suffix(".csv")
     for kind in ("pdf", "svg", "png"):
-        try: same = read_record(path.with_suffix(f".{kind}")) == record
-        except StudyError as e: return "altered", str(e)
-        if not same: return "altered", f"{name}.{kind} is of another version"
-    if not csv.is_file() or digest(csv.read_text(encoding="utf-8")) != record["data_sha256"]: return "altered", f"{csv.name} is not what was drawn"
-    if name not in FIGURES | LATER: return "altered", "the study has no such figure"
+        try:
+            same = read_record(path.with_suffix(f".{kind}")) == record
+        except StudyError as e:
+            return "altered", str(e)
+        if not same:
+            return "altered", f"{name}.{kind} is of another version"
+    if not csv.is_file() or digest(csv.read_text(encoding="utf-8")) != record["data_sha256"]:
+        return "altered", f"{csv.name} is not what was drawn"
+    if name not in FIGURES | LATER:
+        return "altered", "the study has no such figure"
     run = Run(_profile_of(profile, runs), runs / profile, path.parent)
     absent = [t for t in find_figure(name).reads if t in TABLES and not run.path(t).is_file()]
-    if absent: return "no run", f"llm-routing run --profile {profile}"
+    if absent:
+        return "no run", f"llm-routing run --profile {profile}"
     difference = first_difference(pd.read_csv(csv), round_drawn(figure_data(name, run)), tolerance)
     return ("differs", difference) if difference else ("matches", f"version {record['version']}")
 
+# %% ../../nbs/06a_figures.ipynb #06e06fc7-2
 def _profile_of(name: str, runs: Path):
     "A run's profile: as it was resolved, else as the project has it."
     from llm_routing.study.profiles import load_profile
+
     kept = runs / name / "profile.json"
     return Run.open(name, runs / name).profile if kept.is_file() else load_profile(name)
 
 # %% ../../nbs/06a_figures.ipynb #c64a3102
 def first_difference(old: pd.DataFrame, new: pd.DataFrame, tolerance: float) -> str:
     "The first cell that differs, in words; empty if none does."
-    if list(old) != list(new) or len(old) != len(new): return f"{old.shape[0]} rows of {', '.join(old)}, now {new.shape[0]} of {', '.join(new)}"
+    if list(old) != list(new) or len(old) != len(new):
+        return f"{old.shape[0]} rows of {', '.join(old)}, now {new.shape[0]} of {', '.join(new)}"
     for c in old:
         numbers = pd.api.types.is_numeric_dtype(old[c]) and pd.api.types.is_numeric_dtype(new[c])
-        same = np.isclose(old[c], new[c], atol=tolerance, rtol=0,
-                          equal_nan=True) if numbers else (old[c].fillna("") == new[c].fillna("")).to_numpy()
-        if not same.all(): return f"row {int(np.argmin(same))}, {c}: {old[c].iloc[int(np.argmin(same))]}, now {new[c].iloc[int(np.argmin(same))]}"
+        same = (
+            np.isclose(old[c], new[c], atol=tolerance, rtol=0, equal_nan=True)
+            if numbers
+            else (old[c].fillna("") == new[c].fillna("")).to_numpy()
+        )
+        if not same.all():
+            return f"row {int(np.argmin(same))}, {c}: {old[c].iloc[int(np.argmin(same))]}, now {new[c].iloc[int(np.argmin(same))]}"
     return ""

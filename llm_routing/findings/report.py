@@ -27,15 +27,21 @@ from ..study.tables import StudyError, project_root
 # %% ../../nbs/07a_report.ipynb #c97687d7
 class Html(str):
     "Text that is markup already; stays so when joined with other markup."
-    def __add__(self, other): return Html(str(self) + str(other)) if isinstance(other, Html) else NotImplemented
 
+    def __add__(self, other):
+        return Html(str(self) + str(other)) if isinstance(other, Html) else NotImplemented
+
+# %% ../../nbs/07a_report.ipynb #c97687d7-1
 def el(
     tag: str,
     *children,  # Html passes through; anything else is escaped
     **attributes,  # `cls` stands for class; underscores become hyphens
 ) -> Html:
     "An HTML element."
-    named = "".join(f' {"class" if k == "cls" else k.rstrip("_").replace("_", "-")}="{escape(str(v))}"' for k, v in attributes.items())
+    named = "".join(
+        f' {"class" if k == "cls" else k.rstrip("_").replace("_", "-")}="{escape(str(v))}"'
+        for k, v in attributes.items()
+    )
     body = "".join(c if isinstance(c, Html) else escape(str(c)) for c in children)
     return Html(f"<{tag}{named}>" + (body if tag in ("img", "input", "meta", "br") else f"{body}</{tag}>"))
 
@@ -43,30 +49,51 @@ def el(
 def _percent(row) -> str:
     return f"{row.accuracy:.1f}% [{row.ci_low:.1f}, {row.ci_high:.1f}]"
 
+# %% ../../nbs/07a_report.ipynb #75926630-1
 def best_rows(
     part: pd.DataFrame,  # the results of one dataset
-) -> dict[str, pd.Series]:  # llm, one (best router and policy that call one LLM), several (that call more), oracle; those there are
+) -> dict[
+    str, pd.Series
+]:  # llm, one (best router and policy that call one LLM), several (that call more), oracle; those there are
     "The rows that the answer is about. Policies as published are evidence for the errata, not competitors."
     mine = part[(part.group == "router") & ~part.policy.str.endswith("as_published")]
-    named = {"llm": part[part.group == "llm"], "one": mine[mine.usage <= 1 + 1e-9], "several": mine[mine.usage > 1 + 1e-9],
-             "oracle": part[(part.group == "bound") & (part.system == "oracle")]}
+    named = {
+        "llm": part[part.group == "llm"],
+        "one": mine[mine.usage <= 1 + 1e-9],
+        "several": mine[mine.usage > 1 + 1e-9],
+        "oracle": part[(part.group == "bound") & (part.system == "oracle")],
+    }
     return {k: rows.nlargest(1, "accuracy").iloc[0] for k, rows in named.items() if len(rows)}
 
 # %% ../../nbs/07a_report.ipynb #fe43494b
 def judged(row) -> str:
     "Whether a system's difference from the best single LLM is more than chance, with its corrected p-value."
-    if pd.isna(row.p_holm): return "no test was made"
-    p = "p < 0.001" if row.p_holm < .001 else f"p = {row.p_holm:.3f}" if row.p_holm < .995 else "p = 1"
-    kind = "not told apart from it" if row.p_holm >= .05 else "more than chance would explain" if row.gap_closed > 0 else "less, beyond chance"
+    if pd.isna(row.p_holm):
+        return "no test was made"
+    p = "p < 0.001" if row.p_holm < 0.001 else f"p = {row.p_holm:.3f}" if row.p_holm < 0.995 else "p = 1"
+    kind = (
+        "not told apart from it"
+        if row.p_holm >= 0.05
+        else "more than chance would explain"
+        if row.gap_closed > 0
+        else "less, beyond chance"
+    )
     return f"{kind} ({p}, corrected)"
 
+# %% ../../nbs/07a_report.ipynb #fe43494b-1
 def gains(row) -> bool:
     "Whether a system beats the best single LLM beyond chance."
-    return bool(row.p_holm < .05 and row.gap_closed > 0)
+    return bool(row.p_holm < 0.05 and row.gap_closed > 0)
 
 # %% ../../nbs/07a_report.ipynb #0ea2c240
-ROLES = {"llm": "best single LLM", "one": "best router, one LLM per query", "several": "best router, several LLMs per query", "oracle": "oracle"}
+ROLES = {
+    "llm": "best single LLM",
+    "one": "best router, one LLM per query",
+    "several": "best router, several LLMs per query",
+    "oracle": "oracle",
+}
 
+# %% ../../nbs/07a_report.ipynb #0ea2c240-1
 def answer_table(
     results: pd.DataFrame,  # the results table
 ) -> pd.DataFrame:  # dataset, what, system, accuracy, difference, verdict
@@ -75,10 +102,27 @@ def answer_table(
     for d, part in results.groupby("dataset", sort=False):
         top = best_rows(part)
         for role, row in top.items():
-            name = name_of(row.system) + (f" with {name_of(row.policy)}" if role in ("one", "several") and row.policy != "argmax" else "")
+            name = name_of(row.system) + (
+                f" with {name_of(row.policy)}" if role in ("one", "several") and row.policy != "argmax" else ""
+            )
             name += f", {row.usage:.1f} calls" if role == "several" else ""
-            verdict = judged(row) if role in ("one", "several") else "a bound: knows the answers" if role == "oracle" else "what routers have to beat"
-            rows.append((name_of(d), ROLES[role], name, _percent(row), f"{row.accuracy - top['llm'].accuracy:+.1f} points", verdict))
+            verdict = (
+                judged(row)
+                if role in ("one", "several")
+                else "a bound: knows the answers"
+                if role == "oracle"
+                else "what routers have to beat"
+            )
+            rows.append(
+                (
+                    name_of(d),
+                    ROLES[role],
+                    name,
+                    _percent(row),
+                    f"{row.accuracy - top['llm'].accuracy:+.1f} points",
+                    verdict,
+                )
+            )
     return pd.DataFrame(rows, columns=["dataset", "what", "system", "accuracy (%)", "against the best LLM", "verdict"])
 
 # %% ../../nbs/07a_report.ipynb #d56cfa5b
@@ -88,13 +132,21 @@ def say_dataset(
 ) -> str:
     "What routing gains on a dataset, and how sure that is, in a sentence or two."
     top = best_rows(part)
-    if not {"one", "oracle"} <= set(top): return "No routers here."
+    if not {"one", "oracle"} <= set(top):
+        return "No routers here."
     one, gap = top["one"], top["oracle"].accuracy - top["llm"].accuracy
     routers = part[part.group == "router"].system.nunique()
-    text = (f"routing gains {one.accuracy - top['llm'].accuracy:+.1f} points over the best LLM, and goes {100 * one.gap_closed:.0f}% "
-            f"[{100 * one.gap_low:.0f}, {100 * one.gap_high:.0f}] of the {gap:.1f} points to the oracle." if gains(one) else
-            f"of the {gap:.1f} points between the best LLM and the oracle, none is surely gained by any of {routers} routers.")
-    more = "" if pd.isna(detectable) else f" With {one.n:,} test queries, a true difference of {detectable:.1f} points would show four times in five."
+    text = (
+        f"routing gains {one.accuracy - top['llm'].accuracy:+.1f} points over the best LLM, and goes {100 * one.gap_closed:.0f}% "
+        f"[{100 * one.gap_low:.0f}, {100 * one.gap_high:.0f}] of the {gap:.1f} points to the oracle."
+        if gains(one)
+        else f"of the {gap:.1f} points between the best LLM and the oracle, none is surely gained by any of {routers} routers."
+    )
+    more = (
+        ""
+        if pd.isna(detectable)
+        else f" With {one.n:,} test queries, a true difference of {detectable:.1f} points would show four times in five."
+    )
     return text + more
 
 # %% ../../nbs/07a_report.ipynb #52fe5a65
@@ -102,18 +154,36 @@ def in_short(run: Run, results: pd.DataFrame) -> Html:
     "The answer first."
     parts = {d: part for d, part in results.groupby("dataset", sort=False)}
     won = [name_of(d) for d, part in parts.items() if "one" in (top := best_rows(part)) and gains(top["one"])]
-    answer = (f"Sending each query to one LLM of the pool beats the best single LLM beyond chance on {len(won)} of {len(parts)} datasets"
-              + (f" ({', '.join(won)})." if won else "."))
+    answer = (
+        f"Sending each query to one LLM of the pool beats the best single LLM beyond chance on {len(won)} of {len(parts)} datasets"
+        + (f" ({', '.join(won)})." if won else ".")
+    )
     power = read_written(run, "power")
     shown = dict(zip(power.dataset, power.detectable_points)) if len(power) else {}
-    datasets = [el("li", el("strong", name_of(d)), ": ", say_dataset(part, shown.get(d, float("nan")))) for d, part in parts.items()]
-    return el("section", el("h2", "In short", id="short"),
-              el("p", "A router reads a query and sends it to the one LLM of a pool that it believes most likely to answer well. It is worth its keep if "
-                      "that gives more right answers than always asking the best LLM of the pool. It cannot do better than an oracle that knows "
-                      "which LLMs are right. Everything here is measured on test queries that no router has seen; brackets hold 95% intervals."),
-              el("p", _asked(parts)), el("p", el("strong", answer), cls="note"), el("ul", *datasets), sortable(answer_table(results), "The answer in numbers"),
-              el("p", "Lessons, figures and tables below say where the gain comes from, "
-              "and how sure each number is; ", el("a", "words", href="#words"), " are explained at the end."))
+    datasets = [
+        el("li", el("strong", name_of(d)), ": ", say_dataset(part, shown.get(d, float("nan"))))
+        for d, part in parts.items()
+    ]
+    return el(
+        "section",
+        el("h2", "In short", id="short"),
+        el(
+            "p",
+            "A router reads a query and sends it to the one LLM of a pool that it believes most likely to answer well. It is worth its keep if "
+            "that gives more right answers than always asking the best LLM of the pool. It cannot do better than an oracle that knows "
+            "which LLMs are right. Everything here is measured on test queries that no router has seen; brackets hold 95% intervals.",
+        ),
+        el("p", _asked(parts)),
+        el("p", el("strong", answer), cls="note"),
+        el("ul", *datasets),
+        sortable(answer_table(results), "The answer in numbers"),
+        el(
+            "p",
+            "Lessons, figures and tables below say where the gain comes from, and how sure each number is; ",
+            el("a", "words", href="#words"),
+            " are explained at the end.",
+        ),
+    )
 
 # %% ../../nbs/07a_report.ipynb #c6bcc0d3
 def _asked(parts: dict[str, pd.DataFrame]) -> str:
@@ -123,14 +193,31 @@ def _asked(parts: dict[str, pd.DataFrame]) -> str:
     return f"The pool here: {', '.join(llms)}. The datasets: {sizes}."
 
 # %% ../../nbs/07a_report.ipynb #b4877f4d
-HEADS = {"latency_s": "seconds", "ci_low": "95% low", "ci_high": "95% high", "as_published": "as published", "other_source": "other source",
-         "other_value": "other value", "usage": "LLMs called", "accuracy": "accuracy (%)"}
+HEADS = {
+    "latency_s": "seconds",
+    "ci_low": "95% low",
+    "ci_high": "95% high",
+    "as_published": "as published",
+    "other_source": "other source",
+    "other_value": "other value",
+    "usage": "LLMs called",
+    "accuracy": "accuracy (%)",
+}
 
+# %% ../../nbs/07a_report.ipynb #b4877f4d-1
 def cell(value) -> str:
     "A value as text: nothing for what is missing, at most four significant decimals."
-    if value is None or (isinstance(value, float) and pd.isna(value)): return ""
-    return f"{value:.2f}" if isinstance(value, float) and abs(value) >= .01 else f"{value:.3g}" if isinstance(value, float) else str(value)
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return ""
+    return (
+        f"{value:.2f}"
+        if isinstance(value, float) and abs(value) >= 0.01
+        else f"{value:.3g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
+# %% ../../nbs/07a_report.ipynb #b4877f4d-2
 def sortable(
     frame: pd.DataFrame,
     caption: str,
@@ -138,11 +225,18 @@ def sortable(
 ) -> Html:
     "A table whose columns sort by a click."
     kinds = ["num" if numeric and pd.api.types.is_numeric_dtype(frame[c]) else "txt" for c in frame]
-    head = el("tr", *(el("th", el("button", HEADS.get(c, name_of(c)), type="button"), scope="col", cls=k, aria_sort="none") for c,
-                      k in zip(frame, kinds)))
+    head = el(
+        "tr",
+        *(
+            el("th", el("button", HEADS.get(c, name_of(c)), type="button"), scope="col", cls=k, aria_sort="none")
+            for c, k in zip(frame, kinds)
+        ),
+    )
+
     def td(v, k):
         exact = {"data_v": repr(float(v))} if k == "num" and not pd.isna(v) else {}
         return el("td", cell(v), cls=k, **exact)
+
     rows = [el("tr", *(td(v, k) for v, k in zip(row, kinds))) for row in frame.itertuples(index=False)]
     table = el("table", el("caption", caption), el("thead", head), el("tbody", *rows), cls="sortable")
     return el("div", table, cls="scroll", tabindex="0", role="region", aria_label=caption)
@@ -153,22 +247,32 @@ def read_written(run: Run, name: str) -> pd.DataFrame:
     path = run.figures / "tables" / f"{name}.csv"
     return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
+# %% ../../nbs/07a_report.ipynb #c3d8e9eb-1
 def files_of(run: Run, name: str) -> Html:
     "Links to a table's files."
     kinds = [k for k in ("csv", "md", "tex") if (run.figures / "tables" / f"{name}.{k}").is_file()]
-    return el("p", "Files: ", *(el("a", k.upper(), href=f"tables/{name}.{k}", aria_label=f"{name} as {k.upper()}") + Html(" ")
-                                for k in kinds), cls="files")
+    return el(
+        "p",
+        "Files: ",
+        *(
+            el("a", k.upper(), href=f"tables/{name}.{k}", aria_label=f"{name} as {k.upper()}") + Html(" ")
+            for k in kinds
+        ),
+        cls="files",
+    )
 
 # %% ../../nbs/07a_report.ipynb #811817e9
 ASKS = {  # figure -> the question that it answers
     "accuracy": "Does any router stand to the right of the band of the best single LLM, and how far away is the oracle?",
     "plateau": "Do routers differ from the best single LLM, and from each other?",
     "gap": "Where is the gap between the best LLM and the oracle lost?",
-    "latency": "What does accuracy cost in seconds?", "cost": "What does accuracy cost in tokens or money?",
+    "latency": "What does accuracy cost in seconds?",
+    "cost": "What does accuracy cost in tokens or money?",
     "agreement": "Do the LLMs fail on the same queries? Routing can gain only where they do not.",
     "dominance": "Which pairs of LLMs are worth routing between?",
     "calibration": "When a router says 70%, is the LLM right on 70% of such queries?",
-    "seconds": "How long do answers take, tails included?", "learning_curves": "Would more training queries help?",
+    "seconds": "How long do answers take, tails included?",
+    "learning_curves": "Would more training queries help?",
     "errata": "How far do the original evaluation's mistakes move its numbers?",
 }
 
@@ -176,16 +280,24 @@ ASKS = {  # figure -> the question that it answers
 def figure_block(run: Run, name: str, title: str) -> Html:
     "A figure with caption, files and id; nothing where it was not drawn."
     svg = run.figures / f"{name}.svg"
-    if not svg.is_file(): return Html("")
+    if not svg.is_file():
+        return Html("")
     record = read_record(run.figures / f"{name}.json")
     source = f"data:image/svg+xml;base64,{base64.b64encode(svg.read_bytes()).decode()}"
     width = re.search(r'width="([\d.]+)pt"', svg.read_text(encoding="utf-8")[:2000])
     style = f"max-width:{float(width[1]) * 2:.0f}px" if width else ""
-    links = [el("a", k.upper(), href=f"{name}.{k}", aria_label=f"{title} as {k.upper()}") + Html(" ")
-             for k in ("pdf", "svg", "png", "csv", "json")]
-    return el("figure", el("h3", title, id=f"figure-{name}"), el("p", ASKS.get(name, "")),
-              el("img", src=source, alt=record["alt"], style=style),
-              el("figcaption", record["caption"]), el("p", *links, el("code", f"{record['id']}@{record['version']}"), cls="files"))
+    links = [
+        el("a", k.upper(), href=f"{name}.{k}", aria_label=f"{title} as {k.upper()}") + Html(" ")
+        for k in ("pdf", "svg", "png", "csv", "json")
+    ]
+    return el(
+        "figure",
+        el("h3", title, id=f"figure-{name}"),
+        el("p", ASKS.get(name, "")),
+        el("img", src=source, alt=record["alt"], style=style),
+        el("figcaption", record["caption"]),
+        el("p", *links, el("code", f"{record['id']}@{record['version']}"), cls="files"),
+    )
 
 # %% ../../nbs/07a_report.ipynb #4c01829f
 GLOSSARY = {
@@ -202,68 +314,125 @@ GLOSSARY = {
     "Paired": "Two systems answer the same queries, so their difference is judged query by query.",
 }
 
+# %% ../../nbs/07a_report.ipynb #4c01829f-1
 def glossary() -> Html:
     "The words as a definition list."
-    return el("section", el("h2", "Words", id="words"), el("dl", *(el("dt", k) + el("dd", v) for k, v in GLOSSARY.items())))
+    return el(
+        "section", el("h2", "Words", id="words"), el("dl", *(el("dt", k) + el("dd", v) for k, v in GLOSSARY.items()))
+    )
 
 # %% ../../nbs/07a_report.ipynb #4145a8f7
 def lessons_block(run: Run) -> Html:
     "The five lessons: one line each, with the evidence on demand."
     verdicts, lessons = read_written(run, "verdicts"), read_written(run, "lessons")
-    if verdicts.empty: return Html("")
+    if verdicts.empty:
+        return Html("")
     parts = []
     for v in verdicts.itertuples():
         mine = lessons[lessons.lesson == v.lesson][["pool", "dataset", "evidence", "verdict"]]
-        parts.append(el("details", el("summary", el("strong", f"{v.lesson}. "), v.claim, " ", el("span", v.verdict, cls="verdict")),
-                        el("p", v.where), sortable(mine, f"Evidence for lesson {v.lesson}")))
-    return el("section", el("h2", "The paper's five lessons, tested", id="lessons"),
-              el("p", "Each claim has a test that it could fail; the verdicts follow from the intervals by rule."), *parts,
-              files_of(run, "lessons"))
+        parts.append(
+            el(
+                "details",
+                el("summary", el("strong", f"{v.lesson}. "), v.claim, " ", el("span", v.verdict, cls="verdict")),
+                el("p", v.where),
+                sortable(mine, f"Evidence for lesson {v.lesson}"),
+            )
+        )
+    return el(
+        "section",
+        el("h2", "The paper's five lessons, tested", id="lessons"),
+        el("p", "Each claim has a test that it could fail; the verdicts follow from the intervals by rule."),
+        *parts,
+        files_of(run, "lessons"),
+    )
 
 # %% ../../nbs/07a_report.ipynb #977ee116
-NOTES = {"ledger": "Every number that the paper and its files state, what this profile found, and the verdict that follows by rule. A number is compared only "
-                   "with the same LLMs on the same data; what this profile has no such data for says which command would give it.",
-         "disagreements": "Numbers that the paper's sources state twice, and whether they agree.",
-         "errata": "The mistakes' effects one by one: as published, mended, and the difference with its 95% interval."}
+NOTES = {
+    "ledger": "Every number that the paper and its files state, what this profile found, and the verdict that follows by rule. A number is compared only "
+    "with the same LLMs on the same data; what this profile has no such data for says which command would give it.",
+    "disagreements": "Numbers that the paper's sources state twice, and whether they agree.",
+    "errata": "The mistakes' effects one by one: as published, mended, and the difference with its 95% interval.",
+}
 
+# %% ../../nbs/07a_report.ipynb #977ee116-1
 def tables_block(run: Run, results: pd.DataFrame) -> Html:
     "Main results, ledger, disagreements and errata."
     main = main_results(results)
-    parts = [el("h3", "Main results", id="table-main_results"),
-             el("p", "Test accuracy in percent; routers under ArgMax where they have it. Best and second best systems that one could run are marked 1 and 2."),
-             *(sortable(_main(rows), head) for head, rows in readable_rows(main)),
-             el("details", el("summary", f"All policies and bounds: {len(main)} rows"), sortable(main, "Main results, all rows"), cls="long"),
-             files_of(run, "main_results")]
-    for name, title in (("ledger", "Ledger"), ("disagreements", "Where published numbers disagree"), ("errata", "Errata, one by one")):
+    parts = [
+        el("h3", "Main results", id="table-main_results"),
+        el(
+            "p",
+            "Test accuracy in percent; routers under ArgMax where they have it. Best and second best systems that one could run are marked 1 and 2.",
+        ),
+        *(sortable(_main(rows), head) for head, rows in readable_rows(main)),
+        el(
+            "details",
+            el("summary", f"All policies and bounds: {len(main)} rows"),
+            sortable(main, "Main results, all rows"),
+            cls="long",
+        ),
+        files_of(run, "main_results"),
+    ]
+    for name, title in (
+        ("ledger", "Ledger"),
+        ("disagreements", "Where published numbers disagree"),
+        ("errata", "Errata, one by one"),
+    ):
         frame = read_written(run, name)
-        if frame.empty: continue
+        if frame.empty:
+            continue
         count = f" {summary(frame)}" if "verdict" in frame else ""
         more = elsewhere(frame) if name == "ledger" else Html("")
-        if name == "ledger": frame = first_found(frame)
-        parts += [el("h3", title, id=f"table-{name}"), el("p", NOTES[name] + count), more,
-                  el("details", el("summary", f"{title}: {len(frame)} rows"), sortable(frame, title), cls="long" if name == "errata" else "short"),
-                  files_of(run, name)]
+        if name == "ledger":
+            frame = first_found(frame)
+        parts += [
+            el("h3", title, id=f"table-{name}"),
+            el("p", NOTES[name] + count),
+            more,
+            el(
+                "details",
+                el("summary", f"{title}: {len(frame)} rows"),
+                sortable(frame, title),
+                cls="long" if name == "errata" else "short",
+            ),
+            files_of(run, name),
+        ]
     return el("section", el("h2", "Tables", id="tables"), *parts)
 
+# %% ../../nbs/07a_report.ipynb #977ee116-2
 def first_found(ledger: pd.DataFrame) -> pd.DataFrame:
     "The ledger's rows with what this profile found first, without the commands."
     late = ledger.verdict == "not in this profile"
     return pd.concat([ledger[~late], ledger[late]]).drop(columns=["command", "hardware"])
 
+# %% ../../nbs/07a_report.ipynb #977ee116-3
 def elsewhere(ledger: pd.DataFrame) -> Html:
     "What would give the numbers that this profile cannot: each command once."
     rest = ledger[ledger.verdict == "not in this profile"]
-    if rest.empty: return Html("")
-    table = rest.assign(tables=rest.number.str.split(".").str[0]).groupby(["command", "hardware"], sort=False, dropna=False).agg(
-        numbers=("number", "size"), tables=("tables", lambda s: ", ".join(dict.fromkeys(s)))).reset_index()
-    return el("details", el("summary", f"Where the other {len(rest)} numbers can be had"), sortable(table, "Commands and hardware for the other numbers"))
+    if rest.empty:
+        return Html("")
+    table = (
+        rest.assign(tables=rest.number.str.split(".").str[0])
+        .groupby(["command", "hardware"], sort=False, dropna=False)
+        .agg(numbers=("number", "size"), tables=("tables", lambda s: ", ".join(dict.fromkeys(s))))
+        .reset_index()
+    )
+    return el(
+        "details",
+        el("summary", f"Where the other {len(rest)} numbers can be had"),
+        sortable(table, "Commands and hardware for the other numbers"),
+    )
 
+# %% ../../nbs/07a_report.ipynb #977ee116-4
 def _main(rows: pd.DataFrame) -> pd.DataFrame:
     "The readable columns of the main table; seconds only where there are some."
-    table = rows[["name", "accuracy", "ci_low", "ci_high", "latency_s", "usage", "rank"]].rename(columns={"name": "system"})
+    table = rows[["name", "accuracy", "ci_low", "ci_high", "latency_s", "usage", "rank"]].rename(
+        columns={"name": "system"}
+    )
     table["rank"] = table["rank"].map({0: "", 1: "1", 2: "2"})
     return table.dropna(axis=1, how="all")
 
+# %% ../../nbs/07a_report.ipynb #977ee116-5
 def summary(frame: pd.DataFrame) -> str:
     "How often each verdict occurs."
     return "Verdicts: " + ", ".join(f"{n} {v}" for v, n in frame.verdict.value_counts().items()) + "."
@@ -272,38 +441,66 @@ def summary(frame: pd.DataFrame) -> str:
 def mistakes_block(run: Run) -> Html:
     "The original's mistakes, one line each."
     mistakes = read_written(run, "mistakes")
-    if mistakes.empty: return Html("")
-    return el("section", el("h2", "What the original got wrong, and what it changes", id="mistakes"),
-              el("p", "Each mistake is put back alone into the mended evaluation. The last column names its largest effect on each quantity; all effects are in the ",
-                 el("a", "errata", href="#table-errata"), "."),
-              sortable(mistakes, "The mistakes and their largest effects"), files_of(run, "mistakes"))
+    if mistakes.empty:
+        return Html("")
+    return el(
+        "section",
+        el("h2", "What the original got wrong, and what it changes", id="mistakes"),
+        el(
+            "p",
+            "Each mistake is put back alone into the mended evaluation. The last column names its largest effect on each quantity; all effects are in the ",
+            el("a", "errata", href="#table-errata"),
+            ".",
+        ),
+        sortable(mistakes, "The mistakes and their largest effects"),
+        files_of(run, "mistakes"),
+    )
 
 # %% ../../nbs/07a_report.ipynb #08a237ee
 def executed_notebooks(run: Run) -> list[Path]:
     "The chapters that a run executed, in order."
     return sorted(run.folder.glob("0[0-9]_*.ipynb"))
 
+# %% ../../nbs/07a_report.ipynb #08a237ee-1
 def render_chapters(run: Run) -> list[Path]:
     "Write chapters/NAME.html for each executed notebook of the run: text, code, outputs; without tests, and with no network."
     made = []
     for nb in executed_notebooks(run):
         out = run.figures / "chapters" / f"{nb.stem}.html"
-        made.append(write_text(out, page(f"{nb.stem}: profile {run.profile.name}", rendered(nb),
-                                         el("p", el("a", "Back to the report", href="../index.html")))))
+        made.append(
+            write_text(
+                out,
+                page(
+                    f"{nb.stem}: profile {run.profile.name}",
+                    rendered(nb),
+                    el("p", el("a", "Back to the report", href="../index.html")),
+                ),
+            )
+        )
     return made
 
+# %% ../../nbs/07a_report.ipynb #08a237ee-2
 def rendered(nb: Path) -> Html:
     "The body of a notebook as HTML."
     import nbformat
     from nbconvert import HTMLExporter
+
     notebook = nbformat.read(nb, as_version=4)
-    notebook.cells = [c for c in notebook.cells if not c.source.startswith(("#| test", "#| hide", "#| default_exp"))
-                      and "injected-parameters" not in c.metadata.get("tags", [])]
+    notebook.cells = [
+        c
+        for c in notebook.cells
+        if not c.source.startswith(("#| test", "#| hide", "#| default_exp"))
+        and "injected-parameters" not in c.metadata.get("tags", [])
+    ]
     for c in notebook.cells:
-        if c.cell_type == "code": c.outputs = [o for o in c.outputs if o.get("name") != "stderr"]  # progress bars and warnings
-    body, _ = HTMLExporter(template_name="basic", embed_images=True, exclude_input_prompt=True,
-                           exclude_output_prompt=True).from_notebook_node(notebook)
-    body = re.sub(r'href="([0-9A-Z][^"/:]*)\.ipynb"', r'href="\1.html"', re.sub(r'<a class="anchor-link".*?</a>', "", body))
+        if c.cell_type == "code":
+            c.outputs = [o for o in c.outputs if o.get("name") != "stderr"]  # progress bars and warnings
+    body, _ = HTMLExporter(
+        template_name="basic", embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True
+    ).from_notebook_node(notebook)
+    body = re.sub(
+        r'href="([0-9A-Z][^"/:]*)\.ipynb"', r'href="\1.html"', re.sub(r'<a class="anchor-link".*?</a>', "", body)
+    )
     body = body.replace(f"{project_root()}/", "")  # a reader's folders are elsewhere
     return el("div", Html(re.sub(r"<(pre|table)\b", r'<\1 tabindex="0"', body)), cls="notebook")
 
@@ -311,14 +508,28 @@ def rendered(nb: Path) -> Html:
 def chapters(run: Run) -> Html:
     "Links to the notebooks: as this run executed them (the last is still under way when the report is written), else their sources."
     executed = {nb.stem for nb in executed_notebooks(run)}
-    if executed: executed.add("07_reproduction")
-    def link(nb): return el("li", el("a", nb.stem, href=f"chapters/{nb.stem}.html" if nb.stem in executed else f"../../nbs/{nb.name}"))
-    return el("section", el("h2", "How these numbers were made", id="chapters"),
-              el("p", "Each step is a notebook that can be read here as this run executed it, and run again:"),
-              el("ul", *(link(nb) for nb in sorted((project_root() / "nbs").glob("[0-9]*.ipynb")))),
-              el("p", "To cite a figure: ", el("code", "llm-routing cite PROFILE/FIGURE"),
-                 ". To check that every figure still follows from its run: ",
-                 el("code", "llm-routing verify"), "."))
+    if executed:
+        executed.add("07_reproduction")
+
+    def link(nb):
+        return el(
+            "li", el("a", nb.stem, href=f"chapters/{nb.stem}.html" if nb.stem in executed else f"../../nbs/{nb.name}")
+        )
+
+    return el(
+        "section",
+        el("h2", "How these numbers were made", id="chapters"),
+        el("p", "Each step is a notebook that can be read here as this run executed it, and run again:"),
+        el("ul", *(link(nb) for nb in sorted((project_root() / "nbs").glob("[0-9]*.ipynb")))),
+        el(
+            "p",
+            "To cite a figure: ",
+            el("code", "llm-routing cite PROFILE/FIGURE"),
+            ". To check that every figure still follows from its run: ",
+            el("code", "llm-routing verify"),
+            ".",
+        ),
+    )
 
 # %% ../../nbs/07a_report.ipynb #a045d157
 CSS = """
@@ -355,10 +566,17 @@ addEventListener('beforeprint',()=>document.querySelectorAll('details:not(.long)
 """
 
 # %% ../../nbs/07a_report.ipynb #d6495c37
-SECTIONS = {"short": "In short", "lessons": "Lessons", "mistakes": "Mistakes", "figures": "Figures", "tables": "Tables",
-            "chapters": "How it was made",
-            "words": "Words"}
+SECTIONS = {
+    "short": "In short",
+    "lessons": "Lessons",
+    "mistakes": "Mistakes",
+    "figures": "Figures",
+    "tables": "Tables",
+    "chapters": "How it was made",
+    "words": "Words",
+}
 
+# %% ../../nbs/07a_report.ipynb #d6495c37-1
 def page(
     title: str,
     body: Html,  # of the main part
@@ -366,17 +584,37 @@ def page(
 ) -> str:
     "A whole HTML document that fetches nothing."
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-    head = el("head", el("meta", charset="utf-8"), el("meta", http_equiv="Content-Security-Policy", content=policy),
-              el("meta", name="viewport", content="width=device-width, initial-scale=1"), el("title", title), el("style", Html(CSS)))
+    head = el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", http_equiv="Content-Security-Policy", content=policy),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("title", title),
+        el("style", Html(CSS)),
+    )
     header = el("header", el("a", "Skip to content", href="#main", cls="skip"), el("h1", title), top)
-    footer = el("footer", el("p", "Reproduces and extends Srivatsa, Maurya and Kochmar, arXiv:2405.00467. Figures and tables: CC BY 4.0."))
-    return "<!doctype html>\n" + el("html", head, el("body", header, el("main", body, id="main"), footer, el("script", Html(SCRIPT))),
-                                    lang="en") + "\n"
+    footer = el(
+        "footer",
+        el(
+            "p", "Reproduces and extends Srivatsa, Maurya and Kochmar, arXiv:2405.00467. Figures and tables: CC BY 4.0."
+        ),
+    )
+    return (
+        "<!doctype html>\n"
+        + el(
+            "html", head, el("body", header, el("main", body, id="main"), footer, el("script", Html(SCRIPT))), lang="en"
+        )
+        + "\n"
+    )
 
+# %% ../../nbs/07a_report.ipynb #d6495c37-2
 def contents(run: Run, body: Html) -> Html:
     "What the study is, and links to the sections that are there."
-    nav = el("nav", el("ul", *(el("li", el("a", v, href=f"#{k}")) for k, v in SECTIONS.items() if f'id="{k}"' in body)),
-             aria_label="Sections")
+    nav = el(
+        "nav",
+        el("ul", *(el("li", el("a", v, href=f"#{k}")) for k, v in SECTIONS.items() if f'id="{k}"' in body)),
+        aria_label="Sections",
+    )
     return el("p", run.profile.description, ".") + nav
 
 # %% ../../nbs/07a_report.ipynb #4575e6fa
@@ -387,19 +625,44 @@ def write_report(
     "Write the report of a run from what is in its figures folder; the same contents give the same bytes."
     results = run.read("results") if results is None else results
     known = FIGURES | LATER
-    pictures = [block for name in [*ASKS, *(n for n in known if n not in ASKS)] if (block := figure_block(run, name, known[name].title))]
-    body = Html("".join([in_short(run, results), lessons_block(run), mistakes_block(run),
-                         el("section", el("h2", "Figures", id="figures"), *pictures),
-                         tables_block(run, results), chapters(run), glossary()]))
-    return write_text(run.figures / "index.html", page(f"LLM routing: profile {run.profile.name}", body, contents(run, body)))
+    pictures = [
+        block
+        for name in [*ASKS, *(n for n in known if n not in ASKS)]
+        if (block := figure_block(run, name, known[name].title))
+    ]
+    body = Html(
+        "".join(
+            [
+                in_short(run, results),
+                lessons_block(run),
+                mistakes_block(run),
+                el("section", el("h2", "Figures", id="figures"), *pictures),
+                tables_block(run, results),
+                chapters(run),
+                glossary(),
+            ]
+        )
+    )
+    return write_text(
+        run.figures / "index.html", page(f"LLM routing: profile {run.profile.name}", body, contents(run, body))
+    )
 
 # %% ../../nbs/07a_report.ipynb #76e553bd
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--disable-quic"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+]
 
 NODE = re.compile(rb"(?<=\(node)\d{8}(?=\))")
 
+# %% ../../nbs/07a_report.ipynb #76e553bd-1
 def same_print(
     pdf: bytes,  # as Chromium prints it
 ) -> bytes:  # of the same length
@@ -408,18 +671,31 @@ def same_print(
     pdf = NODE.sub(lambda m: order[m[0]], pdf)
     return re.sub(rb"(D:)\d{14}[+\-Z][0-9']*", lambda m: (m[1] + b"20240101000000Z").ljust(len(m[0])), pdf)
 
+# %% ../../nbs/07a_report.ipynb #76e553bd-2
 def write_pdf(
     page: str | Path,  # index.html
 ) -> Path | None:  # report.pdf beside it; nothing where no browser is installed
     "Print a report. Raises `StudyError` when the browser fails."
     browser = next((b for b in map(shutil.which, BROWSERS) if b), None)
-    if browser is None: return None
+    if browser is None:
+        return None
     page, out = Path(page).resolve(), Path(page).resolve().with_name("report.pdf")
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "report.pdf"
-        done = subprocess.run([browser, *FLAGS, f"--user-data-dir={folder}", "--no-pdf-header-footer", f"--print-to-pdf={made}",
-                               page.as_uri()],
-                              capture_output=True, text=True, timeout=120)
-        if not made.is_file(): raise StudyError(f"{Path(browser).name} printed no PDF: {done.stderr.strip()[-300:]}")
+        done = subprocess.run(
+            [
+                browser,
+                *FLAGS,
+                f"--user-data-dir={folder}",
+                "--no-pdf-header-footer",
+                f"--print-to-pdf={made}",
+                page.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        if not made.is_file():
+            raise StudyError(f"{Path(browser).name} printed no PDF: {done.stderr.strip()[-300:]}")
         out.write_bytes(same_print(made.read_bytes()))
     return out

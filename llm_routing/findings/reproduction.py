@@ -41,13 +41,19 @@ from ..study.tables import ALL_LLMS, StudyError, project_root
 # %% ../../nbs/07_reproduction.ipynb #3f72062c
 PAIR = ("accuracy_percent", "latency_s")  # what a pair of numbers is where its table does not say
 
+# %% ../../nbs/07_reproduction.ipynb #3f72062c-1
 def flatten(value, path: tuple = (), columns: tuple = PAIR) -> dict[str, float]:
     "Every number of nested dicts and lists, by dotted path; a list's places are named by the nearest `columns`."
-    if isinstance(value, bool) or value is None or isinstance(value, str): return {}
-    if isinstance(value, (int, float)): return {".".join(path): value}
-    if isinstance(value, list): return {k: v for c, x in zip(columns, value) for k, v in flatten(x, (*path, c)).items()}
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return {}
+    if isinstance(value, (int, float)):
+        return {".".join(path): value}
+    if isinstance(value, list):
+        return {k: v for c, x in zip(columns, value) for k, v in flatten(x, (*path, c)).items()}
     columns = tuple(value.get("columns", columns))
-    return {k: v for name, x in value.items() if name != "columns" for k, v in flatten(x, (*path, name), columns).items()}
+    return {
+        k: v for name, x in value.items() if name != "columns" for k, v in flatten(x, (*path, name), columns).items()
+    }
 
 # %% ../../nbs/07_reproduction.ipynb #d6b600e5
 def read_reference(
@@ -55,61 +61,89 @@ def read_reference(
 ) -> dict:
     "The published numbers. Raises `StudyError` when the file is missing or broken."
     path = Path(path or project_root() / "data" / "reference" / "paper.json")
-    try: return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e: raise StudyError(f"{path}: not readable ({e}): restore it with git checkout -- {path.name}") from e
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise StudyError(f"{path}: not readable ({e}): restore it with git checkout -- {path.name}") from e
 
 # %% ../../nbs/07_reproduction.ipynb #516e8356
 GPU, CPU = "one GPU with 80 GB", "2 CPU cores, network"
-FINE_TUNED = ("""--set 'routers.names=["mlc_finetuned","sc_finetuned","clustering_tfidf","clustering_minilm"]' """
-              """--set 'routers.params.mlc_finetuned.model="roberta-base"' --set 'routers.params.sc_finetuned.model="roberta-base"' """
-              """--set 'routers.params.clustering_minilm.encoder="hf:roberta-base"' """
-              """--set 'policies.names=["argmax","argmax_as_published","random_top3_as_published","prediction_as_published","""
-              """"sorted_prediction_as_published"]'""")
-CLUSTERS = ("""--set 'source.datasets=["gsm8k"]' --set routers.params.clustering_tfidf.ks=[50] """
-            """--set 'policies.names=["argmax","threshold_vote"]' --set policies.params.threshold_vote.threshold=0.3061224489795918""")
+FINE_TUNED = (
+    """--set 'routers.names=["mlc_finetuned","sc_finetuned","clustering_tfidf","clustering_minilm"]' """
+    """--set 'routers.params.mlc_finetuned.model="roberta-base"' --set 'routers.params.sc_finetuned.model="roberta-base"' """
+    """--set 'routers.params.clustering_minilm.encoder="hf:roberta-base"' """
+    """--set 'policies.names=["argmax","argmax_as_published","random_top3_as_published","prediction_as_published","""
+    """"sorted_prediction_as_published"]'"""
+)
+CLUSTERS = (
+    """--set 'source.datasets=["gsm8k"]' --set routers.params.clustering_tfidf.ks=[50] """
+    """--set 'policies.names=["argmax","threshold_vote"]' --set policies.params.threshold_vote.threshold=0.3061224489795918"""
+)
 FIVE = """--set 'source.datasets=["gsm8k","mmlu","cmmlu","arc_challenge","humaneval"]'"""
 
 # %% ../../nbs/07_reproduction.ipynb #e9d64f0e
-WHERE = {"main_results": ("paper", FINE_TUNED, GPU), "splits": ("paper", "", GPU), "sampling": ("paper", "", GPU),
-         "inference_latency_s_a100": ("paper", "", "one NVIDIA A100"), "mlc_hyperparameters": ("paper", FINE_TUNED, GPU),
-         "released_results": ("released", "", CPU), "released_classification_report_gsm8k": ("released", "", CPU),
-         "released_clustering_gsm8k": ("paper", CLUSTERS, GPU), "routerdc_published": ("public", "", CPU)}
+WHERE = {
+    "main_results": ("paper", FINE_TUNED, GPU),
+    "splits": ("paper", "", GPU),
+    "sampling": ("paper", "", GPU),
+    "inference_latency_s_a100": ("paper", "", "one NVIDIA A100"),
+    "mlc_hyperparameters": ("paper", FINE_TUNED, GPU),
+    "released_results": ("released", "", CPU),
+    "released_classification_report_gsm8k": ("released", "", CPU),
+    "released_clustering_gsm8k": ("paper", CLUSTERS, GPU),
+    "routerdc_published": ("public", "", CPU),
+}
 NOWHERE = {"mlc_hyperparameters.eval_steps": "none: the study's classifier looks at validation once per epoch"}
 
+# %% ../../nbs/07_reproduction.ipynb #e9d64f0e-1
 def how_to(key: str) -> tuple[str, str]:
     "The command and the hardware that would reproduce a number."
-    if key in NOWHERE: return NOWHERE[key], ""
+    if key in NOWHERE:
+        return NOWHERE[key], ""
     table, *rest = key.split(".")
     profile, more, hardware = WHERE[table]
-    if table == "routerdc_published" and rest[-1] not in ("gsm8k", "mmlu"): more = FIVE
-    if table == "routerdc_published" and rest[-2] == "RouterDC": more = f"""{more} --set 'routers.names=["routerdc"]'""".strip()
+    if table == "routerdc_published" and rest[-1] not in ("gsm8k", "mmlu"):
+        more = FIVE
+    if table == "routerdc_published" and rest[-2] == "RouterDC":
+        more = f"""{more} --set 'routers.names=["routerdc"]'""".strip()
     return f"llm-routing run --profile {profile} {more}".strip(), hardware
 
 # %% ../../nbs/07_reproduction.ipynb #b08c5df2
 Found = dict[str, tuple[float, float, float]]  # key -> value, low and high end of its 95% interval (NaN for a count)
 
+# %% ../../nbs/07_reproduction.ipynb #b08c5df2-1
 def mean_interval(
     values: np.ndarray,  # (n_queries,)
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
     "A mean with its 95% bootstrap interval over queries."
-    low, high = interval(bootstrap_means(np.asarray(values, float)[:, None], resamples=resamples, seed=seed), len(values))[0]
+    low, high = interval(
+        bootstrap_means(np.asarray(values, float)[:, None], resamples=resamples, seed=seed), len(values)
+    )[0]
     return float(np.mean(values)), float(low), float(high)
 
 # %% ../../nbs/07_reproduction.ipynb #c234e9e8
 MLC = "mlc_finetuned"
-MAIN = {"oracle": ("bound", "oracle", "as_published"), "random": ("bound", "random", ""), ALL_LLMS: ("bound", ALL_LLMS, ""),
-        "mlc_upper_bound": ("bound", MLC, "upper_bound_as_published"), "mlc_argmax": ("router", MLC, "argmax_as_published"),
-        "mlc_random": ("router", MLC, "random_top3_as_published"), "mlc_prediction": ("router", MLC, "prediction_as_published"),
-        "mlc_sorted_prediction": ("router", MLC, "sorted_prediction_as_published"),
-        "sc_argmax": ("router", "sc_finetuned", "argmax_as_published"), "clustering_tfidf": ("router", "clustering_tfidf", "argmax"),
-        "clustering_roberta": ("router", "clustering_minilm", "argmax")}
+MAIN = {
+    "oracle": ("bound", "oracle", "as_published"),
+    "random": ("bound", "random", ""),
+    ALL_LLMS: ("bound", ALL_LLMS, ""),
+    "mlc_upper_bound": ("bound", MLC, "upper_bound_as_published"),
+    "mlc_argmax": ("router", MLC, "argmax_as_published"),
+    "mlc_random": ("router", MLC, "random_top3_as_published"),
+    "mlc_prediction": ("router", MLC, "prediction_as_published"),
+    "mlc_sorted_prediction": ("router", MLC, "sorted_prediction_as_published"),
+    "sc_argmax": ("router", "sc_finetuned", "argmax_as_published"),
+    "clustering_tfidf": ("router", "clustering_tfidf", "argmax"),
+    "clustering_roberta": ("router", "clustering_minilm", "argmax"),
+}
 
 # %% ../../nbs/07_reproduction.ipynb #b70a0c51
 def paper_llms(reference: dict, dataset: str) -> set[str]:
     "The LLMs of the paper's main table on a dataset (llama2-7b stands in the pool, but not in the table of GSM8K)."
     return {m for m in reference["pool"] if reference["main_results"].get(dataset, {}).get(m, [None])[0] is not None}
+
 
 def own_llms(outcomes: pd.DataFrame, queries: pd.DataFrame, dataset: str) -> set[str]:
     "The LLMs that a run has on a dataset."
@@ -120,7 +154,9 @@ def narrowed(
     run: Run,
     dataset: str,
     llms: set[str],  # those to keep
-    queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame,
+    queries: pd.DataFrame,
+    outcomes: pd.DataFrame,
+    scores: pd.DataFrame,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # results and selections of the dataset
     "One dataset's results as if the pool had these LLMs alone."
     q = queries[queries.dataset == dataset]
@@ -134,19 +170,30 @@ def found_main(run: Run, reference: dict, queries, outcomes, scores, selections,
     found = {}
     for d in sorted(set(queries.dataset) & {"gsm8k", "mmlu"}):
         mine, llms = own_llms(outcomes, queries, d), paper_llms(reference, d)
-        if not llms <= mine: continue
+        if not llms <= mine:
+            continue
         chosen = selections[selections.query_id.isin(set(queries.query_id[queries.dataset == d]))]
-        if llms < mine: rows, chosen = narrowed(run, d, llms, queries, outcomes, scores)
-        else: rows = results[results.dataset == d]
-        keyed, parts = rows.set_index(["group", "system", "policy"]), dict(list(chosen.groupby(["group", "system", "policy"])))
+        if llms < mine:
+            rows, chosen = narrowed(run, d, llms, queries, outcomes, scores)
+        else:
+            rows = results[results.dataset == d]
+        keyed, parts = (
+            rows.set_index(["group", "system", "policy"]),
+            dict(list(chosen.groupby(["group", "system", "policy"]))),
+        )
         for name in reference["main_results"][d]:
             for key in [MAIN.get(name)] if name in MAIN else [("llm", name, "")]:
-                if key not in parts: continue
+                if key not in parts:
+                    continue
                 row, part = keyed.loc[key], parts[key]
                 found[f"main_results.{d}.{name}.accuracy_percent"] = row.accuracy, row.ci_low, row.ci_high
-                found[f"main_results.{d}.{name}.latency_s"] = row.latency_s, *seconds_ends(part, key[2].endswith("as_published"))
+                found[f"main_results.{d}.{name}.latency_s"] = (
+                    row.latency_s,
+                    *seconds_ends(part, key[2].endswith("as_published")),
+                )
     return found
 
+# %% ../../nbs/07_reproduction.ipynb #e9c4bffe-1
 def seconds_ends(part: pd.DataFrame, right_only: bool) -> tuple[float, float]:
     "The interval of a system's mean seconds, over its right answers only if so."
     part = part[part.score > 0] if right_only else part
@@ -156,49 +203,83 @@ def seconds_ends(part: pd.DataFrame, right_only: bool) -> tuple[float, float]:
 # %% ../../nbs/07_reproduction.ipynb #983b39bf
 def found_splits(run: Run, reference: dict, queries: pd.DataFrame, **_) -> Found:
     "Sizes of the splits, of the same benchmarks."
-    if run.profile.source.kind not in ("generate", "released"): return {}
+    if run.profile.source.kind not in ("generate", "released"):
+        return {}
     sizes = queries.groupby(["dataset", "split"]).size()
     found = {f"splits.{d}.{s}": (float(n), np.nan, np.nan) for (d, s), n in sizes.items() if d in reference["splits"]}
-    shots = {d: run.profile.generation.few_shot for d in set(queries.dataset) & set(reference["splits"])
-             if run.profile.source.kind == "generate"}
+    shots = {
+        d: run.profile.generation.few_shot
+        for d in set(queries.dataset) & set(reference["splits"])
+        if run.profile.source.kind == "generate"
+    }
     return found | {f"splits.{d}.few_shot_examples": (n, np.nan, np.nan) for d, n in shots.items()}
 
 # %% ../../nbs/07_reproduction.ipynb #12c9c410
 def found_settings(run: Run, reference: dict, queries: pd.DataFrame, outcomes: pd.DataFrame, **_) -> Found:
     "Sampling, seconds per answer and the classifier's settings, where the run asked LLMs of the paper."
     g, mine = run.profile.generation, {m.name for m in run.profile.generation.pool} & set(reference["pool"])
-    if not mine or run.profile.source.kind != "generate": return {}
-    settings = {"sampling.samples_per_query": g.samples, "sampling.temperature": g.temperature, "sampling.top_k": g.top_k,
-                "sampling.max_tokens": g.max_tokens, "sampling.repetition_penalty": 1.}  # no engine of the study penalises repetition
+    if not mine or run.profile.source.kind != "generate":
+        return {}
+    settings = {
+        "sampling.samples_per_query": g.samples,
+        "sampling.temperature": g.temperature,
+        "sampling.top_k": g.top_k,
+        "sampling.max_tokens": g.max_tokens,
+        "sampling.repetition_penalty": 1.0,
+    }  # no engine of the study penalises repetition
     if MLC in run.profile.routers.names:
         router = make_router(MLC, **run.profile.routers.params.get(MLC, {}))
         names = {"max_seq_length": "max_length", "batch_size": "batch", "learning_rate": "rate", "epochs": "epochs"}
         settings |= {f"mlc_hyperparameters.{k}": getattr(router, v) for k, v in names.items()}
-    seconds = outcomes[outcomes.llm.isin(mine)].merge(queries[["query_id", "dataset"]]).groupby(["dataset", "llm"]).latency_s
+    seconds = (
+        outcomes[outcomes.llm.isin(mine)].merge(queries[["query_id", "dataset"]]).groupby(["dataset", "llm"]).latency_s
+    )
     return {k: (v, np.nan, np.nan) for k, v in settings.items()} | {
-        f"inference_latency_s_a100.{reference['pool'][m]['prompt']}.{m}.{d}": mean_interval(s) for (d, m), s in seconds if s.notna().all()}
+        f"inference_latency_s_a100.{reference['pool'][m]['prompt']}.{m}.{d}": mean_interval(s)
+        for (d, m), s in seconds
+        if s.notna().all()
+    }
 
 # %% ../../nbs/07_reproduction.ipynb #398bcc31
 def found_clustering(run: Run, reference: dict, queries, outcomes, results, **_) -> Found:
     "The released clustering notebook, where the run holds all seven LLMs on GSM8K."
     pool = own_llms(outcomes, queries, "gsm8k")
-    if pool != set(reference["pool"]): return {}
+    if pool != set(reference["pool"]):
+        return {}
     rows = results[results.dataset == "gsm8k"].set_index(["group", "system", "policy"])
-    where = {"oracle_7_llms": ("bound", "oracle", ""), "all_llms_vote": ("bound", ALL_LLMS, ""),
-             "predicted_cluster_wise": ("router", "clustering_tfidf", "argmax"),
-             "best_threshold_sweep_point.accuracy": ("router", "clustering_tfidf", "threshold_vote")}
-    found = {k: tuple(rows.loc[key, c] / 100 for c in ("accuracy", "ci_low", "ci_high")) for k, key in where.items() if key in rows.index}
+    where = {
+        "oracle_7_llms": ("bound", "oracle", ""),
+        "all_llms_vote": ("bound", ALL_LLMS, ""),
+        "predicted_cluster_wise": ("router", "clustering_tfidf", "argmax"),
+        "best_threshold_sweep_point.accuracy": ("router", "clustering_tfidf", "threshold_vote"),
+    }
+    found = {
+        k: tuple(rows.loc[key, c] / 100 for c in ("accuracy", "ci_low", "ci_high"))
+        for k, key in where.items()
+        if key in rows.index
+    }
     if where["best_threshold_sweep_point.accuracy"] in rows.index:
         usage = rows.loc[where["best_threshold_sweep_point.accuracy"], "usage"]
         found["best_threshold_sweep_point.usage"] = usage / len(pool), np.nan, np.nan
-        found["best_threshold_sweep_point.threshold"] = run.profile.policies.params["threshold_vote"]["threshold"], np.nan, np.nan
+        found["best_threshold_sweep_point.threshold"] = (
+            run.profile.policies.params["threshold_vote"]["threshold"],
+            np.nan,
+            np.nan,
+        )
     ks = run.profile.routers.params.get("clustering_tfidf", {}).get("ks", [])
-    if len(ks) == 1: found |= {"clusters": (ks[0], np.nan, np.nan), "upper_bound_cluster_wise": cluster_bound(queries, outcomes, ks[0])}
+    if len(ks) == 1:
+        found |= {
+            "clusters": (ks[0], np.nan, np.nan),
+            "upper_bound_cluster_wise": cluster_bound(queries, outcomes, ks[0]),
+        }
     return {f"released_clustering_gsm8k.{k}": v for k, v in found.items()}
 
+# %% ../../nbs/07_reproduction.ipynb #398bcc31-1
 def cluster_bound(queries: pd.DataFrame, outcomes: pd.DataFrame, k: int) -> tuple[float, float, float]:
     "What the LLM that is best on each cluster's *test* queries earns on GSM8K, of clusters fitted on train."
-    parts = parts_of(q := queries[queries.dataset == "gsm8k"], outcomes, pool_of(outcomes[outcomes.query_id.isin(set(q.query_id))]))
+    parts = parts_of(
+        q := queries[queries.dataset == "gsm8k"], outcomes, pool_of(outcomes[outcomes.query_id.isin(set(q.query_id))])
+    )
     features = make_encoder("tfidf").fit(parts["train"][1])
     model = KMeans(k, n_init=3, random_state=0).fit(features.transform(parts["train"][1]))
     home, score = model.predict(features.transform(parts["test"][1])), parts["test"][2]
@@ -208,18 +289,28 @@ def cluster_bound(queries: pd.DataFrame, outcomes: pd.DataFrame, k: int) -> tupl
 # %% ../../nbs/07_reproduction.ipynb #468b8ba2
 def found_routerdc(run: Run, results: pd.DataFrame, **_) -> Found:
     "RouterDC's published table, from its released outcomes."
-    if run.profile.source.kind != "routerdc": return {}
+    if run.profile.source.kind != "routerdc":
+        return {}
     rows = results[(results.group == "llm") | ((results.system == "routerdc") & (results.policy == "argmax"))]
     names = rows.system.str.replace("-v0.1", "").replace("routerdc", "RouterDC")
-    found = {f"routerdc_published.rows.{m}.{r.dataset}": (r.accuracy, r.ci_low, r.ci_high) for m, r in zip(names, rows.itertuples())}
+    found = {
+        f"routerdc_published.rows.{m}.{r.dataset}": (r.accuracy, r.ci_low, r.ci_high)
+        for m, r in zip(names, rows.itertuples())
+    }
     means = rows.assign(name=names).groupby("name").accuracy.agg(["mean", "size"])
-    return found | {f"routerdc_published.rows.{m}.average": (r["mean"], np.nan, np.nan) for m, r in means.iterrows() if r["size"] == 5}
+    return found | {
+        f"routerdc_published.rows.{m}.average": (r["mean"], np.nan, np.nan)
+        for m, r in means.iterrows()
+        if r["size"] == 5
+    }
 
 # %% ../../nbs/07_reproduction.ipynb #c1d98e01
 def found_released(run: Run, reference: dict, **_) -> Found:
     "The authors' result files and classification report, from their released predictions."
-    if run.profile.source.kind != "released": return {}
+    if run.profile.source.kind != "released":
+        return {}
     from llm_routing.sources.released import check_counts, fetch_released, parse_released
+
     found = {}
     for d in run.profile.source.datasets:
         rel = parse_released(fetch_released(d), d)
@@ -234,39 +325,55 @@ def released_rows(
 ) -> Found:
     "Keys of the released results, of the main table and of the classification report."
     from llm_routing.sources.released import as_published, label_report, published_draws, weighted_f1
+
     rows = {k: np.array([v, v, v]).T for k, v in as_published(rel).items()} | published_draws(rel)
-    main = {"argmax": "mlc_argmax", "random_policy": "mlc_random", "prediction": "mlc_prediction",
-            "sorted_prediction": "mlc_sorted_prediction"}
-    found = {f"{table}.{dataset}.{name}.{q}": tuple(map(float, rows[k][i])) for k in rows for i, q in enumerate(PAIR)
-             for table, name in (("released_results", k), ("main_results", main.get(k, k)))}
+    main = {
+        "argmax": "mlc_argmax",
+        "random_policy": "mlc_random",
+        "prediction": "mlc_prediction",
+        "sorted_prediction": "mlc_sorted_prediction",
+    }
+    found = {
+        f"{table}.{dataset}.{name}.{q}": tuple(map(float, rows[k][i]))
+        for k in rows
+        for i, q in enumerate(PAIR)
+        for table, name in (("released_results", k), ("main_results", main.get(k, k)))
+    }
     report = label_report(rel)
     found[f"released_results.{dataset}.classifier_f1_weighted"] = weighted_f1(report), np.nan, np.nan
-    return found | {f"released_classification_report_{dataset}.{r['llm']}.{c}": (float(r[c]), np.nan, np.nan)
-                    for r in report.to_dict("records") for c in ("precision", "recall", "f1", "support")}
+    return found | {
+        f"released_classification_report_{dataset}.{r['llm']}.{c}": (float(r[c]), np.nan, np.nan)
+        for r in report.to_dict("records")
+        for c in ("precision", "recall", "f1", "support")
+    }
 
 # %% ../../nbs/07_reproduction.ipynb #4351af6a
 def printed_digits(value: float) -> int:
     "The decimals of a published number, at most 9 (numbers of full precision are compared to 1e-9)."
     return 0 if isinstance(value, int) else min(9, len(repr(float(value)).partition(".")[2]))
 
+# %% ../../nbs/07_reproduction.ipynb #4351af6a-1
 def agrees(
     published: float,
     value: float,
 ) -> bool:
     "Whether a value rounds, or is cut off, to the published number."
     unit = 10.0 ** -printed_digits(published)
-    return bool(-.5000001 * unit <= value - published < 1.0000001 * unit - (unit * 1e-6 if unit > 1e-6 else 0))
+    return bool(-0.5000001 * unit <= value - published < 1.0000001 * unit - (unit * 1e-6 if unit > 1e-6 else 0))
 
 # %% ../../nbs/07_reproduction.ipynb #db5a8f61
 def verdict(published: float, value: float, low: float, high: float) -> str:
     "The verdict on one published number."
-    if pd.isna(value): return "not in this profile"
-    if agrees(published, value): return "exact"
+    if pd.isna(value):
+        return "not in this profile"
+    if agrees(published, value):
+        return "exact"
     return "within interval" if low <= published <= high else "differs"
 
 # %% ../../nbs/07_reproduction.ipynb #67f377e6
 FINDERS: list[Callable] = [found_main, found_splits, found_settings, found_clustering, found_routerdc, found_released]
 
+# %% ../../nbs/07_reproduction.ipynb #67f377e6-1
 def make_ledger(
     run: Run,
     reference: dict,
@@ -274,14 +381,38 @@ def make_ledger(
 ) -> pd.DataFrame:  # a row per published number
     "Every published number with what this profile found, the difference, its interval and a verdict."
     found: Found = {}
-    for finder in FINDERS: found |= finder(run=run, reference=reference, **tables)
+    for finder in FINDERS:
+        found |= finder(run=run, reference=reference, **tables)
     rows = []
     for key, value in flatten(reference).items():
         mine, low, high = found.get(key, (np.nan,) * 3)
         said = verdict(value, mine, low, high)
-        rows.append((key, value, mine, mine - value, low, high, said, *(how_to(key) if said == "not in this profile" else ("", ""))))
-    return pd.DataFrame(rows, columns=["number", "published", "reproduced", "difference", "ci_low", "ci_high", "verdict", "command",
-                                       "hardware"])
+        rows.append(
+            (
+                key,
+                value,
+                mine,
+                mine - value,
+                low,
+                high,
+                said,
+                *(how_to(key) if said == "not in this profile" else ("", "")),
+            )
+        )
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "number",
+            "published",
+            "reproduced",
+            "difference",
+            "ci_low",
+            "ci_high",
+            "verdict",
+            "command",
+            "hardware",
+        ],
+    )
 
 # %% ../../nbs/07_reproduction.ipynb #3c5bf913
 def say_counts(ledger: pd.DataFrame) -> str:
@@ -291,9 +422,14 @@ def say_counts(ledger: pd.DataFrame) -> str:
     return f"Of {len(ledger)} published numbers: {', '.join(said)}."
 
 # %% ../../nbs/07_reproduction.ipynb #833fac7c
-TWICE = {"mlc_argmax": "argmax", "mlc_random": "random_policy", "mlc_prediction": "prediction",
-         "mlc_sorted_prediction": "sorted_prediction"}
+TWICE = {
+    "mlc_argmax": "argmax",
+    "mlc_random": "random_policy",
+    "mlc_prediction": "prediction",
+    "mlc_sorted_prediction": "sorted_prediction",
+}
 
+# %% ../../nbs/07_reproduction.ipynb #833fac7c-1
 def stated_twice(
     reference: dict,
 ) -> list[tuple[str, str, float, str, float]]:  # what, one source and its number, another source and its number
@@ -301,12 +437,15 @@ def stated_twice(
     flat, pairs = flatten(reference), []
     for key, value in flat.items():
         table, *rest = key.split(".")
-        if table != "main_results" or len(rest) != 3: continue
+        if table != "main_results" or len(rest) != 3:
+            continue
         other = f"released_results.{rest[0]}.{TWICE.get(rest[1], rest[1])}.{rest[2]}"
-        if other in flat: pairs.append((".".join(rest), "slides", value, "result file", flat[other]))
+        if other in flat:
+            pairs.append((".".join(rest), "slides", value, "result file", flat[other]))
         for prompt in ("fcot", "zcot"):
             other = f"inference_latency_s_a100.{prompt}.{rest[1]}.{rest[0]}"
-            if rest[2] == "latency_s" and other in flat: pairs.append((".".join(rest), "main table", value, "latency table", flat[other]))
+            if rest[2] == "latency_s" and other in flat:
+                pairs.append((".".join(rest), "main table", value, "latency table", flat[other]))
     return pairs + _derived(reference)
 
 # %% ../../nbs/07_reproduction.ipynb #b3a4a551
@@ -314,19 +453,52 @@ def _derived(reference: dict) -> list[tuple[str, str, float, str, float]]:
     "Published numbers beside what other published numbers make them."
     report, n = reference["released_classification_report_gsm8k"], reference["splits"]["gsm8k"]["test"]
     rows = {m: v for m, v in report.items() if m != "columns"}
-    pairs = [(f"gsm8k.{m}.accuracy_percent", "slides", reference["main_results"]["gsm8k"][m][0], "support / test size", 100 * v[3] / n)
-             for m, v in rows.items()]
+    pairs = [
+        (
+            f"gsm8k.{m}.accuracy_percent",
+            "slides",
+            reference["main_results"]["gsm8k"][m][0],
+            "support / test size",
+            100 * v[3] / n,
+        )
+        for m, v in rows.items()
+    ]
     for d, table in reference["main_results"].items():
-        if d == "columns": continue
+        if d == "columns":
+            continue
         known = [table[m][0] for m in reference["pool"] if table.get(m, [None])[0] is not None]
-        pairs.append((f"{d}.random.accuracy_percent", "slides", table["random"][0], "mean of the LLMs", float(np.mean(known))))
+        pairs.append(
+            (f"{d}.random.accuracy_percent", "slides", table["random"][0], "mean of the LLMs", float(np.mean(known)))
+        )
     f1 = float(np.average([v[2] for v in rows.values()], weights=[v[3] for v in rows.values()]))
     clusters, main = reference["released_clustering_gsm8k"], reference["main_results"]["gsm8k"]
-    pairs.append(("gsm8k.classifier_f1_weighted", "result file", reference["released_results"]["gsm8k"]["classifier_f1_weighted"],
-                  "from the report (2 decimals)", f1))
-    pairs.append(("gsm8k.all_llms.accuracy_percent", "slides", main[ALL_LLMS][0], "clustering notebook", 100 * clusters["all_llms_vote"]))
-    return pairs + [("gsm8k.clustering_tfidf.accuracy_percent", "slides", main["clustering_tfidf"][0], "clustering notebook",
-                     100 * clusters["predicted_cluster_wise"])]
+    pairs.append(
+        (
+            "gsm8k.classifier_f1_weighted",
+            "result file",
+            reference["released_results"]["gsm8k"]["classifier_f1_weighted"],
+            "from the report (2 decimals)",
+            f1,
+        )
+    )
+    pairs.append(
+        (
+            "gsm8k.all_llms.accuracy_percent",
+            "slides",
+            main[ALL_LLMS][0],
+            "clustering notebook",
+            100 * clusters["all_llms_vote"],
+        )
+    )
+    return pairs + [
+        (
+            "gsm8k.clustering_tfidf.accuracy_percent",
+            "slides",
+            main["clustering_tfidf"][0],
+            "clustering notebook",
+            100 * clusters["predicted_cluster_wise"],
+        )
+    ]
 
 # %% ../../nbs/07_reproduction.ipynb #b13f6cdd
 def disagreements(
@@ -335,18 +507,36 @@ def disagreements(
 ) -> pd.DataFrame:
     "Pairs of published numbers for one thing, whether they agree to the printed digits, and what this profile found."
     found = {} if ledger is None else dict(zip(ledger.number, ledger.reproduced))
-    slack = {f"{d}.random.accuracy_percent": 2 * 50 / np.sqrt(1000 * reference["splits"][d]["test"]) for d in ("gsm8k", "mmlu")}
-    slack["gsm8k.classifier_f1_weighted"] = .005  # 1,000 unseeded draws above; here, F1s printed with two decimals
-    rows = [(what, a, x, b, y, y - x, "agree" if agrees(x, y) else "agree within error" if abs(x - y) <= slack.get(what, 0)
-             else "disagree", found.get(f"main_results.{what}", np.nan)) for what, a, x, b, y in stated_twice(reference)]
-    return pd.DataFrame(rows, columns=["what", "source", "value", "other_source", "other_value", "difference", "verdict", "reproduced"])
+    slack = {
+        f"{d}.random.accuracy_percent": 2 * 50 / np.sqrt(1000 * reference["splits"][d]["test"])
+        for d in ("gsm8k", "mmlu")
+    }
+    slack["gsm8k.classifier_f1_weighted"] = 0.005  # 1,000 unseeded draws above; here, F1s printed with two decimals
+    rows = [
+        (
+            what,
+            a,
+            x,
+            b,
+            y,
+            y - x,
+            "agree" if agrees(x, y) else "agree within error" if abs(x - y) <= slack.get(what, 0) else "disagree",
+            found.get(f"main_results.{what}", np.nan),
+        )
+        for what, a, x, b, y in stated_twice(reference)
+    ]
+    return pd.DataFrame(
+        rows, columns=["what", "source", "value", "other_source", "other_value", "difference", "verdict", "reproduced"]
+    )
 
 # %% ../../nbs/07_reproduction.ipynb #09c7dad7
 def say_disagreements(table: pd.DataFrame) -> str:
     "The disagreements in a list, largest first within a unit."
     rows = table[table.verdict == "disagree"]
-    return "\n".join(f"- `{r.what}`: {r.value:g} ({r.source}), {round(r.other_value, 4):g} ({r.other_source})"
-                     for r in rows.sort_values("difference", key=abs, ascending=False, kind="stable").itertuples())
+    return "\n".join(
+        f"- `{r.what}`: {r.value:g} ({r.source}), {round(r.other_value, 4):g} ({r.other_source})"
+        for r in rows.sort_values("difference", key=abs, ascending=False, kind="stable").itertuples()
+    )
 
 # %% ../../nbs/07_reproduction.ipynb #c2803dbe
 MISTAKES = {
@@ -363,11 +553,37 @@ MISTAKES = {
 }
 
 # %% ../../nbs/07_reproduction.ipynb #5d6b0353
-ERRATUM = ["mistake", "what", "evidence", "dataset", "system", "quantity", "as_published", "mended", "effect", "ci_low", "ci_high"]
+ERRATUM = [
+    "mistake",
+    "what",
+    "evidence",
+    "dataset",
+    "system",
+    "quantity",
+    "as_published",
+    "mended",
+    "effect",
+    "ci_low",
+    "ci_high",
+]
 
-def erratum(mistake: int, evidence: str, dataset: str, system: str, quantity: str, old: float, new: float, ends=(np.nan, np.nan)) -> tuple:
+# %% ../../nbs/07_reproduction.ipynb #5d6b0353-1
+def erratum(
+    mistake: int, evidence: str, dataset: str, system: str, quantity: str, old: float, new: float, ends=(np.nan, np.nan)
+) -> tuple:
     "A row of the errata: the effect is what mending the mistake changes."
-    return (mistake, MISTAKES[mistake], evidence, dataset, system, quantity, float(old), float(new), float(new - old), *map(float, ends))
+    return (
+        mistake,
+        MISTAKES[mistake],
+        evidence,
+        dataset,
+        system,
+        quantity,
+        float(old),
+        float(new),
+        float(new - old),
+        *map(float, ends),
+    )
 
 # %% ../../nbs/07_reproduction.ipynb #9ec28cf2
 def per_query(
@@ -383,6 +599,7 @@ def per_query(
 def share_interval(percent: float, n: int) -> tuple[float, float, float]:
     "A share of n, in percent, with its exact (Clopper-Pearson) 95% interval."
     from scipy.stats import binomtest
+
     ci = binomtest(round(percent * n / 100), n).proportion_ci()
     return percent, 100 * ci.low, 100 * ci.high
 
@@ -394,16 +611,26 @@ def vote_right(
 ) -> pd.Series:  # by `by`, sorted: 1.0 where the vote is right
     "Whether each majority vote is right."
     gold = answers.groupby(list(by)).gold.first()
-    if unreadable_votes: said = answers.answer.fillna(INVALID).groupby([answers[c] for c in by]).agg(lambda a: published_vote(a.tolist()))
-    else: said = majority_vote(answers.assign(answer=answers.answer.replace(INVALID, None)), by).set_index(list(by)).answer
+    if unreadable_votes:
+        said = (
+            answers.answer.fillna(INVALID).groupby([answers[c] for c in by]).agg(lambda a: published_vote(a.tolist()))
+        )
+    else:
+        said = (
+            majority_vote(answers.assign(answer=answers.answer.replace(INVALID, None)), by).set_index(list(by)).answer
+        )
     return (said.reindex(gold.index) == gold).astype(float)
 
 # %% ../../nbs/07_reproduction.ipynb #9215249f
 def answers_on_test(run: Run, queries: pd.DataFrame) -> dict[str, pd.DataFrame]:  # dataset -> rows of `read_answers`
     "The answers of this run's LLMs to the test queries; nothing where the run has no responses."
-    if run.profile.source.kind != "generate": return {}
+    if run.profile.source.kind != "generate":
+        return {}
     responses, test = run.read("responses"), queries[queries.split == "test"]
-    return {d: read_answers(responses[responses.query_id.isin(set(q.query_id))], q) for d, q in test.groupby("dataset", sort=False)}
+    return {
+        d: read_answers(responses[responses.query_id.isin(set(q.query_id))], q)
+        for d, q in test.groupby("dataset", sort=False)
+    }
 
 # %% ../../nbs/07_reproduction.ipynb #b57a9393
 def reading_errata(run: Run, queries: pd.DataFrame, answers: dict[str, pd.DataFrame]) -> list[tuple]:
@@ -412,26 +639,44 @@ def reading_errata(run: Run, queries: pd.DataFrame, answers: dict[str, pd.DataFr
     for d, new in answers.items():
         q = queries[(queries.dataset == d) & (queries.split == "test")]
         ways = {0: (new, False), 2: (new, True)}
-        if not q.choices.map(len).any(): ways[1] = read_answers(run.read("responses").merge(q[["query_id"]]), q, "as_published"), False
+        if not q.choices.map(len).any():
+            ways[1] = read_answers(run.read("responses").merge(q[["query_id"]]), q, "as_published"), False
         right = {k: _systems(vote_right(*way).unstack(), vote_right(*way, ("query_id",))) for k, way in ways.items()}
         for k in sorted(set(right) - {0}):
-            ends = interval(bootstrap_means(100 * (right[0] - right[k]).to_numpy(), resamples=2000, seed=0), len(right[0]))
-            rows += [erratum(k, "this run", d, s, "accuracy (%)", 100 * right[k][s].mean(), 100 * right[0][s].mean(), e)
-                     for s, e in zip(right[0], ends)]
+            ends = interval(
+                bootstrap_means(100 * (right[0] - right[k]).to_numpy(), resamples=2000, seed=0), len(right[0])
+            )
+            rows += [
+                erratum(k, "this run", d, s, "accuracy (%)", 100 * right[k][s].mean(), 100 * right[0][s].mean(), e)
+                for s, e in zip(right[0], ends)
+            ]
     return rows
 
+# %% ../../nbs/07_reproduction.ipynb #b57a9393-1
 def _systems(right: pd.DataFrame, pooled: pd.Series) -> pd.DataFrame:
     "Queries by LLMs, with their mean, their best and the vote of all beside them."
-    return right.assign(**{label("random"): right.mean(axis=1), label("oracle"): right.max(axis=1), label(ALL_LLMS): pooled})
+    return right.assign(
+        **{label("random"): right.mean(axis=1), label("oracle"): right.max(axis=1), label(ALL_LLMS): pooled}
+    )
 
 # %% ../../nbs/07_reproduction.ipynb #eab4bf08
 def labelled_errata() -> list[tuple]:
     "The effect of mistake 1 on labelled responses to GSM8K."
     table = pd.read_csv(project_root() / "data" / "extraction" / "accuracy_by_rule.csv")
-    return [erratum(1, f"labelled text ({r.source})", "gsm8k", r.llm, "accuracy (%)", r.published, r.extractor) for r in table.itertuples()]
+    return [
+        erratum(1, f"labelled text ({r.source})", "gsm8k", r.llm, "accuracy (%)", r.published, r.extractor)
+        for r in table.itertuples()
+    ]
 
 # %% ../../nbs/07_reproduction.ipynb #7ece2108
-TWINS = {"oracle": 4, "upper_bound": 4, "argmax": 5, "random_top3": 5, "prediction": 5, "sorted_prediction": 6}  # mended policy -> mistake
+TWINS = {
+    "oracle": 4,
+    "upper_bound": 4,
+    "argmax": 5,
+    "random_top3": 5,
+    "prediction": 5,
+    "sorted_prediction": 6,
+}  # mended policy -> mistake
 
 # %% ../../nbs/07_reproduction.ipynb #e8a31e80
 def twins(selections: pd.DataFrame) -> list[tuple[str, str, str, str, str]]:
@@ -440,28 +685,49 @@ def twins(selections: pd.DataFrame) -> list[tuple[str, str, str, str, str]]:
     pairs = [("bound", "oracle", "", "as_published", "oracle")] if ("bound", "oracle", "as_published") in keys else []
     for group, system, policy in sorted(keys):
         mended = policy.removesuffix("_as_published")
-        if mended != policy and (group, system, mended) in keys: pairs.append((group, system, mended, policy, mended))
+        if mended != policy and (group, system, mended) in keys:
+            pairs.append((group, system, mended, policy, mended))
     return pairs
 
 # %% ../../nbs/07_reproduction.ipynb #ee6b297a
 def _twin_name(system: str, key: str) -> str:
     "What readers see for a system that is there both ways."
-    return label(system) if key == "oracle" else f"{label(system)}, upper bound" if key == "upper_bound" else f"{label(system)}, {name_of(key)}"
+    return (
+        label(system)
+        if key == "oracle"
+        else f"{label(system)}, upper bound"
+        if key == "upper_bound"
+        else f"{label(system)}, {name_of(key)}"
+    )
 
+# %% ../../nbs/07_reproduction.ipynb #ee6b297a-1
 def twin_errata(table: pd.DataFrame, selections: pd.DataFrame) -> list[tuple]:
     "Accuracy and seconds of systems that are there both ways; a dataset's differences share their resamples."
     rows = []
     for dataset, part in table.groupby("dataset", sort=False):
-        wide = {k: g.set_index("query_id").sort_index() for k, g in part.groupby(["group", "system", "policy"], sort=False)}
-        found = [(TWINS[key], _twin_name(system, key), quantity, scale * wide[group, system, old][c].to_numpy(),
-                  scale * wide[group, system, mended][c].to_numpy())
-                 for group, system, mended, old, key in twins(selections) if {(group, system, mended), (group, system, old)} <= set(wide)
-                 for quantity, c, scale in (("accuracy (%)", "score", 100), ("latency (s)", "latency_s", 1))]
+        wide = {
+            k: g.set_index("query_id").sort_index() for k, g in part.groupby(["group", "system", "policy"], sort=False)
+        }
+        found = [
+            (
+                TWINS[key],
+                _twin_name(system, key),
+                quantity,
+                scale * wide[group, system, old][c].to_numpy(),
+                scale * wide[group, system, mended][c].to_numpy(),
+            )
+            for group, system, mended, old, key in twins(selections)
+            if {(group, system, mended), (group, system, old)} <= set(wide)
+            for quantity, c, scale in (("accuracy (%)", "score", 100), ("latency (s)", "latency_s", 1))
+        ]
         found = [f for f in found if not (np.isnan(f[3]).any() or np.isnan(f[4]).any())]
-        if not found: continue
+        if not found:
+            continue
         change = np.stack([f[4] - f[3] for f in found], 1)
         ends = interval(bootstrap_means(change, resamples=2000, seed=0), len(change))
-        rows += [erratum(k, "this run", dataset, s, q, a.mean(), b.mean(), e) for (k, s, q, a, b), e in zip(found, ends)]
+        rows += [
+            erratum(k, "this run", dataset, s, q, a.mean(), b.mean(), e) for (k, s, q, a, b), e in zip(found, ends)
+        ]
     return rows
 
 # %% ../../nbs/07_reproduction.ipynb #462b3603
@@ -470,11 +736,22 @@ def seconds_errata(table: pd.DataFrame) -> list[tuple]:
     rows, kept = [], table[(table.group == "llm") | ((table.group == "router") & (table.policy == "argmax"))]
     for (dataset, system), g in kept.groupby(["dataset", "system"], sort=False):
         seconds, weight = g.latency_s.to_numpy(), g.score.to_numpy()
-        if np.isnan(seconds).any() or not weight.sum(): continue
+        if np.isnan(seconds).any() or not weight.sum():
+            continue
         draws = bootstrap_means(np.stack([seconds * weight, weight, seconds], 1), resamples=2000, seed=0)
         effect = draws[:, 2] - draws[:, 0] / np.maximum(draws[:, 1], 1e-12)
-        rows.append(erratum(3, "this run", dataset, label(system), "latency (s)", (seconds * weight).sum() / weight.sum(), seconds.mean(),
-                            interval(effect[:, None], len(g))[0]))
+        rows.append(
+            erratum(
+                3,
+                "this run",
+                dataset,
+                label(system),
+                "latency (s)",
+                (seconds * weight).sum() / weight.sum(),
+                seconds.mean(),
+                interval(effect[:, None], len(g))[0],
+            )
+        )
     return rows
 
 # %% ../../nbs/07_reproduction.ipynb #3ad8ec15
@@ -494,7 +771,10 @@ def cluster_earnings(
         model = KMeans(k, n_init=3, random_state=seed).fit(fitted)
         home = model.predict(X)
         best = np.array([(train[1][home == c] if (home == c).any() else train[1]).mean(0).argmax() for c in range(k)])
-        def earned(F, scores): return scores[np.arange(F.shape[0]), best[model.predict(F)]]
+
+        def earned(F, scores):
+            return scores[np.arange(F.shape[0]), best[model.predict(F)]]
+
         found.append((earned(V, validation[1]).mean(), earned(T, test[1])))
     return max(found, key=lambda f: f[0])[1]
 
@@ -504,33 +784,73 @@ def clustering_errata(queries: pd.DataFrame, outcomes: pd.DataFrame) -> list[tup
     rows = []
     for dataset, q in queries.groupby("dataset", sort=False):
         parts = parts_of(q, outcomes, pool_of(outcomes[outcomes.query_id.isin(set(q.query_id))]))
-        if not {"train", "validation", "test"} <= set(parts): continue
-        old, new = (cluster_earnings(*(parts[s][1:] for s in ("train", "validation", "test")), leak=leak) for leak in (True, False))
-        rows.append(erratum(7, "this run", dataset, label("clustering_tfidf"), "accuracy (%)", 100 * old.mean(), 100 * new.mean(),
-                            mean_interval(100 * (new - old))[1:]))
+        if not {"train", "validation", "test"} <= set(parts):
+            continue
+        old, new = (
+            cluster_earnings(*(parts[s][1:] for s in ("train", "validation", "test")), leak=leak)
+            for leak in (True, False)
+        )
+        rows.append(
+            erratum(
+                7,
+                "this run",
+                dataset,
+                label("clustering_tfidf"),
+                "accuracy (%)",
+                100 * old.mean(),
+                100 * new.mean(),
+                mean_interval(100 * (new - old))[1:],
+            )
+        )
     return rows
 
 # %% ../../nbs/07_reproduction.ipynb #722f2261
 def filter_errata(answers: dict[str, pd.DataFrame]) -> list[tuple]:
     "The effect of mistake 8: usable responses per LLM, and LLMs dropped."
-    tables = {("the authors' printed counts", "mmlu"): published_viability()} | {("this run", d): viability(a) for d, a in answers.items()}
+    tables = {("the authors' printed counts", "mmlu"): published_viability()} | {
+        ("this run", d): viability(a) for d, a in answers.items()
+    }
     rows = []
     for (evidence, d), t in tables.items():
-        rows += [erratum(8, evidence, d, r.llm, "usable responses (%)", r.published_percent, 100 * (1 - r.share),
-                         np.subtract(share_interval(100 * (1 - r.share), r.responses)[1:], r.published_percent)) for r in t.itertuples()]
-        rows.append(erratum(8, evidence, d, f"{len(t)} LLMs", "LLMs dropped", (~t.published_viable).sum(), (~t.viable).sum()))
+        rows += [
+            erratum(
+                8,
+                evidence,
+                d,
+                r.llm,
+                "usable responses (%)",
+                r.published_percent,
+                100 * (1 - r.share),
+                np.subtract(share_interval(100 * (1 - r.share), r.responses)[1:], r.published_percent),
+            )
+            for r in t.itertuples()
+        ]
+        rows.append(
+            erratum(8, evidence, d, f"{len(t)} LLMs", "LLMs dropped", (~t.published_viable).sum(), (~t.viable).sum())
+        )
     return rows
 
 # %% ../../nbs/07_reproduction.ipynb #b91bb61e
 def sampling_errata(run: Run, queries: pd.DataFrame) -> list[tuple]:
     "The effect of mistake 9 on the tokens that this run's samples would have cost (by arithmetic: twice as many)."
-    if run.profile.source.kind != "generate": return []
+    if run.profile.source.kind != "generate":
+        return []
     responses, rows = run.read("responses"), []
     for dataset, q in queries[queries.split == "test"].groupby("dataset", sort=False):
         mine = responses[responses.query_id.isin(set(q.query_id))]
         spent, low, high = mean_interval(mine.groupby("query_id").completion_tokens.sum().to_numpy())
-        rows.append(erratum(9, "this run, by arithmetic", dataset, "all LLMs", "completion tokens per query", 2 * spent, spent,
-                            (-high, -low)))
+        rows.append(
+            erratum(
+                9,
+                "this run, by arithmetic",
+                dataset,
+                "all LLMs",
+                "completion tokens per query",
+                2 * spent,
+                spent,
+                (-high, -low),
+            )
+        )
     return rows
 
 # %% ../../nbs/07_reproduction.ipynb #63849ddc
@@ -539,15 +859,25 @@ def unpaired(a: float, b: float, n: int) -> tuple[float, float, float]:
     half = 1.96 * sum(np.sqrt(p * (100 - p) / n) for p in (a, b))
     return a - b, a - b - half, a - b + half
 
+# %% ../../nbs/07_reproduction.ipynb #63849ddc-1
 def ranking_errata(reference: dict) -> list[tuple]:
     "Mistake 10: pairs of published routers that the tables rank, and pairs that their intervals tell apart."
     rows = []
     for d in ("gsm8k", "mmlu"):
         n, t = reference["splits"][d]["test"], reference["main_results"][d]
         values = [v[0] for k, v in t.items() if k.startswith(("mlc_", "sc_", "clustering_")) and k != "mlc_upper_bound"]
-        pairs = [unpaired(a, b, n) for i, a in enumerate(values) for b in values[i + 1:]]
-        rows.append(erratum(10, "the published table", d, f"{len(values)} routers", "pairs told apart", sum(p[0] != 0 for p in pairs),
-                            sum(p[1] > 0 or p[2] < 0 for p in pairs)))
+        pairs = [unpaired(a, b, n) for i, a in enumerate(values) for b in values[i + 1 :]]
+        rows.append(
+            erratum(
+                10,
+                "the published table",
+                d,
+                f"{len(values)} routers",
+                "pairs told apart",
+                sum(p[0] != 0 for p in pairs),
+                sum(p[1] > 0 or p[2] < 0 for p in pairs),
+            )
+        )
     return rows
 
 # %% ../../nbs/07_reproduction.ipynb #029906c2
@@ -560,49 +890,92 @@ def make_errata(
 ) -> pd.DataFrame:
     "The effect of each mistake on each number that it touches: as published, mended, difference with a 95% interval."
     table, answers = per_query(selections, queries), answers_on_test(run, queries)
-    rows = reading_errata(run, queries, answers) + labelled_errata() + seconds_errata(table) + twin_errata(table, selections)
-    rows += clustering_errata(queries, outcomes) + filter_errata(answers) + sampling_errata(run, queries) + ranking_errata(reference)
-    if run.profile.source.kind == "released": rows += released_errata(run)
-    return pd.DataFrame(rows, columns=ERRATUM).sort_values(["mistake", "evidence", "quantity", "dataset", "system"],
-                                                          kind="stable").reset_index(drop=True)
+    rows = (
+        reading_errata(run, queries, answers)
+        + labelled_errata()
+        + seconds_errata(table)
+        + twin_errata(table, selections)
+    )
+    rows += (
+        clustering_errata(queries, outcomes)
+        + filter_errata(answers)
+        + sampling_errata(run, queries)
+        + ranking_errata(reference)
+    )
+    if run.profile.source.kind == "released":
+        rows += released_errata(run)
+    return (
+        pd.DataFrame(rows, columns=ERRATUM)
+        .sort_values(["mistake", "evidence", "quantity", "dataset", "system"], kind="stable")
+        .reset_index(drop=True)
+    )
 
 # %% ../../nbs/07_reproduction.ipynb #50adb3fb
-RELEASED_ROWS = {"oracle": 4, "mlc_upper_bound": 4, "argmax": 5, "random_policy": 5, "prediction": 5, "sorted_prediction": 6}
+RELEASED_ROWS = {
+    "oracle": 4,
+    "mlc_upper_bound": 4,
+    "argmax": 5,
+    "random_policy": 5,
+    "prediction": 5,
+    "sorted_prediction": 6,
+}
 
+# %% ../../nbs/07_reproduction.ipynb #50adb3fb-1
 def released_errata(
     run: Run,
     resamples: int = 500,
 ) -> list[tuple]:
     "The same for the authors' own files: each row of their result table as published and mended; the mean of the draws where they drew."
     from llm_routing.sources.released import fetch_released, parse_released
+
     rows = []
     for d in run.profile.source.datasets:
         rel = parse_released(fetch_released(d), d).part("test")
         old, new = released_both(rel, draws=2000)
         rng, n = np.random.default_rng(0), len(rel.texts)
-        effects = [{k: np.subtract(b[k], a[k]) for k in b} for a, b in (released_both(resampled(rel, rng.integers(n, size=n)))
-                                                                        for _ in range(resamples))]
+        effects = [
+            {k: np.subtract(b[k], a[k]) for k in b}
+            for a, b in (released_both(resampled(rel, rng.integers(n, size=n))) for _ in range(resamples))
+        ]
         for k in new:
             ends = interval(np.array([e[k] for e in effects]), n)
-            rows += [erratum(RELEASED_ROWS.get(k, 3), "the authors' released file", d, k, q, old[k][i], new[k][i], ends[i])
-                     for i, q in enumerate(("accuracy (%)", "latency (s)"))]
+            rows += [
+                erratum(RELEASED_ROWS.get(k, 3), "the authors' released file", d, k, q, old[k][i], new[k][i], ends[i])
+                for i, q in enumerate(("accuracy (%)", "latency (s)"))
+            ]
     return rows
 
 # %% ../../nbs/07_reproduction.ipynb #65538ae6
 def released_both(rel, draws: int = 20) -> tuple[dict, dict]:
     "Row -> (percent right, seconds) of a released file's test part: as published, and mended."
     from llm_routing.sources.released import as_published, mended, published_draws
+
     return as_published(rel) | {k: tuple(v[:, 0]) for k, v in published_draws(rel, draws=draws).items()}, mended(rel)
 
+# %% ../../nbs/07_reproduction.ipynb #65538ae6-1
 def resampled(rel, rows: np.ndarray):
     "A released file with other rows, some of them more than once."
-    return replace(rel, texts=[rel.texts[i] for i in rows], **{c: getattr(rel, c)[rows] for c in ("split", "right", "labelled", "logit")})
+    return replace(
+        rel,
+        texts=[rel.texts[i] for i in rows],
+        **{c: getattr(rel, c)[rows] for c in ("split", "right", "labelled", "logit")},
+    )
 
 # %% ../../nbs/07_reproduction.ipynb #d756ffcd
-ELSEWHERE = {1: "mini", 2: "mini", 3: "mini", 4: "public", 5: "public", 6: "public", 7: "public", 9: "mini"}  # a profile that measures it
+ELSEWHERE = {
+    1: "mini",
+    2: "mini",
+    3: "mini",
+    4: "public",
+    5: "public",
+    6: "public",
+    7: "public",
+    9: "mini",
+}  # a profile that measures it
 
 UNKNOWN = {9: "what wrong worked examples do is not measured: that needs the paper's LLMs and the original's examples"}
 
+# %% ../../nbs/07_reproduction.ipynb #d756ffcd-1
 def mistakes_table(
     errata: pd.DataFrame,
 ) -> pd.DataFrame:  # mistake, what, numbers, largest_effect
@@ -611,16 +984,21 @@ def mistakes_table(
     for k, what in MISTAKES.items():
         part = errata[errata.mistake == k]
         tops = [g.loc[g.effect.abs().idxmax()] for _, g in part.groupby("quantity")]
-        said = "; ".join(f"{t.system} on {name_of(t.dataset)} ({t.evidence}), {t.quantity}: as published {_short(t.as_published)}, mended "
-                         f"{_short(t.mended)}, effect {_short(t.effect)}" + _ends(t) for t in tops)
+        said = "; ".join(
+            f"{t.system} on {name_of(t.dataset)} ({t.evidence}), {t.quantity}: as published {_short(t.as_published)}, mended "
+            f"{_short(t.mended)}, effect {_short(t.effect)}" + _ends(t)
+            for t in tops
+        )
         said = said or f"not in this profile: llm-routing run --profile {ELSEWHERE[k]}"
         rows.append((k, what, len(part), said + ("; " + UNKNOWN[k] if k in UNKNOWN else "")))
     return pd.DataFrame(rows, columns=["mistake", "what", "numbers", "largest_effect"])
 
+# %% ../../nbs/07_reproduction.ipynb #d756ffcd-2
 def _ends(row) -> str:
     "An effect's interval, where there is one."
     return "" if pd.isna(row.ci_low) else f" [{_short(row.ci_low)}, {_short(row.ci_high)}]"
 
+# %% ../../nbs/07_reproduction.ipynb #d756ffcd-3
 def _short(value: float) -> str:
     "A number with three significant digits, or two decimals."
     return f"{value:.2f}".rstrip("0").rstrip(".") if abs(value) >= 1 else f"{value:.3g}"
@@ -628,10 +1006,12 @@ def _short(value: float) -> str:
 # %% ../../nbs/07_reproduction.ipynb #b5a8170d
 HOLDS, FAILS, OPEN, MIXED = "holds", "does not hold", "undecided", "holds only under stated conditions"
 
+# %% ../../nbs/07_reproduction.ipynb #b5a8170d-1
 def judge(low: float, high: float, above: float = 0) -> str:
     "What an interval says of the claim that a number is above a value."
     return HOLDS if low > above else FAILS if high < above else OPEN
 
+# %% ../../nbs/07_reproduction.ipynb #b5a8170d-2
 def said(value: float, low: float, high: float, unit: str = " points") -> str:
     "A number with its interval."
     return f"{value:.2f}{unit} [{low:.2f}, {high:.2f}]"
@@ -639,11 +1019,14 @@ def said(value: float, low: float, high: float, unit: str = " points") -> str:
 # %% ../../nbs/07_reproduction.ipynb #39449efe
 class Evidence:
     "What a lesson may look at: one dataset's systems, query by query."
+
     def __init__(self, table: pd.DataFrame, dataset: str):
         part = table[table.dataset == dataset]
         self.dataset, self.n = dataset, part.query_id.nunique()
-        self.score, self.seconds = (part.pivot(index="query_id", columns=["group", "system", "policy"], values=v)
-                                    for v in ("score", "latency_s"))
+        self.score, self.seconds = (
+            part.pivot(index="query_id", columns=["group", "system", "policy"], values=v)
+            for v in ("score", "latency_s")
+        )
 
     def get(self, group: str, system: str, policy: str = "", what: str = "score"):
         "(n_queries,) values of the first system that fits, or nothing."
@@ -671,7 +1054,8 @@ def lesson_1(e: Evidence) -> tuple[str, str]:
 def lesson_2(e: Evidence) -> tuple[str, str]:
     "Even choosing perfectly among the LLMs that a router labels right falls short of the oracle."
     bounds = [c for c in e.of("bound", "upper_bound")]
-    if not bounds: return "no router with labels", "not in this profile"
+    if not bounds:
+        return "no router with labels", "not in this profile"
     top = max(bounds, key=lambda c: e.score[c].mean())
     gap = mean_interval(100 * (e.get("bound", "oracle") - e.score[top].to_numpy()))
     return f"oracle less the upper bound of {label(top[1])}: {said(*gap)}", judge(*gap[1:])
@@ -680,16 +1064,21 @@ def lesson_2(e: Evidence) -> tuple[str, str]:
 def lesson_3(e: Evidence) -> tuple[str, str]:
     "Routers beat the weakest LLM, and none beats the best."
     routers = e.of("router", "argmax") or e.of("router")
-    if not routers: return "no routers", "not in this profile"
+    if not routers:
+        return "no routers", "not in this profile"
     worst = min(e.of("llm"), key=lambda c: e.score[c].mean())
     first = next((c for c in routers if c[1] == "mlc"), routers[0])
     over_weak = mean_interval(100 * (e.score[first] - e.score[worst]).to_numpy())
     gains = {c: 100 * (e.score[c] - e.score[e.best]).to_numpy() for c in routers}
     top = max(gains, key=lambda c: gains[c].mean())
     draws = bootstrap_means(gains[top][:, None], resamples=4000, seed=0)
-    low, high = interval(draws, e.n, 1 - .05 / len(routers))[0]  # Bonferroni over the routers that could have been the best
-    text = (f"{label(*first[1:])} less the weakest LLM: {said(*over_weak)}; the best of {len(routers)} routers ({label(*top[1:])}) less the best "
-            f"LLM ({e.best[1]}): {said(gains[top].mean(), low, high)}, corrected for {len(routers)}")
+    low, high = interval(draws, e.n, 1 - 0.05 / len(routers))[
+        0
+    ]  # Bonferroni over the routers that could have been the best
+    text = (
+        f"{label(*first[1:])} less the weakest LLM: {said(*over_weak)}; the best of {len(routers)} routers ({label(*top[1:])}) less the best "
+        f"LLM ({e.best[1]}): {said(gains[top].mean(), low, high)}, corrected for {len(routers)}"
+    )
     return text, FAILS if low > 0 or over_weak[2] < 0 else HOLDS if over_weak[1] > 0 else OPEN
 
 # %% ../../nbs/07_reproduction.ipynb #05b32ebd
@@ -698,27 +1087,35 @@ def lesson_4(e: Evidence) -> tuple[str, str]:
     mine = [c for c in e.of("router") if c[1] == "mlc"] or e.of("router")
     mine = [c for c in mine if c[1] == mine[0][1]]
     prediction = next((c for c in mine if c[2] == "prediction"), None)
-    if prediction is None: return "no Prediction policy", "not in this profile"
+    if prediction is None:
+        return "no Prediction policy", "not in this profile"
     others = [c for c in mine if c[2] in ("argmax", "random_top3", "sorted_prediction")]
     rival = max(others, key=lambda c: e.score[c].mean())
     lead = mean_interval(100 * (e.score[prediction] - e.score[rival]).to_numpy())
     bound = e.get("bound", mine[0][1], "upper_bound")
     lost = mean_interval(100 * (bound - e.score[prediction].to_numpy()))
     reach = mean_interval(100 * (e.get("bound", "oracle") - bound))
-    text = (f"Prediction less {name_of(rival[2])}: {said(*lead)}; lost between the upper bound and Prediction: {said(*lost)}, between oracle "
-            f"and upper bound: {said(*reach)}")
-    return text, HOLDS if lead[1] > 0 and lost[1] > reach[2] else FAILS if lead[2] < 0 else MIXED if lost[1] > reach[2] else OPEN
+    text = (
+        f"Prediction less {name_of(rival[2])}: {said(*lead)}; lost between the upper bound and Prediction: {said(*lost)}, between oracle "
+        f"and upper bound: {said(*reach)}"
+    )
+    return text, HOLDS if lead[1] > 0 and lost[1] > reach[2] else FAILS if lead[2] < 0 else MIXED if lost[1] > reach[
+        2
+    ] else OPEN
 
 # %% ../../nbs/07_reproduction.ipynb #6c9235b8
 def lesson_5(e: Evidence) -> tuple[str, str]:
     "A router takes no longer than single LLMs do."
     routers = e.of("router", "argmax") or e.of("router")
     first = next((c for c in routers if c[1] == "mlc"), routers[0] if routers else None)
-    if first is None or e.seconds.isna().any().any(): return "the source has no seconds", "not in this profile"
+    if first is None or e.seconds.isna().any().any():
+        return "the source has no seconds", "not in this profile"
     slowest = max(e.of("llm"), key=lambda c: e.seconds[c].mean())
     best, slow = (mean_interval((e.seconds[first] - e.seconds[c]).to_numpy()) for c in (e.best, slowest))
-    text = (f"{label(*first[1:])} takes {e.seconds[first].mean():.3g} s; less the best LLM ({e.best[1]}): {said(*best, ' s')}; less the slowest "
-            f"({slowest[1]}): {said(*slow, ' s')}")
+    text = (
+        f"{label(*first[1:])} takes {e.seconds[first].mean():.3g} s; less the best LLM ({e.best[1]}): {said(*best, ' s')}; less the slowest "
+        f"({slowest[1]}): {said(*slow, ' s')}"
+    )
     return text, HOLDS if best[2] <= 0 else MIXED if slow[2] <= 0 else FAILS
 
 # %% ../../nbs/07_reproduction.ipynb #7f60d7a7
@@ -729,24 +1126,50 @@ def paper_lessons(reference: dict) -> list[tuple]:
         t, n = reference["main_results"][d], reference["splits"][d]["test"]
         llms = {m: t[m] for m in reference["pool"] if t[m][0] is not None}
         best, worst = max(llms, key=lambda m: llms[m][0]), min(llms, key=lambda m: llms[m][0])
-        unsolved, gap = share_interval(100 - t["oracle"][0], n), share_interval(t["oracle"][0] - t["mlc_upper_bound"][0], n)
-        top = max(("mlc_argmax", "mlc_prediction", "sc_argmax", "clustering_tfidf", "clustering_roberta"), key=lambda k: t[k][0])
+        unsolved, gap = (
+            share_interval(100 - t["oracle"][0], n),
+            share_interval(t["oracle"][0] - t["mlc_upper_bound"][0], n),
+        )
+        top = max(
+            ("mlc_argmax", "mlc_prediction", "sc_argmax", "clustering_tfidf", "clustering_roberta"),
+            key=lambda k: t[k][0],
+        )
         weak, lead = unpaired(t["mlc_argmax"][0], llms[worst][0], n), unpaired(t[top][0], llms[best][0], n)
         policies, seconds = unpaired(t["mlc_prediction"][0], t["mlc_argmax"][0], n), (t["mlc_argmax"][1], llms[best][1])
         lost = share_interval(t["mlc_upper_bound"][0] - t["mlc_prediction"][0], n)
-        rows += [("I", d, f"no LLM is right on {said(*unsolved, '%')} of {n:,} queries", judge(*unsolved[1:])),
-                 ("II", d, f"oracle less the MLC's upper bound: {said(*gap)}", judge(*gap[1:])),
-                 ("III", d, f"MLC less the weakest LLM: {said(*weak)}; {top} less {best}: {said(*lead)} (overlap unknown)",
-                  FAILS if lead[1] > 0 else HOLDS if weak[1] > 0 else OPEN),
-                 ("IV", d, f"Prediction less ArgMax: {said(*policies)} (overlap unknown); lost between upper bound and Prediction: {said(*lost)}, "
-                  f"between oracle and upper bound: {said(*gap)}", MIXED if lost[1] > gap[2] and policies[1] <= 0 else OPEN),
-                 ("V", d, f"MLC takes {seconds[0]:g} s, the best LLM ({best}) {seconds[1]:g} s (no interval was published; right answers only)",
-                  HOLDS if seconds[0] <= seconds[1] else MIXED if seconds[0] <= max(v[1] for v in llms.values()) else FAILS)]
+        rows += [
+            ("I", d, f"no LLM is right on {said(*unsolved, '%')} of {n:,} queries", judge(*unsolved[1:])),
+            ("II", d, f"oracle less the MLC's upper bound: {said(*gap)}", judge(*gap[1:])),
+            (
+                "III",
+                d,
+                f"MLC less the weakest LLM: {said(*weak)}; {top} less {best}: {said(*lead)} (overlap unknown)",
+                FAILS if lead[1] > 0 else HOLDS if weak[1] > 0 else OPEN,
+            ),
+            (
+                "IV",
+                d,
+                f"Prediction less ArgMax: {said(*policies)} (overlap unknown); lost between upper bound and Prediction: {said(*lost)}, "
+                f"between oracle and upper bound: {said(*gap)}",
+                MIXED if lost[1] > gap[2] and policies[1] <= 0 else OPEN,
+            ),
+            (
+                "V",
+                d,
+                f"MLC takes {seconds[0]:g} s, the best LLM ({best}) {seconds[1]:g} s (no interval was published; right answers only)",
+                HOLDS
+                if seconds[0] <= seconds[1]
+                else MIXED
+                if seconds[0] <= max(v[1] for v in llms.values())
+                else FAILS,
+            ),
+        ]
     return rows
 
 # %% ../../nbs/07_reproduction.ipynb #83202c1c
 LESSONS = {"I": lesson_1, "II": lesson_2, "III": lesson_3, "IV": lesson_4, "V": lesson_5}
 
+# %% ../../nbs/07_reproduction.ipynb #83202c1c-1
 def make_lessons(
     reference: dict,
     selections: pd.DataFrame,
@@ -771,7 +1194,9 @@ def overall(
     "One verdict per lesson: the same everywhere, or under which conditions."
     rows = []
     for lesson, part in lessons[lessons.verdict != "not in this profile"].groupby("lesson", sort=False):
-        kinds = part.groupby("verdict", sort=False).apply(lambda g: ", ".join(f"{p}: {name_of(d)}" for p, d in zip(g.pool, g.dataset)))
+        kinds = part.groupby("verdict", sort=False).apply(
+            lambda g: ", ".join(f"{p}: {name_of(d)}" for p, d in zip(g.pool, g.dataset))
+        )
         one = part.verdict.iloc[0] if len(kinds) == 1 else MIXED if HOLDS in kinds or MIXED in kinds else OPEN
         rows.append((lesson, part.claim.iloc[0], one, "; ".join(f"{v} ({where})" for v, where in kinds.items())))
     return pd.DataFrame(rows, columns=["lesson", "claim", "verdict", "where"])
@@ -784,9 +1209,14 @@ def write_tables(
     "Write tables/NAME.csv, .md and .tex, the same rows giving the same bytes."
     out, names = Path(folder) / "tables", []
     for name, frame in tables.items():
-        cells = [["" if pd.isna(v) else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
-                 for row in frame.itertuples(index=False)]
-        texts = {"csv": csv_text(frame, 6), "md": markdown_table(cells, list(frame)),
-                 "tex": latex_table([[tex(c) for c in row] for row in cells], list(frame), "l" * frame.shape[1])}
+        cells = [
+            ["" if pd.isna(v) else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
+            for row in frame.itertuples(index=False)
+        ]
+        texts = {
+            "csv": csv_text(frame, 6),
+            "md": markdown_table(cells, list(frame)),
+            "tex": latex_table([[tex(c) for c in row] for row in cells], list(frame), "l" * frame.shape[1]),
+        }
         names += [write_text(out / f"{name}.{kind}", text).name for kind, text in texts.items()]
     return names

@@ -23,8 +23,21 @@ from scipy.stats import spearmanr
 from ..policies.policies import strong_and_weak
 from ..study.runs import Run
 from llm_routing.study.statistics import (
-    aiq, apgr, beta_binomial_oracle, bootstrap_means, cpt, detectable_difference, effect_sizes, gap_closed, holm,
-    interval, mean_intervals, over_seeds, paired_tests, rank_intervals, split_half_oracle,
+    aiq,
+    apgr,
+    beta_binomial_oracle,
+    bootstrap_means,
+    cpt,
+    detectable_difference,
+    effect_sizes,
+    gap_closed,
+    holm,
+    interval,
+    mean_intervals,
+    over_seeds,
+    paired_tests,
+    rank_intervals,
+    split_half_oracle,
 )
 from ..study.tables import ALL_LLMS, StudyError, matrix
 
@@ -35,6 +48,7 @@ KEYS = ["group", "system", "policy"]
 @dataclass(frozen=True)
 class Earnings:
     "What each system earned on each test query of one dataset, and how it got there."
+
     columns: list[tuple[str, str, str, int]]  # group, system, policy, seed
     score: np.ndarray  # (n_queries, n_columns)
     latency: np.ndarray
@@ -43,21 +57,35 @@ class Earnings:
 
     def index(self, *key: str) -> list[int]:
         "The columns of (group, system, policy), one per seed."
-        return [i for i, c in enumerate(self.columns) if c[:len(key)] == key]
+        return [i for i, c in enumerate(self.columns) if c[: len(key)] == key]
 
 # %% ../../nbs/06_analysis.ipynb #f0361a88
 def earnings(
     selections: pd.DataFrame,  # rows of one dataset
 ) -> Earnings:
     "Selections as arrays. Raises `ValueError` when systems answer different queries."
-    rows = selections.assign(calls=selections["llms"].str.len().clip(lower=1))  # an empty list is one call, drawn at random
+    rows = selections.assign(
+        calls=selections["llms"].str.len().clip(lower=1)
+    )  # an empty list is one call, drawn at random
     parts = {tuple(k): g for k, g in rows.groupby([*KEYS, "seed"], sort=False)}
     first = next(iter(parts.values()))["query_id"].to_numpy()
     odd = [k for k, g in parts.items() if len(g) != len(first)]
-    if odd: raise ValueError(f"{odd[0]} has {len(parts[odd[0]])} selections where others have {len(first)}: run 05_policies again")
+    if odd:
+        raise ValueError(
+            f"{odd[0]} has {len(parts[odd[0]])} selections where others have {len(first)}: run 05_policies again"
+        )
+
     def stack(column):
-        return np.stack([g[column].to_numpy(float) if (g["query_id"].to_numpy() == first).all()
-                         else g.set_index("query_id")[column].reindex(first).to_numpy(float) for g in parts.values()], 1)
+        return np.stack(
+            [
+                g[column].to_numpy(float)
+                if (g["query_id"].to_numpy() == first).all()
+                else g.set_index("query_id")[column].reindex(first).to_numpy(float)
+                for g in parts.values()
+            ],
+            1,
+        )
+
     return Earnings(list(parts), *(stack(c) for c in ("score", "latency_s", "cost", "calls")))
 
 # %% ../../nbs/06_analysis.ipynb #68d1349a
@@ -73,7 +101,8 @@ def mean_taken(
     as_published: bool = False,
 ) -> float:
     "The mean over all queries, or over what was answered correctly."
-    if not as_published: return float(taken.mean())
+    if not as_published:
+        return float(taken.mean())
     return float((taken * score).sum() / score.sum()) if score.sum() else float("nan")
 
 # %% ../../nbs/06_analysis.ipynb #133a5fad
@@ -82,14 +111,19 @@ def read_router_costs(
 ) -> pd.DataFrame:  # router, dataset (several joined by +), single_ms, batched_ms; empty where nothing was measured
     "What the run's routers take per query. Raises `StudyError` naming the file and what is missing."
     path, columns = run.folder / "router_costs.json", ["router", "dataset", "single_ms", "batched_ms"]
-    if not path.is_file(): return pd.DataFrame(columns=columns)
+    if not path.is_file():
+        return pd.DataFrame(columns=columns)
     again = "make it again with `llm-routing run --from 04_routers --force`"
-    try: table = pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as e: raise StudyError(f"{path.name} is no JSON ({e}): {again}") from e
+    try:
+        table = pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as e:
+        raise StudyError(f"{path.name} is no JSON ({e}): {again}") from e
     missing = [c for c in columns if c not in table]
-    if missing: raise StudyError(f"{path.name} has no {missing[0]}: {again}")
+    if missing:
+        raise StudyError(f"{path.name} has no {missing[0]}: {again}")
     bad = table[~(table[columns[2:]] >= 0).all(axis=1)]
-    if len(bad): raise StudyError(f"{path.name}: the times of {bad['router'].iloc[0]!r} are not numbers from 0 up: {again}")
+    if len(bad):
+        raise StudyError(f"{path.name}: the times of {bad['router'].iloc[0]!r} are not numbers from 0 up: {again}")
     return table[columns]
 
 # %% ../../nbs/06_analysis.ipynb #7eee8cc6
@@ -101,15 +135,27 @@ def with_router_time(
     rows = results[(results["group"] == "router") & ~results["policy"].str.endswith("as_published")]
     table = rows[["dataset", "system", "policy", "accuracy", "latency_s"]].rename(columns={"latency_s": "llm_s"})
     own = costs.assign(dataset=costs["dataset"].str.split("+")).explode("dataset").rename(columns={"router": "system"})
-    own = own.astype({"single_ms": float, "batched_ms": float}).groupby(["dataset", "system"])[["single_ms", "batched_ms"]].mean() / 1000
-    table = table.merge(own.set_axis(["router_single_s", "router_batched_s"], axis=1).reset_index(), on=["dataset", "system"], how="left")
-    return table.assign(total_single_s=table["llm_s"] + table["router_single_s"], total_batched_s=table["llm_s"] + table["router_batched_s"])
+    own = (
+        own.astype({"single_ms": float, "batched_ms": float})
+        .groupby(["dataset", "system"])[["single_ms", "batched_ms"]]
+        .mean()
+        / 1000
+    )
+    table = table.merge(
+        own.set_axis(["router_single_s", "router_batched_s"], axis=1).reset_index(),
+        on=["dataset", "system"],
+        how="left",
+    )
+    return table.assign(
+        total_single_s=table["llm_s"] + table["router_single_s"],
+        total_batched_s=table["llm_s"] + table["router_batched_s"],
+    )
 
 # %% ../../nbs/06_analysis.ipynb #7a5a6bb9
 def system_rows(
     e: Earnings,
     resamples: int = 10_000,
-    confidence: float = .95,
+    confidence: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:  # the columns of `results` but for the dataset
     "One row per system, over all its seeds."
@@ -117,17 +163,26 @@ def system_rows(
     best, oracle = reference_columns(e)
     systems, draws = over_seeds(bootstrap_means(e.score, None, resamples, seed), names, [c[1] for c in e.columns], seed)
     columns = [e.index(*s) for s in systems]
-    score, latency, cost, calls = (np.stack([x[:, c].mean(1) for c in columns], 1) for x in (e.score, e.latency, e.cost, e.calls))
+    score, latency, cost, calls = (
+        np.stack([x[:, c].mean(1) for c in columns], 1) for x in (e.score, e.latency, e.cost, e.calls)
+    )
     b, o = systems.index(names[best]), systems.index(names[oracle])
     bounds = 100 * mean_intervals(score, draws, confidence)
     gap = interval(gap_closed(draws, draws[:, [b]], draws[:, [o]]), n, confidence)
     published = [s[2].endswith("as_published") for s in systems]
     rows = pd.DataFrame(systems, columns=KEYS).assign(
-        n=n, accuracy=100 * score.mean(0), ci_low=bounds[:, 0], ci_high=bounds[:, 1],
+        n=n,
+        accuracy=100 * score.mean(0),
+        ci_low=bounds[:, 0],
+        ci_high=bounds[:, 1],
         latency_s=[mean_taken(latency[:, j], score[:, j], p) for j, p in enumerate(published)],
-        cost=[mean_taken(cost[:, j], score[:, j], p) for j, p in enumerate(published)], usage=calls.mean(0),
-        seeds=[len(c) for c in columns], gap_closed=gap_closed(score.mean(0), score[:, b].mean(), score[:, o].mean()),
-        gap_low=gap[:, 0], gap_high=gap[:, 1])
+        cost=[mean_taken(cost[:, j], score[:, j], p) for j, p in enumerate(published)],
+        usage=calls.mean(0),
+        seeds=[len(c) for c in columns],
+        gap_closed=gap_closed(score.mean(0), score[:, b].mean(), score[:, o].mean()),
+        gap_low=gap[:, 0],
+        gap_high=gap[:, 1],
+    )
     return add_tests(rows, score, b, published)
 
 # %% ../../nbs/06_analysis.ipynb #834c61fc
@@ -137,7 +192,8 @@ def add_tests(rows: pd.DataFrame, score: np.ndarray, best: int, published: list[
     p[best] = np.nan
     p[(rows["group"] == "bound") | np.array(published)] = np.nan
     rows = rows.assign(p_value=p, p_holm=np.nan)
-    for _, part in rows.groupby("group"): rows.loc[part.index, "p_holm"] = holm(part["p_value"])
+    for _, part in rows.groupby("group"):
+        rows.loc[part.index, "p_holm"] = holm(part["p_value"])
     return rows
 
 # %% ../../nbs/06_analysis.ipynb #09876359
@@ -145,12 +201,19 @@ def results_table(
     queries: pd.DataFrame,
     selections: pd.DataFrame,
     resamples: int = 10_000,
-    confidence: float = .95,
+    confidence: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:  # the `results` table
     "Results of every dataset."
-    return pd.concat([system_rows(earnings(selections[selections["query_id"].isin(set(q["query_id"]))]), resamples, confidence, seed)
-                      .assign(dataset=dataset) for dataset, q in queries.groupby("dataset", sort=False)], ignore_index=True)
+    return pd.concat(
+        [
+            system_rows(
+                earnings(selections[selections["query_id"].isin(set(q["query_id"]))]), resamples, confidence, seed
+            ).assign(dataset=dataset)
+            for dataset, q in queries.groupby("dataset", sort=False)
+        ],
+        ignore_index=True,
+    )
 
 # %% ../../nbs/06_analysis.ipynb #770884cf
 def comparisons(
@@ -158,7 +221,7 @@ def comparisons(
     queries: pd.DataFrame,
     results: pd.DataFrame,  # of `results_table`
     resamples: int = 10_000,
-    confidence: float = .95,
+    confidence: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:  # a row per dataset and tested system: points over the best LLM with their interval, effect sizes, p-values, a verdict
     "Every tested router and LLM against the best single LLM: how far, how sure, and how small a difference would have been seen."
@@ -167,19 +230,33 @@ def comparisons(
         e = earnings(selections[selections["query_id"].isin(set(q["query_id"]))])
         best = e.score[:, reference_columns(e)[0]]
         tested = results[(results["dataset"] == dataset) & results["p_holm"].notna()].reset_index(drop=True)
-        if tested.empty: continue
-        score = np.stack([e.score[:, e.index(*key)].mean(1) for key in tested[KEYS].itertuples(index=False, name=None)], 1)
+        if tested.empty:
+            continue
+        score = np.stack(
+            [e.score[:, e.index(*key)].mean(1) for key in tested[KEYS].itertuples(index=False, name=None)], 1
+        )
         ends = 100 * interval(bootstrap_means(score - best[:, None], None, resamples, seed), len(score), confidence)
         for r, s, (low, high) in zip(tested.to_dict("records"), score.T, ends):
             spread = ((s - best) ** 2).mean()
-            rows.append({k: r[k] for k in ("dataset", *KEYS, "n")} | effect_sizes(s, best) | {
-                "ci_low": low, "ci_high": high, "p_value": r["p_value"], "p_holm": r["p_holm"],
-                "detectable_points": detectable_difference(len(s), spread), "verdict": verdict(r["p_holm"], s.mean() - best.mean(), confidence)})
+            rows.append(
+                {k: r[k] for k in ("dataset", *KEYS, "n")}
+                | effect_sizes(s, best)
+                | {
+                    "ci_low": low,
+                    "ci_high": high,
+                    "p_value": r["p_value"],
+                    "p_holm": r["p_holm"],
+                    "detectable_points": detectable_difference(len(s), spread),
+                    "verdict": verdict(r["p_holm"], s.mean() - best.mean(), confidence),
+                }
+            )
     return pd.DataFrame(rows)
 
-def verdict(p_holm: float, difference: float, confidence: float = .95) -> str:
+# %% ../../nbs/06_analysis.ipynb #770884cf-1
+def verdict(p_holm: float, difference: float, confidence: float = 0.95) -> str:
     "What a corrected p-value says about a system and the best single LLM."
-    if not p_holm < 1 - confidence: return "not told apart from"
+    if not p_holm < 1 - confidence:
+        return "not told apart from"
     return "better than" if difference > 0 else "worse than"
 
 # %% ../../nbs/06_analysis.ipynb #7675a64a
@@ -187,23 +264,35 @@ def verdicts(table: pd.DataFrame) -> str:
     "Which routers differ from the best single LLM, and which do not: a Markdown list by dataset, from `comparisons`."
     lines = []
     for dataset, rows in table[table["group"] == "router"].groupby("dataset", sort=False):
-        lines.append(f"- **{dataset}** ({rows['n'].iloc[0]:,} queries, {len(rows)} pairs of router and policy, Holm-corrected):")
+        lines.append(
+            f"- **{dataset}** ({rows['n'].iloc[0]:,} queries, {len(rows)} pairs of router and policy, Holm-corrected):"
+        )
         plain = rows["policy"] == "argmax"
-        lines += [f"    - {words}: {', '.join(_by_verdict(part, words == 'under ArgMax'))}."
-                  for words, part in (("under ArgMax", rows[plain]), ("under other policies", rows[~plain])) if len(part)]
+        lines += [
+            f"    - {words}: {', '.join(_by_verdict(part, words == 'under ArgMax'))}."
+            for words, part in (("under ArgMax", rows[plain]), ("under other policies", rows[~plain]))
+            if len(part)
+        ]
     return "\n".join(lines)
 
+# %% ../../nbs/06_analysis.ipynb #7675a64a-1
 def _by_verdict(rows: pd.DataFrame, in_full: bool):
     "The systems of each verdict in words, best first: with interval and p-value, or with points alone."
     for v in ("better than", "worse than", "not told apart from"):
         part = rows[rows["verdict"] == v].sort_values("points", ascending=False, kind="stable").itertuples()
-        said = [f"{r.system} ({r.points:+.1f} points [{r.ci_low:.1f}, {r.ci_high:.1f}], p {p_words(r.p_holm)})" if in_full
-                else f"{r.system} {r.policy} {r.points:+.1f}" for r in part]
-        if said or in_full: yield f"{len(said) or 'none'} {v} the best single LLM{': ' * bool(said)}{'; '.join(said)}"
+        said = [
+            f"{r.system} ({r.points:+.1f} points [{r.ci_low:.1f}, {r.ci_high:.1f}], p {p_words(r.p_holm)})"
+            if in_full
+            else f"{r.system} {r.policy} {r.points:+.1f}"
+            for r in part
+        ]
+        if said or in_full:
+            yield f"{len(said) or 'none'} {v} the best single LLM{': ' * bool(said)}{'; '.join(said)}"
 
+# %% ../../nbs/06_analysis.ipynb #7675a64a-2
 def p_words(p: float) -> str:
     "A p-value as readers want it."
-    return "< 0.001" if p < .001 else f"= {p:.3f}"
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 # %% ../../nbs/06_analysis.ipynb #2821362e
 def outcome_matrix(outcomes: pd.DataFrame, ids: list[str], value: str = "score") -> tuple[np.ndarray, list[str]]:
@@ -225,22 +314,27 @@ def each_test_set(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.Data
 # %% ../../nbs/06_analysis.ipynb #330a265a
 def sample_count(rate: np.ndarray) -> int:
     "How many samples shares of right samples come from: the least number (up to 64) that makes them all whole; 0 if unknown."
-    if np.isnan(rate).any(): return 0
+    if np.isnan(rate).any():
+        return 0
     return next((m for m in range(1, 65) if abs(rate * m - np.round(rate * m)).max() < 1e-6), 0)
 
-assert sample_count(np.array([[.1, .5], [1, 0]])) == 10 and sample_count(np.array([np.nan])) == 0
+
+assert sample_count(np.array([[0.1, 0.5], [1, 0]])) == 10 and sample_count(np.array([np.nan])) == 0
 
 # %% ../../nbs/06_analysis.ipynb #4b056cc9
-def cross_fitted(x: np.ndarray, y: np.ndarray, folds: int = 5, seed: int = 0, ridge: float = 1.) -> np.ndarray:
+def cross_fitted(x: np.ndarray, y: np.ndarray, folds: int = 5, seed: int = 0, ridge: float = 1.0) -> np.ndarray:
     "(n, k) ridge predictions of y from x, each query's from the other folds."
     fold, out = np.random.default_rng(seed).permutation(len(x)) % folds, np.empty(y.shape)
     for k in range(folds):
         a, b = fold != k, fold == k
         mean, middle = x[a].mean(0), y[a].mean(0)
         xa = x[a] - mean
-        out[b] = middle + (x[b] - mean) @ np.linalg.solve(xa.T @ xa + ridge * np.eye(x.shape[1]), xa.T @ (y[a] - middle))
+        out[b] = middle + (x[b] - mean) @ np.linalg.solve(
+            xa.T @ xa + ridge * np.eye(x.shape[1]), xa.T @ (y[a] - middle)
+        )
     return out
 
+# %% ../../nbs/06_analysis.ipynb #4b056cc9-1
 def argmax_earned(score: np.ndarray, p: np.ndarray) -> np.ndarray:
     "(n_queries,) what ArgMax on p earns."
     return score[np.arange(len(p)), p.argmax(1)]
@@ -251,10 +345,12 @@ def gap_parts(score: np.ndarray, probabilities: dict[str, np.ndarray], samples: 
     oracle, best = score.max(1).mean(), score.mean(0).max()
     honest = split_half_oracle(np.round(score * samples), samples) if samples > 1 else oracle
     stacked = argmax_earned(score, cross_fitted(np.hstack(list(probabilities.values())), score)).mean()
+
     def parts(p):
         own = argmax_earned(score, cross_fitted(p, score)).mean()
         steps = [oracle, honest, stacked, own, argmax_earned(score, p).mean(), best]
-        return dict(zip(["labels", "features", "model", "policy", "gained"], 100 * -np.diff(steps) + 0.))
+        return dict(zip(["labels", "features", "model", "policy", "gained"], 100 * -np.diff(steps) + 0.0))
+
     rows = {name: parts(p) | {"gap": 100 * (oracle - best)} for name, p in probabilities.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("router").reset_index()
 
@@ -279,9 +375,15 @@ def gap_story(parts: pd.DataFrame) -> str:
     for dataset, rows in parts.groupby("dataset", sort=False):
         r = rows.nlargest(1, "gained").iloc[0]
         worst = r[["labels", "features", "model", "policy"]].astype(float).idxmax()
-        noise = f"up to {r.labels:.1f} are luck of the samples" if r.labels else "how much is luck a single score per query does not say"
-        lines.append(f"- **{dataset}**: of the {r.gap:.1f} points from the best single LLM to the oracle, {noise}; {r.router} gains "
-                     f"{r.gained:.1f}, and most is lost to the {worst} ({r[worst]:.1f}).")
+        noise = (
+            f"up to {r.labels:.1f} are luck of the samples"
+            if r.labels
+            else "how much is luck a single score per query does not say"
+        )
+        lines.append(
+            f"- **{dataset}**: of the {r.gap:.1f} points from the best single LLM to the oracle, {noise}; {r.router} gains "
+            f"{r.gained:.1f}, and most is lost to the {worst} ({r[worst]:.1f})."
+        )
     return "\n".join(lines)
 
 # %% ../../nbs/06_analysis.ipynb #ec68e135
@@ -291,19 +393,45 @@ def luck_table(queries: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
     for dataset, q in queries[queries["split"] == "test"].groupby("dataset", sort=False):
         rate, _ = outcome_matrix(outcomes, q["query_id"].tolist(), "success_rate")
         m = sample_count(rate)
-        if m < 2: continue
+        if m < 2:
+            continue
         right, oracle, best = np.round(rate * m), rate.max(1).mean(), rate.mean(0).max()
         half, law = split_half_oracle(right, m), beta_binomial_oracle(right, m)
-        rows.append({"dataset": dataset, "samples": m, "best_single": 100 * best, "oracle": 100 * oracle, "split_half": 100 * half,
-                     "beta_binomial": 100 * law} | {k: max(0, oracle - x) / (oracle - best) if oracle > best else np.nan
-                                                    for k, x in (("luck_least", law), ("luck_most", half))})
-    return pd.DataFrame(rows, columns=["dataset", "samples", "best_single", "oracle", "split_half", "beta_binomial", "luck_least", "luck_most"])
+        rows.append(
+            {
+                "dataset": dataset,
+                "samples": m,
+                "best_single": 100 * best,
+                "oracle": 100 * oracle,
+                "split_half": 100 * half,
+                "beta_binomial": 100 * law,
+            }
+            | {
+                k: max(0, oracle - x) / (oracle - best) if oracle > best else np.nan
+                for k, x in (("luck_least", law), ("luck_most", half))
+            }
+        )
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "dataset",
+            "samples",
+            "best_single",
+            "oracle",
+            "split_half",
+            "beta_binomial",
+            "luck_least",
+            "luck_most",
+        ],
+    )
 
 # %% ../../nbs/06_analysis.ipynb #a58bdc99
 def pools(n_llms: int, most: int = 127) -> list[tuple[int, ...]]:
     "All pools of two or more LLMs; the pairs, and the whole pool, where there would be more than `most`."
-    if 2**n_llms - n_llms - 1 <= most: sizes = range(2, n_llms + 1)
-    else: sizes = [2, n_llms]
+    if 2**n_llms - n_llms - 1 <= most:
+        sizes = range(2, n_llms + 1)
+    else:
+        sizes = [2, n_llms]
     return [c for k in sizes for c in combinations(range(n_llms), k)]
 
 # %% ../../nbs/06_analysis.ipynb #4a05adba
@@ -316,12 +444,24 @@ def pool_gains(score: np.ndarray, p: np.ndarray) -> tuple[pd.DataFrame, np.ndarr
         best, chosen = s[:, s.mean(0).argmax()], argmax_earned(s, p[:, pool])
         differ = np.mean([(s[:, a] != s[:, b]).mean() for a, b in combinations(range(len(pool)), 2)])
         gains.append(chosen - best)
-        rows.append({"size": len(pool), "members": pool, "dominance": 100 * (ranked[0] - ranked[1]), "diversity": differ,
-                     "best_single": 100 * ranked[0], "oracle": 100 * s.max(1).mean(),
-                     "headroom": 100 * (s.max(1).mean() - ranked[0]), "gain": 100 * gains[-1].mean()})
+        rows.append(
+            {
+                "size": len(pool),
+                "members": pool,
+                "dominance": 100 * (ranked[0] - ranked[1]),
+                "diversity": differ,
+                "best_single": 100 * ranked[0],
+                "oracle": 100 * s.max(1).mean(),
+                "headroom": 100 * (s.max(1).mean() - ranked[0]),
+                "gain": 100 * gains[-1].mean(),
+            }
+        )
     return pd.DataFrame(rows), np.stack(gains, 1)
 
-def gain_intervals(gains: np.ndarray, resamples: int = 2000, confidence: float = .95, seed: int = 0) -> dict[str, np.ndarray]:
+# %% ../../nbs/06_analysis.ipynb #4a05adba-1
+def gain_intervals(
+    gains: np.ndarray, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> dict[str, np.ndarray]:
     "The low and high ends, in points, of mean gains (n_queries, k), paired over queries."
     ends = 100 * interval(bootstrap_means(gains, None, resamples, seed), len(gains), confidence)
     return {"gain_low": ends[:, 0], "gain_high": ends[:, 1]}
@@ -331,18 +471,36 @@ def thirds(x: pd.Series) -> np.ndarray:
     "0, 1 or 2 for the least, middling and largest third; equals stay together."
     return np.minimum((x.rank(method="min") - 1) * 3 // len(x), 2).astype(int).to_numpy()
 
-def trend_curves(rows: pd.DataFrame, gains: np.ndarray, **settings) -> pd.DataFrame:  # along, value, pools, gain, gain_low, gain_high
+# %% ../../nbs/06_analysis.ipynb #a37bd028-1
+def trend_curves(
+    rows: pd.DataFrame, gains: np.ndarray, **settings
+) -> pd.DataFrame:  # along, value, pools, gain, gain_low, gain_high
     "The mean gain of pools along their size, and in thirds of dominance and diversity; from `pool_gains`."
     out = []
-    for along, step in (("size", rows["size"]), ("dominance", thirds(rows["dominance"])), ("diversity", thirds(rows["diversity"]))):
+    for along, step in (
+        ("size", rows["size"]),
+        ("dominance", thirds(rows["dominance"])),
+        ("diversity", thirds(rows["diversity"])),
+    ):
         kinds = sorted(set(step))
         means = np.stack([gains[:, step == k].mean(1) for k in kinds], 1)
-        out.append(pd.DataFrame({"along": along, "value": [rows.loc[step == k, along].mean() for k in kinds],
-                                 "pools": [int((step == k).sum()) for k in kinds], "gain": 100 * means.mean(0), **gain_intervals(means, **settings)}))
+        out.append(
+            pd.DataFrame(
+                {
+                    "along": along,
+                    "value": [rows.loc[step == k, along].mean() for k in kinds],
+                    "pools": [int((step == k).sum()) for k in kinds],
+                    "gain": 100 * means.mean(0),
+                    **gain_intervals(means, **settings),
+                }
+            )
+        )
     return pd.concat(out, ignore_index=True)
 
 # %% ../../nbs/06_analysis.ipynb #14402d86
-def what_if(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame, **settings) -> tuple[pd.DataFrame, pd.DataFrame]:
+def what_if(
+    queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame, **settings
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Every pool of every dataset and router (first seed) with its gain's interval, and the curves over pools."
     pools_, trends = [], []
     for dataset, router, _, score, llms, p in each_test_set(queries, outcomes, scores):
@@ -356,35 +514,50 @@ def what_if(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame,
 def best_subsets(curves: pd.DataFrame) -> pd.DataFrame:
     "The pool of every size with the highest oracle."
     one = curves.drop_duplicates(["dataset", "members"])
-    return one.loc[one.groupby(["dataset", "size"])["oracle"].idxmax(), ["dataset", "size", "members", "oracle", "best_single"]]
+    return one.loc[
+        one.groupby(["dataset", "size"])["oracle"].idxmax(), ["dataset", "size", "members", "oracle", "best_single"]
+    ]
 
 # %% ../../nbs/06_analysis.ipynb #a693c116
 def lessons(curves: pd.DataFrame) -> pd.DataFrame:
     "Rank correlation of the gain with dominance, diversity, headroom and size, and how many pools gain and lose for sure."
     rows = []
     for (dataset, router), c in curves.groupby(["dataset", "router"], sort=False):
-        r = {x: spearmanr(c[x], c["gain"]).statistic if c[x].nunique() > 1 < c["gain"].nunique() else np.nan
-             for x in ("dominance", "diversity", "headroom", "size")}
-        rows.append({"dataset": dataset, "router": router, **r, "pools": len(c), "gain": int((c["gain_low"] > 0).sum()),
-                     "lose": int((c["gain_high"] < 0).sum())})
+        r = {
+            x: spearmanr(c[x], c["gain"]).statistic if c[x].nunique() > 1 < c["gain"].nunique() else np.nan
+            for x in ("dominance", "diversity", "headroom", "size")
+        }
+        rows.append(
+            {
+                "dataset": dataset,
+                "router": router,
+                **r,
+                "pools": len(c),
+                "gain": int((c["gain_low"] > 0).sum()),
+                "lose": int((c["gain_high"] < 0).sum()),
+            }
+        )
     return pd.DataFrame(rows)
 
+# %% ../../nbs/06_analysis.ipynb #a693c116-1
 def lesson_story(table: pd.DataFrame, trends: pd.DataFrame) -> str:
     "The lesson on dominance, in words: the evenest and the most dominated third of the pools."
     lines = []
     for r in table.itertuples():
         c = trends[(trends["dataset"] == r.dataset) & (trends["router"] == r.router) & (trends["along"] == "dominance")]
         even, lone = c.iloc[0], c.iloc[-1]
-        lines.append(f"- **{r.dataset}**, {r.router}: of {r.pools} pools, {r.gain} gain from routing and {r.lose} lose (95% intervals). The evenest third "
-                     f"gains {even.gain:+.1f} points [{even.gain_low:.1f}, {even.gain_high:.1f}], the third with the largest lead "
-                     f"{lone.gain:+.1f} [{lone.gain_low:.1f}, {lone.gain_high:.1f}] (rank correlation with the lead {r.dominance:.2f}).")
+        lines.append(
+            f"- **{r.dataset}**, {r.router}: of {r.pools} pools, {r.gain} gain from routing and {r.lose} lose (95% intervals). The evenest third "
+            f"gains {even.gain:+.1f} points [{even.gain_low:.1f}, {even.gain_high:.1f}], the third with the largest lead "
+            f"{lone.gain:+.1f} [{lone.gain_low:.1f}, {lone.gain_high:.1f}] (rank correlation with the lead {r.dominance:.2f})."
+        )
     return "\n".join(lines)
 
 # %% ../../nbs/06_analysis.ipynb #41ba3e01
 def training_part(q: pd.DataFrame, share: float, seed: int = 0) -> pd.DataFrame:
     "One dataset's queries with that share of the training queries; smaller shares are parts of larger ones."
     train = np.flatnonzero(q["split"] == "train")
-    kept = np.random.default_rng(seed).permutation(train)[:max(1, round(share * len(train)))]
+    kept = np.random.default_rng(seed).permutation(train)[: max(1, round(share * len(train)))]
     return q.iloc[np.sort(np.r_[np.flatnonzero(q["split"] != "train"), kept])]
 
 # %% ../../nbs/06_analysis.ipynb #4664ffd1
@@ -396,11 +569,20 @@ def trained_on_parts(
     shares: tuple[float, ...],
     seed: int = 0,
     **params,  # of the router
-) -> tuple[list[int], list[np.ndarray]]:  # training queries; probabilities (n_test, n_llms) of the router trained on them
+) -> tuple[
+    list[int], list[np.ndarray]
+]:  # training queries; probabilities (n_test, n_llms) of the router trained on them
     "A router trained on parts of the training queries; its settings are not tuned again."
-    from llm_routing.routing.base import make_router
-    settings, rows = {k: v for k, v in params.items() if k != "trials"}, outcomes[outcomes["query_id"].isin(set(q["query_id"]))]
-    def known(part) -> tuple[list[str], np.ndarray]: return part["text"].tolist(), matrix(rows, "score", part["query_id"].tolist(), llms)
+    from llm_routing.routing.training import make_router
+
+    settings, rows = (
+        {k: v for k, v in params.items() if k != "trials"},
+        outcomes[outcomes["query_id"].isin(set(q["query_id"]))],
+    )
+
+    def known(part) -> tuple[list[str], np.ndarray]:
+        return part["text"].tolist(), matrix(rows, "score", part["query_id"].tolist(), llms)
+
     split = {k: part for k, part in q.groupby("split")}
     validation = known(split["validation"]) if "validation" in split else None
     parts = [training_part(q, s, seed).query("split == 'train'") for s in shares]
@@ -410,6 +592,7 @@ def trained_on_parts(
 # %% ../../nbs/06_analysis.ipynb #d1360bfd
 CURVE, DOUBLING = ["n_train", "accuracy", "ci_low", "ci_high"], ["n_train", "points", "ci_low", "ci_high"]
 
+# %% ../../nbs/06_analysis.ipynb #d1360bfd-1
 def training_curve(
     n_train: list[int],  # rising
     earned: np.ndarray,  # (n_queries, n_sizes)
@@ -420,8 +603,12 @@ def training_curve(
     draws = bootstrap_means(earned, None, resamples, seed)
     ends = 100 * mean_intervals(earned, draws)
     step, last = earned[:, -1].mean() - earned[:, -2].mean(), interval(draws[:, [-1]] - draws[:, [-2]], len(earned))[0]
-    return (pd.DataFrame({"n_train": n_train, "accuracy": 100 * earned.mean(0), "ci_low": ends[:, 0], "ci_high": ends[:, 1]}),
-            pd.DataFrame([[n_train[-1], 100 * step, 100 * last[0], 100 * last[1]]], columns=DOUBLING))
+    return (
+        pd.DataFrame(
+            {"n_train": n_train, "accuracy": 100 * earned.mean(0), "ci_low": ends[:, 0], "ci_high": ends[:, 1]}
+        ),
+        pd.DataFrame([[n_train[-1], 100 * step, 100 * last[0], 100 * last[1]]], columns=DOUBLING),
+    )
 
 # %% ../../nbs/06_analysis.ipynb #aaf6417b
 def learning_curves(
@@ -434,22 +621,43 @@ def learning_curves(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # of `training_curve`, with dataset and router
     "Accuracy on test under ArgMax over training queries. Raises `StudyError` for a router that has no scores."
     lost = [r for r in routers if r not in set(scores["router"])]
-    if lost: raise StudyError(f"analysis.learning_curves: {lost[0]!r} has no scores; the routers are {', '.join(scores['router'].unique())}")
-    curves, steps = [pd.DataFrame(columns=["dataset", "router", *CURVE])], [pd.DataFrame(columns=["dataset", "router", *DOUBLING])]
+    if lost:
+        raise StudyError(
+            f"analysis.learning_curves: {lost[0]!r} has no scores; the routers are {', '.join(scores['router'].unique())}"
+        )
+    curves, steps = (
+        [pd.DataFrame(columns=["dataset", "router", *CURVE])],
+        [pd.DataFrame(columns=["dataset", "router", *DOUBLING])],
+    )
     for dataset, router, q, score, llms, p in each_test_set(queries, outcomes, scores):
-        if router not in routers: continue
+        if router not in routers:
+            continue
         n, parts = trained_on_parts(router, q, outcomes, llms, shares, seed, **routers[router])
         whole = int((q["split"] == "train").sum())
-        for table, rows in zip((curves, steps), training_curve([*n, whole], np.stack([argmax_earned(score, x) for x in [*parts, p]], 1))):
+        for table, rows in zip(
+            (curves, steps), training_curve([*n, whole], np.stack([argmax_earned(score, x) for x in [*parts, p]], 1))
+        ):
             table.append(rows.assign(dataset=dataset, router=router)[list(table[0])])
     return tuple(pd.concat(t[1:] or t, ignore_index=True) for t in (curves, steps))
 
 # %% ../../nbs/06_analysis.ipynb #4fd9f863
 def training_story(steps: pd.DataFrame) -> str:
     "What more training queries brought, in words."
-    def still(r): return "more queries still help" if r.ci_low > 0 else "more queries hurt" if r.ci_high < 0 else "no gain can be told from chance"
-    return "\n".join(f"- **{r.dataset}**, {r.router}: the second half of {r.n_train:,} training queries brought {r.points:+.1f} points "
-                     f"[{r.ci_low:.1f}, {r.ci_high:.1f}]: {still(r)}." for r in steps.itertuples())
+
+    def still(r):
+        return (
+            "more queries still help"
+            if r.ci_low > 0
+            else "more queries hurt"
+            if r.ci_high < 0
+            else "no gain can be told from chance"
+        )
+
+    return "\n".join(
+        f"- **{r.dataset}**, {r.router}: the second half of {r.n_train:,} training queries brought {r.points:+.1f} points "
+        f"[{r.ci_low:.1f}, {r.ci_high:.1f}]: {still(r)}."
+        for r in steps.itertuples()
+    )
 
 # %% ../../nbs/06_analysis.ipynb #c073da3e
 def power_table(queries: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -459,31 +667,55 @@ def power_table(queries: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
         score, llms = outcome_matrix(outcomes, q["query_id"].tolist())
         first, second = np.argsort(-score.mean(0), kind="stable")[:2]
         spread = ((score[:, first] - score[:, second]) ** 2).mean()
-        rows.append({"dataset": dataset, "n": len(score), "best": llms[first], "second": llms[second], "spread": spread,
-                     "detectable_points": detectable_difference(len(score), spread)})
+        rows.append(
+            {
+                "dataset": dataset,
+                "n": len(score),
+                "best": llms[first],
+                "second": llms[second],
+                "spread": spread,
+                "detectable_points": detectable_difference(len(score), spread),
+            }
+        )
     return pd.DataFrame(rows)
 
+# %% ../../nbs/06_analysis.ipynb #c073da3e-1
 def rank_table(selections: pd.DataFrame, queries: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> pd.DataFrame:
     "Per dataset: every LLM and ArgMax router with its rank, the 95% interval of the rank, and the share of resamples in which it is first."
     frames = []
     for dataset, q in queries.groupby("dataset", sort=False):
         e = earnings(selections[selections["query_id"].isin(set(q["query_id"]))])
         kept = [i for i, c in enumerate(e.columns) if c[0] == "llm" or c[::2][:2] == ("router", "argmax")]
-        systems, draws = over_seeds(bootstrap_means(e.score[:, kept], None, resamples, seed), [e.columns[i][:2] for i in kept], seed=seed)
+        systems, draws = over_seeds(
+            bootstrap_means(e.score[:, kept], None, resamples, seed), [e.columns[i][:2] for i in kept], seed=seed
+        )
         means = np.array([e.score[:, [i for i in kept if e.columns[i][:2] == s]].mean() for s in systems])
         ends, first = rank_intervals(draws)
-        frames.append(pd.DataFrame(systems, columns=["group", "system"]).assign(
-            dataset=dataset, accuracy=100 * means, rank=pd.Series(-means).rank(method="min").astype(int), rank_low=ends[:, 0],
-            rank_high=ends[:, 1], first=first).sort_values("rank", kind="stable"))
+        frames.append(
+            pd.DataFrame(systems, columns=["group", "system"])
+            .assign(
+                dataset=dataset,
+                accuracy=100 * means,
+                rank=pd.Series(-means).rank(method="min").astype(int),
+                rank_low=ends[:, 0],
+                rank_high=ends[:, 1],
+                first=first,
+            )
+            .sort_values("rank", kind="stable")
+        )
     return pd.concat(frames, ignore_index=True)
 
 # %% ../../nbs/06_analysis.ipynb #5f5344ea
 def price_curve(score: np.ndarray, p: np.ndarray, price: np.ndarray, steps: int = 41) -> pd.DataFrame:
     "Accuracy (percent) and mean price of argmax p - weight x price, over weights from none to all."
-    weights = np.r_[0, np.geomspace(.003, 3, steps - 1)]
+    weights = np.r_[0, np.geomspace(0.003, 3, steps - 1)]
     chosen = [(p - w * price / price.max()).argmax(1) for w in weights]
-    return pd.DataFrame([{"weight": w, "accuracy": 100 * score[np.arange(len(c)), c].mean(), "price": price[c].mean()}
-                         for w, c in zip(weights, chosen)])
+    return pd.DataFrame(
+        [
+            {"weight": w, "accuracy": 100 * score[np.arange(len(c)), c].mean(), "price": price[c].mean()}
+            for w, c in zip(weights, chosen)
+        ]
+    )
 
 # %% ../../nbs/06_analysis.ipynb #9abf5b15
 def mean_prices(q: pd.DataFrame, outcomes: pd.DataFrame, llms: list[str], paid: str) -> np.ndarray:
@@ -492,25 +724,36 @@ def mean_prices(q: pd.DataFrame, outcomes: pd.DataFrame, llms: list[str], paid: 
     rows = outcomes[outcomes["query_id"].isin(set((seen if len(seen) else q)["query_id"]))]
     return rows.groupby("llm")[paid].mean().reindex(llms).to_numpy(float)
 
+# %% ../../nbs/06_analysis.ipynb #9abf5b15-1
 def sweep(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     "Price curves and their AIQ for every dataset and router, by seconds and by cost, where these are known."
     frames = [pd.DataFrame(columns=["weight", "accuracy", "price", "dataset", "router", "priced_by", "aiq"])]
     for dataset, router, q, score, llms, p in each_test_set(queries, outcomes, scores):
         for name, paid in (("seconds", "latency_s"), ("cost", "cost")):
             price = mean_prices(q, outcomes, llms, paid)
-            if np.isnan(price).any() or not price.max(): continue
+            if np.isnan(price).any() or not price.max():
+                continue
             curve = price_curve(score, p, price)
-            frames.append(curve.assign(dataset=dataset, router=router, priced_by=name,
-                                       aiq=aiq(curve["price"], curve["accuracy"], price.min(), price.max())))
+            frames.append(
+                curve.assign(
+                    dataset=dataset,
+                    router=router,
+                    priced_by=name,
+                    aiq=aiq(curve["price"], curve["accuracy"], price.min(), price.max()),
+                )
+            )
     return pd.concat(frames[1:] or frames, ignore_index=True)
 
 # %% ../../nbs/06_analysis.ipynb #67763f62
-def pair_curve(score: np.ndarray, lead: np.ndarray, strong: int, weak: int, steps: int = 101) -> tuple[np.ndarray, np.ndarray]:
+def pair_curve(
+    score: np.ndarray, lead: np.ndarray, strong: int, weak: int, steps: int = 101
+) -> tuple[np.ndarray, np.ndarray]:
     "(steps,) shares of calls to the strong LLM, and what is earned when those go where its predicted lead is largest."
     ranked, share = np.argsort(-lead, kind="stable"), np.linspace(0, 1, steps)
     gained = np.r_[0, np.cumsum((score[:, strong] - score[:, weak])[ranked])] / len(score)
     return share, score[:, weak].mean() + np.interp(share * len(score), np.arange(len(score) + 1), gained)
 
+# %% ../../nbs/06_analysis.ipynb #67763f62-1
 def pair_table(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     "RouteLLM's measures for every dataset and router, where the strong LLM is better on test too."
     rows = []
@@ -519,8 +762,18 @@ def pair_table(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFra
         known = (outcome_matrix(outcomes, seen)[0] if seen else score).mean(0)
         strong, weak = strong_and_weak(known, mean_prices(q, outcomes, llms, "latency_s"))
         low, high = score[:, weak].mean(), score[:, strong].mean()
-        if high <= low: continue
+        if high <= low:
+            continue
         share, earned = pair_curve(score, p[:, strong] - p[:, weak], strong, weak)
-        rows.append({"dataset": dataset, "router": router, "strong": llms[strong], "weak": llms[weak], "apgr": apgr(share, earned, low, high),
-                     "cpt50": cpt(share, earned, low, high, .5), "cpt80": cpt(share, earned, low, high, .8)})
+        rows.append(
+            {
+                "dataset": dataset,
+                "router": router,
+                "strong": llms[strong],
+                "weak": llms[weak],
+                "apgr": apgr(share, earned, low, high),
+                "cpt50": cpt(share, earned, low, high, 0.5),
+                "cpt80": cpt(share, earned, low, high, 0.8),
+            }
+        )
     return pd.DataFrame(rows, columns=["dataset", "router", "strong", "weak", "apgr", "cpt50", "cpt80"])

@@ -30,6 +30,7 @@ from ..study.tables import StudyError, digest, project_root
 @dataclass(frozen=True)
 class Prompt:
     "A rendered prompt."
+
     text: str
     special: bool = True  # whether the tokenizer is to add its special tokens
     messages: tuple[tuple[str, str], ...] = ()  # (role, content): for an endpoint that renders chats itself
@@ -38,6 +39,7 @@ class Prompt:
 @dataclass(frozen=True)
 class Sampling:
     "How tokens are drawn (the paper, section 3: temperature 0.7, top-k off, stop at the end marker)."
+
     temperature: float = 0.7  # 0: greedy
     top_p: float = 1.0
     top_k: int = -1  # -1: off
@@ -54,6 +56,7 @@ class Sampling:
 @dataclass(frozen=True)
 class Work:
     "Samples wanted of one prompt."
+
     key: str  # the request's key; with a sample's number it seeds that sample
     prompt: Prompt
     samples: tuple[int, ...] = (0,)  # the numbers of the samples wanted
@@ -62,6 +65,7 @@ class Work:
 @dataclass(frozen=True)
 class Completion:
     "One sample of one prompt."
+
     text: str
     finish_reason: str  # "stop", or "length" when max_tokens cut it
     prompt_tokens: int
@@ -74,6 +78,7 @@ class EngineError(StudyError):
 # %% ../../nbs/02b_engines.ipynb #0e8fa08e
 class Engine:
     "What runs one LLM."
+
     name = ""
 
     def __init__(self, llm: LLM, settings: Generation):
@@ -98,9 +103,15 @@ class Engine:
 # %% ../../nbs/02b_engines.ipynb #caef74c2
 ENGINES: dict[str, type[Engine]] = {}  # name -> class
 
+# %% ../../nbs/02b_engines.ipynb #caef74c2-1
 def engine(name: str):
     "Register an engine class under a name."
-    def add(cls): ENGINES[name] = cls; cls.name = name; return cls
+
+    def add(cls):
+        ENGINES[name] = cls
+        cls.name = name
+        return cls
+
     return add
 
 # %% ../../nbs/02b_engines.ipynb #e102e2fb
@@ -109,7 +120,8 @@ def extra_missing(
     extra: str,  # the project's extra that brings it
 ):
     "Import a module. Raises `EngineError` that names the extra to install."
-    try: return import_module(module)
+    try:
+        return import_module(module)
     except ImportError as e:
         raise EngineError(f"{module.split('.')[0]} is not installed ({e}): pip install 'llm-routing[{extra}]'") from e
 
@@ -124,11 +136,13 @@ def model_path(
 # %% ../../nbs/02b_engines.ipynb #10ec94a7
 _WEIGHTY = (".safetensors", ".bin", ".json", ".model", ".jinja", ".txt")  # the files that decide what an LLM says
 
+# %% ../../nbs/02b_engines.ipynb #10ec94a7-1
 @lru_cache
 def _fingerprint(folder: str) -> str:
     files = sorted(p for p in Path(folder).iterdir() if p.suffix in _WEIGHTY)
     return digest(*(part for p in files for part in (p.name, p)))[:16]
 
+# %% ../../nbs/02b_engines.ipynb #10ec94a7-2
 def model_identity(
     llm: LLM,
 ) -> tuple[str, str]:  # the model, and its revision or fingerprint
@@ -149,17 +163,30 @@ def make_toy_llm(
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
     from transformers.utils import logging
+
     logging.disable_progress_bar()
     vocab = {t: i for i, t in enumerate(["<pad>", "<eos>", "<unk>", *sorted(set(string.printable))])}
     base = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     base.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
     base.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=base, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
-    if chat: tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+    if chat:
+        tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(vocab), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=2048, eos_token_id=1, pad_token_id=0, bos_token_id=None, initializer_range=0.3))
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(vocab),
+            hidden_size=hidden,
+            intermediate_size=2 * hidden,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=2048,
+            eos_token_id=1,
+            pad_token_id=0,
+            bos_token_id=None,
+            initializer_range=0.3,
+        )
+    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)
@@ -168,14 +195,18 @@ def make_toy_llm(
 @lru_cache(maxsize=16)
 def _tokenizer(path: str, revision: str):
     from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(path, revision=revision)
 
+# %% ../../nbs/02b_engines.ipynb #fe2653bc-1
 def tokenizer_of(
     llm: LLM,
 ):
     "The LLM's tokenizer. Raises `EngineError` when it cannot be loaded."
-    try: return _tokenizer(model_path(llm), llm.revision)
-    except (OSError, ValueError) as e: raise explain_loading(llm, e) from e
+    try:
+        return _tokenizer(model_path(llm), llm.revision)
+    except (OSError, ValueError) as e:
+        raise explain_loading(llm, e) from e
 
 # %% ../../nbs/02b_engines.ipynb #5820aef6
 def token_ids(
@@ -199,12 +230,18 @@ def explain_loading(
     said, what = str(error), f"LLM {llm.name!r} ({llm.model} at {llm.revision})"
     if "GatedRepoError" in names or "gated repo" in said:
         return EngineError(f"{what} is gated: accept its licence on its hub page, then log in with `hf auth login`")
-    if out_of_memory(error): return explain_memory(llm, 0)
+    if out_of_memory(error):
+        return explain_memory(llm, 0)
     if any(n in ("RepositoryNotFoundError", "HFValidationError") for n in names) or "is not a local folder" in said:
-        return EngineError(f"{what} was not found: check `model` in the profile, a folder below the checkout or a hub id")
-    if "RevisionNotFoundError" in names: return EngineError(f"{what} has no such revision: check `revision` in the profile")
+        return EngineError(
+            f"{what} was not found: check `model` in the profile, a folder below the checkout or a hub id"
+        )
+    if "RevisionNotFoundError" in names:
+        return EngineError(f"{what} has no such revision: check `revision` in the profile")
     if any(n in ("LocalEntryNotFoundError", "ConnectionError", "ConnectError", "OfflineModeIsEnabled") for n in names):
-        return EngineError(f"{what} is not on this machine and the hub cannot be reached: connect, or give its folder as `model`")
+        return EngineError(
+            f"{what} is not on this machine and the hub cannot be reached: connect, or give its folder as `model`"
+        )
     return EngineError(f"{what} could not be loaded: {said.splitlines()[0] if said else names[0]}")
 
 # %% ../../nbs/02b_engines.ipynb #3d731444
@@ -212,15 +249,21 @@ def out_of_memory(
     error: BaseException,
 ) -> bool:
     "Whether an error says that memory ran out: a GPU's, PyTorch's on a CPU, or Python's own."
-    return isinstance(error, MemoryError) or any(s in str(error).lower() for s in ("out of memory", "can't allocate memory"))
+    return isinstance(error, MemoryError) or any(
+        s in str(error).lower() for s in ("out of memory", "can't allocate memory")
+    )
 
+# %% ../../nbs/02b_engines.ipynb #3d731444-1
 def explain_memory(
     llm: LLM,
     batch_size: int,  # sequences at once; 0 while loading
 ) -> EngineError:
     "Running out of memory, in words."
-    when = f"with {batch_size} sequences at once: set generation.batch_size lower" if batch_size else \
-        "while it was loaded: raise its tensor_parallel, or give it a smaller dtype"
+    when = (
+        f"with {batch_size} sequences at once: set generation.batch_size lower"
+        if batch_size
+        else "while it was loaded: raise its tensor_parallel, or give it a smaller dtype"
+    )
     return EngineError(f"LLM {llm.name!r} ran out of memory {when}, and run again; finished responses are kept")
 
 # %% ../../nbs/02b_engines.ipynb #2122c80d
@@ -229,9 +272,11 @@ def uniforms(
     sampling: Sampling,
 ) -> np.ndarray:  # (n_samples, max_tokens) in [0, 1)
     "The random numbers of each sample: repeatable, and independent of all others."
+
     def stream(sample: int) -> np.ndarray:
         key = hashlib.sha256(f"{sampling.seed}/{work.key}/{sample}".encode()).digest()[:16]
         return np.random.Generator(np.random.Philox(key=int.from_bytes(key))).random(sampling.max_tokens)
+
     return np.stack([stream(s) for s in work.samples])
 
 # %% ../../nbs/02b_engines.ipynb #3207596e
@@ -242,19 +287,25 @@ def choose(
 ):  # tensor (rows,) of token ids
     "One token for each row."
     import torch
-    if sampling.temperature == 0: return logits.argmax(-1)
+
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
     probs = torch.softmax(logits.double() / sampling.temperature, -1)
-    if sampling.top_k > 0: probs[probs < probs.topk(min(sampling.top_k, probs.shape[-1]), -1).values[:, -1:]] = 0
+    if sampling.top_k > 0:
+        probs[probs < probs.topk(min(sampling.top_k, probs.shape[-1]), -1).values[:, -1:]] = 0
     if sampling.top_p < 1:
         ranked, order = probs.sort(-1, descending=True)
         ranked[ranked.cumsum(-1) - ranked >= sampling.top_p * ranked.sum(-1, keepdim=True)] = 0
         probs = torch.zeros_like(probs).scatter(-1, order, ranked)
     heap = probs.cumsum(-1)
-    return torch.searchsorted(heap, draws[:, None] * heap[:, -1:], right=True).squeeze(-1).clamp(max=probs.shape[-1] - 1)
+    return (
+        torch.searchsorted(heap, draws[:, None] * heap[:, -1:], right=True).squeeze(-1).clamp(max=probs.shape[-1] - 1)
+    )
 
 # %% ../../nbs/02b_engines.ipynb #16ee1054
 class Stopper:
     "Knows when a token or the text so far ends a completion."
+
     def __init__(self, tokenizer, end_ids: set[int], stop: tuple[str, ...]):
         self.tokenizer, self.end_ids, self.stop = tokenizer, end_ids, stop
         last = {s[-1] for s in stop if s}
@@ -264,15 +315,18 @@ class Stopper:
 
     def ended(self, tokens: list[int]) -> bool:
         "Whether the last token ends the completion."
-        if tokens[-1] in self.end_ids: return True
-        if tokens[-1] not in self.closing: return False
-        tail = self.tokenizer.decode(tokens[-self.window:])
+        if tokens[-1] in self.end_ids:
+            return True
+        if tokens[-1] not in self.closing:
+            return False
+        tail = self.tokenizer.decode(tokens[-self.window :])
         return any(s in tail for s in self.stop)
 
     def text(self, tokens: list[int]) -> str:
         "The completion's text, without special tokens and without the stop text."
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        for s in self.stop: text = text.split(s)[0]
+        for s in self.stop:
+            text = text.split(s)[0]
         return text
 
 # %% ../../nbs/02b_engines.ipynb #7f3b420f
@@ -287,10 +341,13 @@ def sample_batch(
 ) -> list[list[int]]:  # the new tokens of each sample, in order
     "Sample one batch of prompts."
     import torch
+
     with torch.inference_mode():
         ids, mask = _left_pad(prompts, pad, model.device)
         out = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0), use_cache=True)
-        rows = torch.arange(len(prompts), device=model.device).repeat_interleave(torch.tensor(counts, device=model.device))
+        rows = torch.arange(len(prompts), device=model.device).repeat_interleave(
+            torch.tensor(counts, device=model.device)
+        )
         cache, logits, mask = out.past_key_values, out.logits[rows, -1], mask[rows]
         cache.batch_select_indices(rows)
         made, alive, done = [[] for _ in rows], list(range(len(rows))), set()
@@ -298,18 +355,26 @@ def sample_batch(
         for step in range(sampling.max_tokens):
             tokens = choose(logits, draws[alive, step], sampling)
             for row, token in zip(alive, tokens.tolist()):
-                if row in done: continue
+                if row in done:
+                    continue
                 made[row].append(token)
-                if ended(made[row]): done.add(row)
-            if len(done) == len(made) or step + 1 == sampling.max_tokens: break
+                if ended(made[row]):
+                    done.add(row)
+            if len(done) == len(made) or step + 1 == sampling.max_tokens:
+                break
             keep = [i for i, row in enumerate(alive) if row not in done]
             if len(keep) < 0.8 * len(alive):  # dropping copies the cache: not for a few rows
                 index = torch.tensor(keep, device=model.device)
                 tokens, mask, alive = tokens[index], mask[index], [alive[i] for i in keep]
                 cache.batch_select_indices(index)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], -1)
-            out = model(input_ids=tokens[:, None], attention_mask=mask, position_ids=mask.sum(-1, keepdim=True) - 1,
-                        past_key_values=cache, use_cache=True)
+            out = model(
+                input_ids=tokens[:, None],
+                attention_mask=mask,
+                position_ids=mask.sum(-1, keepdim=True) - 1,
+                past_key_values=cache,
+                use_cache=True,
+            )
             logits = out.logits[:, -1]
     return made
 
@@ -317,6 +382,7 @@ def sample_batch(
 def _left_pad(prompts: list[list[int]], pad: int, device):
     "Token ids and attention mask, padded on the left: (prompts, longest)."
     import torch
+
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
@@ -326,19 +392,28 @@ def _left_pad(prompts: list[list[int]], pad: int, device):
 @engine("transformers")
 class TransformersEngine(Engine):
     "Batched sampling with transformers, on a CPU or a GPU."
+
     def __init__(self, llm: LLM, settings: Generation):
         super().__init__(llm, settings)
         import torch
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
+
         logging.disable_progress_bar()
         self.tokenizer = tokenizer_of(llm)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        try: self.model = AutoModelForCausalLM.from_pretrained(
-            model_path(llm), revision=llm.revision, dtype=llm.dtype if llm.dtype == "auto" else getattr(torch, llm.dtype))
-        except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as e: raise explain_loading(llm, e) from e
-        try: self.model = self.model.eval().to(device)
-        except (RuntimeError, MemoryError) as e: raise explain_loading(llm, e) from e
+        try:
+            self.model = AutoModelForCausalLM.from_pretrained(
+                model_path(llm),
+                revision=llm.revision,
+                dtype=llm.dtype if llm.dtype == "auto" else getattr(torch, llm.dtype),
+            )
+        except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as e:
+            raise explain_loading(llm, e) from e
+        try:
+            self.model = self.model.eval().to(device)
+        except (RuntimeError, MemoryError) as e:
+            raise explain_loading(llm, e) from e
         end = self.model.generation_config.eos_token_id
         self.end_ids = {self.tokenizer.eos_token_id, *(end if isinstance(end, list) else [end])} - {None}
 
@@ -347,7 +422,7 @@ class TransformersEngine(Engine):
         lengths = {w.key: len(ids) for w, ids in zip(work, token_ids(self.llm, [w.prompt for w in work]))}
         work = sorted(work, key=lambda w: (lengths[w.key], w.key))
         step = max(1, self.settings.batch_size // max((len(w.samples) for w in work), default=1))
-        batches = [[w for w in work[at:at + step] if w.key not in done] for at in range(0, len(work), step)]
+        batches = [[w for w in work[at : at + step] if w.key not in done] for at in range(0, len(work), step)]
         return [b for b in batches if b]
 
     def complete(self, work: list[Work], sampling: Sampling) -> Iterator[list[tuple[Work, list[Completion]]]]:
@@ -356,20 +431,27 @@ class TransformersEngine(Engine):
         counts = [len(w.samples) for w in work]
         try:
             draws = np.concatenate([uniforms(w, sampling) for w in work])
-            made = iter(sample_batch(self.model, ids, counts, draws, sampling, stopper.ended, self.tokenizer.pad_token_id or 0))
+            made = iter(
+                sample_batch(self.model, ids, counts, draws, sampling, stopper.ended, self.tokenizer.pad_token_id or 0)
+            )
         except (RuntimeError, MemoryError) as e:
-            if not out_of_memory(e): raise
+            if not out_of_memory(e):
+                raise
             raise explain_memory(self.llm, sum(counts)) from e
         yield [(w, [_completion(stopper, next(made), len(p)) for _ in w.samples]) for w, p in zip(work, ids)]
 
     def versions(self) -> dict[str, str]:
-        import torch, transformers
+        import torch
+        import transformers
+
         return {"engine": self.name, "transformers": transformers.__version__, "torch": torch.__version__}
 
     def close(self) -> None:
         import torch
+
         del self.model
-        if torch.cuda.is_available(): torch.cuda.empty_cache()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 # %% ../../nbs/02b_engines.ipynb #3bd8e259
 def _completion(stopper: Stopper, tokens: list[int], prompt_tokens: int) -> Completion:
@@ -381,18 +463,22 @@ def make_engine(
     settings: Generation,
 ) -> Engine:
     "The engine that the settings name, with the LLM loaded. Raises `EngineError`."
-    if settings.engine not in ENGINES: raise EngineError(f"no engine {settings.engine!r}; the engines are {', '.join(ENGINES)}")
+    if settings.engine not in ENGINES:
+        raise EngineError(f"no engine {settings.engine!r}; the engines are {', '.join(ENGINES)}")
     return ENGINES[settings.engine](llm, settings)
 
 # %% ../../nbs/02b_engines.ipynb #a77b8eb1
 @engine("vllm")
 class VLLMEngine(Engine):
     "vLLM's offline engine."
+
     def __init__(self, llm: LLM, settings: Generation):
         super().__init__(llm, settings)
         self.vllm = extra_missing("vllm", "vllm")
-        try: self.model = self.vllm.LLM(**vllm_arguments(llm, settings))
-        except Exception as e: raise explain_loading(llm, e) from e
+        try:
+            self.model = self.vllm.LLM(**vllm_arguments(llm, settings))
+        except Exception as e:
+            raise explain_loading(llm, e) from e
         self.seeded = not import_module("vllm.platforms").current_platform.is_cpu()
 
     def complete(self, work: list[Work], sampling: Sampling) -> Iterator[list[tuple[Work, list[Completion]]]]:
@@ -402,21 +488,32 @@ class VLLMEngine(Engine):
         try:
             while core.has_unfinished_requests():
                 ready = [out for out in core.step() if out.finished]
-                if ready: yield [(waiting.pop(out.request_id), _from_vllm(out)) for out in ready]
+                if ready:
+                    yield [(waiting.pop(out.request_id), _from_vllm(out)) for out in ready]
         except RuntimeError as e:
-            if not out_of_memory(e): raise
+            if not out_of_memory(e):
+                raise
             raise explain_memory(self.llm, self.settings.batch_size) from e
 
     def _params(self, w: Work, sampling: Sampling):
         "vLLM's sampling parameters for one prompt: its seed is the request's, and sample i of it takes seed + i."
         from vllm.sampling_params import RequestOutputKind
+
         seed = seed_of(w, sampling) if self.seeded and sampling.temperature else None
         return self.vllm.SamplingParams(
-            n=len(w.samples), temperature=sampling.temperature, top_p=sampling.top_p, top_k=max(sampling.top_k, 0), seed=seed,
-            max_tokens=sampling.max_tokens, stop=list(sampling.stop), output_kind=RequestOutputKind.FINAL_ONLY)
+            n=len(w.samples),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=max(sampling.top_k, 0),
+            seed=seed,
+            max_tokens=sampling.max_tokens,
+            stop=list(sampling.stop),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
 
     def versions(self) -> dict[str, str]:
         import torch
+
         return {"engine": self.name, "vllm": self.vllm.__version__, "torch": torch.__version__}
 
     def close(self) -> None:
@@ -429,9 +526,17 @@ def vllm_arguments(
     settings: Generation,
 ) -> dict:
     "What vLLM's `LLM` is given: the LLM's own, then the profile's `engine_args` on top."
-    return {"model": model_path(llm), "revision": None if Path(model_path(llm)).is_dir() else llm.revision, "dtype": llm.dtype,
-            "tensor_parallel_size": llm.tensor_parallel, "enable_prefix_caching": True, "max_num_seqs": settings.batch_size,
-            "disable_log_stats": True, **settings.engine_args, **llm.engine_args}
+    return {
+        "model": model_path(llm),
+        "revision": None if Path(model_path(llm)).is_dir() else llm.revision,
+        "dtype": llm.dtype,
+        "tensor_parallel_size": llm.tensor_parallel,
+        "enable_prefix_caching": True,
+        "max_num_seqs": settings.batch_size,
+        "disable_log_stats": True,
+        **settings.engine_args,
+        **llm.engine_args,
+    }
 
 # %% ../../nbs/02b_engines.ipynb #08f80660
 def seed_of(
@@ -442,20 +547,31 @@ def seed_of(
     text = f"{sampling.seed}/{w.key}/{w.samples[0]}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
 
+# %% ../../nbs/02b_engines.ipynb #08f80660-1
 def _from_vllm(out) -> list[Completion]:
-    return [Completion(c.text, "length" if c.finish_reason == "length" else "stop", len(out.prompt_token_ids), len(c.token_ids))
-            for c in sorted(out.outputs, key=lambda c: c.index)]
+    return [
+        Completion(
+            c.text, "length" if c.finish_reason == "length" else "stop", len(out.prompt_token_ids), len(c.token_ids)
+        )
+        for c in sorted(out.outputs, key=lambda c: c.index)
+    ]
 
 # %% ../../nbs/02b_engines.ipynb #f9e0a708
 @engine("openai")
 class OpenAIEngine(Engine):
     "Any OpenAI-compatible endpoint; its key is read from the environment, as the official client does."
+
     def __init__(self, llm: LLM, settings: Generation):
         super().__init__(llm, settings)
         openai = extra_missing("openai", "openai")
-        if not settings.base_url: raise EngineError('engine "openai" needs generation.base_url, such as http://localhost:8000/v1')
-        self.client = openai.OpenAI(base_url=settings.base_url, api_key=os.environ.get("OPENAI_API_KEY", "none"),
-                                    timeout=settings.timeout_s, max_retries=settings.retries)
+        if not settings.base_url:
+            raise EngineError('engine "openai" needs generation.base_url, such as http://localhost:8000/v1')
+        self.client = openai.OpenAI(
+            base_url=settings.base_url,
+            api_key=os.environ.get("OPENAI_API_KEY", "none"),
+            timeout=settings.timeout_s,
+            max_retries=settings.retries,
+        )
         self.errors = (openai.OpenAIError,)
 
     def complete(self, work: list[Work], sampling: Sampling) -> Iterator[list[tuple[Work, list[Completion]]]]:
@@ -464,25 +580,37 @@ class OpenAIEngine(Engine):
             jobs = {pool.submit(self._one, w, sampling): w for w in work}
             try:
                 for job in as_completed(jobs):
-                    try: yield [(jobs[job], job.result())]
-                    except self.errors as e: failed.append((jobs[job], e))
-            finally: pool.shutdown(wait=True, cancel_futures=True)
-        if failed: raise self._explain(failed, len(work))
+                    try:
+                        yield [(jobs[job], job.result())]
+                    except self.errors as e:
+                        failed.append((jobs[job], e))
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        if failed:
+            raise self._explain(failed, len(work))
 
     def _one(self, w: Work, sampling: Sampling) -> list[Completion]:
         "One request; an endpoint that gives fewer samples than asked for is asked again."
         made: list[Completion] = []
         while len(made) < len(w.samples):
             got = self._ask(w, sampling, len(w.samples) - len(made), len(made))
-            if not got: raise self.errors[0](f"the endpoint gave no completion for LLM {self.llm.name!r}")
+            if not got:
+                raise self.errors[0](f"the endpoint gave no completion for LLM {self.llm.name!r}")
             made += got
-        return made[:len(w.samples)]
+        return made[: len(w.samples)]
 
     def _ask(self, w: Work, sampling: Sampling, n: int, again: int) -> list[Completion]:
-        common = dict(model=self.llm.served_as or model_path(self.llm), temperature=sampling.temperature, top_p=sampling.top_p,
-                      max_tokens=sampling.max_tokens, stop=list(sampling.stop) or None) | ({"n": n} if n > 1 else {})
-        if self.settings.seeded: common["seed"] = (seed_of(w, sampling) + again) % 2**31
-        if sampling.top_k > 0: common["extra_body"] = {"top_k": sampling.top_k}
+        common = dict(
+            model=self.llm.served_as or model_path(self.llm),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            stop=list(sampling.stop) or None,
+        ) | ({"n": n} if n > 1 else {})
+        if self.settings.seeded:
+            common["seed"] = (seed_of(w, sampling) + again) % 2**31
+        if sampling.top_k > 0:
+            common["extra_body"] = {"top_k": sampling.top_k}
         if self.settings.send == "chat":
             messages = [{"role": r, "content": c} for r, c in w.prompt.messages or (("user", w.prompt.text),)]
             reply = self.client.chat.completions.create(messages=messages, **common)
@@ -493,8 +621,10 @@ class OpenAIEngine(Engine):
 
     def _explain(self, failed: list[tuple[Work, Exception]], total: int) -> EngineError:
         why = str(failed[0][1]).splitlines()[0][:200]
-        return EngineError(f"{self.settings.base_url}: {len(failed)} of {total} requests for LLM {self.llm.name!r} failed after "
-                           f"{self.settings.retries + 1} tries each (the first: {why}); the other responses are kept: run again")
+        return EngineError(
+            f"{self.settings.base_url}: {len(failed)} of {total} requests for LLM {self.llm.name!r} failed after "
+            f"{self.settings.retries + 1} tries each (the first: {why}); the other responses are kept: run again"
+        )
 
 # %% ../../nbs/02b_engines.ipynb #3deccf9e
 def _from_openai(reply) -> list[Completion]:
@@ -502,13 +632,21 @@ def _from_openai(reply) -> list[Completion]:
     texts = [(c.message.content if hasattr(c, "message") else c.text) or "" for c in reply.choices]
     usage = reply.usage
     total, letters = (usage.completion_tokens if usage else 0) or 0, sum(map(len, texts)) or 1
-    return [Completion(text, "length" if c.finish_reason == "length" else "stop", (usage.prompt_tokens if usage else 0) or 0,
-                       round(total * len(text) / letters)) for c, text in zip(reply.choices, texts)]
+    return [
+        Completion(
+            text,
+            "length" if c.finish_reason == "length" else "stop",
+            (usage.prompt_tokens if usage else 0) or 0,
+            round(total * len(text) / letters),
+        )
+        for c, text in zip(reply.choices, texts)
+    ]
 
 # %% ../../nbs/02b_engines.ipynb #75046ba3
 @engine("ray")
 class RayEngine(Engine):
     "Ray Data over vLLM."
+
     def __init__(self, llm: LLM, settings: Generation):
         super().__init__(llm, settings)
         self.ray, self.vllm = extra_missing("ray", "ray"), extra_missing("vllm", "vllm")
@@ -516,9 +654,16 @@ class RayEngine(Engine):
         self.seeded = not import_module("vllm.platforms").current_platform.is_cpu()
         arguments = vllm_arguments(llm, settings)
         config = serving.vLLMEngineProcessorConfig(
-            model_source=arguments.pop("model"), engine_kwargs=arguments, concurrency=settings.replicas,
-            batch_size=settings.batch_size, log_engine_metrics=False, **(_ray_on_cpu() | settings.ray_args),
-            chat_template_stage={"enabled": False}, tokenize_stage={"enabled": False}, detokenize_stage={"enabled": False})
+            model_source=arguments.pop("model"),
+            engine_kwargs=arguments,
+            concurrency=settings.replicas,
+            batch_size=settings.batch_size,
+            log_engine_metrics=False,
+            **(_ray_on_cpu() | settings.ray_args),
+            chat_template_stage={"enabled": False},
+            tokenize_stage={"enabled": False},
+            detokenize_stage={"enabled": False},
+        )
         self.processor = serving.build_processor(config, preprocess=_ray_request, postprocess=_ray_reply)
 
     def complete(self, work: list[Work], sampling: Sampling) -> Iterator[list[tuple[Work, list[Completion]]]]:
@@ -530,12 +675,19 @@ class RayEngine(Engine):
             made = waiting.setdefault(reply["unit"], {})
             made[reply["sample"]] = _from_ray(reply, sampling.max_tokens)
             w = work[reply["unit"]]
-            if len(made) == len(w.samples): yield [(w, [made[s] for s in w.samples])]
+            if len(made) == len(w.samples):
+                yield [(w, [made[s] for s in w.samples])]
 
     def _row(self, unit: int, w: Work, ids: list[int], sample: int, sampling: Sampling) -> dict:
-        params = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": max(sampling.top_k, 0),
-                  "max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
-        if self.seeded and sampling.temperature: params["seed"] = (seed_of(w, sampling) + sample) % 2**31
+        params = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": max(sampling.top_k, 0),
+            "max_tokens": sampling.max_tokens,
+            "stop": list(sampling.stop),
+        }
+        if self.seeded and sampling.temperature:
+            params["seed"] = (seed_of(w, sampling) + sample) % 2**31
         return {"unit": unit, "sample": sample, "prompt": w.prompt.text, "ids": ids, "params": params}
 
     def versions(self) -> dict[str, str]:
@@ -545,18 +697,24 @@ class RayEngine(Engine):
 def _ray_on_cpu() -> dict:
     "Ray reserves a GPU for each copy unless it is told otherwise."
     import torch
+
     return {} if torch.cuda.is_available() else {"placement_group_config": {"bundle_per_worker": {"CPU": 1}}}
 
+# %% ../../nbs/02b_engines.ipynb #925bc12d-1
 def _ray_request(row: dict) -> dict:
     return {"prompt": row["prompt"], "tokenized_prompt": list(row["ids"]), "sampling_params": row["params"]}
 
+# %% ../../nbs/02b_engines.ipynb #925bc12d-2
 def _ray_reply(row: dict) -> dict:
     return {k: row[k] for k in ("unit", "sample", "generated_text", "num_input_tokens", "num_generated_tokens")}
 
+# %% ../../nbs/02b_engines.ipynb #925bc12d-3
 def _from_ray(reply: dict, limit: int) -> Completion:
     "Ray does not say why a completion ended: one that has all the tokens it may have was cut."
     made = int(reply["num_generated_tokens"])
-    return Completion(reply["generated_text"], "length" if made >= limit else "stop", int(reply["num_input_tokens"]), made)
+    return Completion(
+        reply["generated_text"], "length" if made >= limit else "stop", int(reply["num_input_tokens"]), made
+    )
 
 # %% ../../nbs/02b_engines.ipynb #0558494f
 def time_alone(
@@ -570,7 +728,8 @@ def time_alone(
     for i, w in enumerate([*work[:1] * warm_up, *work]):
         one, start = Work(w.key, w.prompt, w.samples[:1]), time.perf_counter()
         ((_, (completion, *_)),) = next(iter(engine.complete([one], sampling)))
-        if i >= warm_up: timed.append((w, completion, time.perf_counter() - start))
+        if i >= warm_up:
+            timed.append((w, completion, time.perf_counter() - start))
     return timed
 
 # %% ../../nbs/02b_engines.ipynb #d058d6a0
@@ -583,6 +742,10 @@ def hardware() -> dict[str, str | int]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0
     return {"cpu": cpu, "cores": os.cpu_count() or 1, "memory_gib": round(memory), "gpus": ", ".join(_gpus())}
 
+# %% ../../nbs/02b_engines.ipynb #d058d6a0-1
 def _gpus() -> list[str]:
     import torch
-    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+
+    return (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )

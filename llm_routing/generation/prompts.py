@@ -17,15 +17,14 @@ from ..study.profiles import Generation, LLM
 from ..study.tables import StudyError, project_root
 from ..sources.benchmarks import dev_examples
 
-
 # %% ../../nbs/02a_prompts.ipynb #4a24d77d
 TEMPLATES = {
     "zcot_system": "You are a helpful assistant. Let's think and answer step by step for the below question. "
-                   "Clearly mention a single answer in the end.",
+    "Clearly mention a single answer in the end.",
     "zcot": "Question: {query}",
     "fcot": "{examples}<START_QUESTION> Question: {query} <END_QUESTION>\n<START_ANSWER> Answer: Let's think step by step.",
     "fcot_example": "<START_QUESTION> Question: {query} <END_QUESTION>\n<START_ANSWER> Answer: Let's think step by step. {answer} "
-                    "<END_ANSWER>\n",
+    "<END_ANSWER>\n",
 }
 
 # %% ../../nbs/02a_prompts.ipynb #513be4a6
@@ -35,7 +34,8 @@ def template(
 ) -> str:
     "A prompt template. Raises `StudyError` for an override that no prompt uses."
     unknown = set(overrides) - set(TEMPLATES)
-    if unknown: raise StudyError(f"generation.prompts: {min(unknown)!r} is no template; they are {', '.join(TEMPLATES)}")
+    if unknown:
+        raise StudyError(f"generation.prompts: {min(unknown)!r} is no template; they are {', '.join(TEMPLATES)}")
     return overrides.get(name, TEMPLATES[name])
 
 # %% ../../nbs/02a_prompts.ipynb #09cbb673
@@ -45,17 +45,21 @@ def question_text(
 ) -> str:
     "The question as it is asked."
     text, choices = text.strip(), list(choices)
-    if not choices or all(c in text for c in choices): return text
+    if not choices or all(c in text for c in choices):
+        return text
     return " ".join([text, *(f"({letter}) {choice}" for letter, choice in zip("ABCDEFGHIJKLMNOP", choices))])
 
 # %% ../../nbs/02a_prompts.ipynb #9afa9fe5
 @lru_cache
 def _examples_file(dataset: str) -> tuple[dict, ...]:
     file = project_root() / "data" / "few_shot" / f"{dataset}.jsonl"
-    if not file.is_file(): return ()
+    if not file.is_file():
+        return ()
     rows = []
     for i, line in enumerate(file.read_text(encoding="utf-8").splitlines()):
-        try: row = json.loads(line); row["question"], row["answer"]
+        try:
+            row = json.loads(line)
+            row["question"], row["answer"]
         except (ValueError, KeyError, TypeError):
             raise StudyError(f"{file}, line {i + 1}: not a JSON object with question and answer: mend it") from None
         rows.append(row)
@@ -68,14 +72,20 @@ def few_shot_examples(
     n: int = 5,
 ) -> list[tuple[str, str]]:  # (question, answer)
     "The worked examples of a dataset, or of its subject. Raises `StudyError` when there are fewer than `n`."
-    if not n: return []
+    if not n:
+        return []
     rows = _examples_file(dataset)
     if not rows:
-        rows = [{"question": question_text(r.text, r.choices), "answer": f"The answer is ({r.gold}).", "subject": r.subject}
-                for r in dev_examples(dataset).itertuples(index=False)]
+        rows = [
+            {"question": question_text(r.text, r.choices), "answer": f"The answer is ({r.gold}).", "subject": r.subject}
+            for r in dev_examples(dataset).itertuples(index=False)
+        ]
     kept = [(r["question"], r["answer"]) for r in rows if r.get("subject", "") in ("", subject)][:n]
-    if len(kept) < n: raise StudyError(f"{dataset}{'/' + subject if subject else ''} has {len(kept)} worked examples, not {n}: "
-                                       f"add lines to data/few_shot/{dataset}.jsonl, or lower generation.few_shot")
+    if len(kept) < n:
+        raise StudyError(
+            f"{dataset}{'/' + subject if subject else ''} has {len(kept)} worked examples, not {n}: "
+            f"add lines to data/few_shot/{dataset}.jsonl, or lower generation.few_shot"
+        )
     return kept
 
 # %% ../../nbs/02a_prompts.ipynb #6e802eed
@@ -86,7 +96,8 @@ def render(
 ) -> Prompt:
     "The prompt of a query for an LLM, as the LLM sees it. Raises `StudyError`."
     asked, part = question_text(query.text, query.choices), lambda name: template(name, settings.prompts)
-    if llm.prompt == "zcot": return _chat(llm, part("zcot_system"), part("zcot").replace("{query}", asked), settings)
+    if llm.prompt == "zcot":
+        return _chat(llm, part("zcot_system"), part("zcot").replace("{query}", asked), settings)
     shots = few_shot_examples(query.dataset, query.subject, settings.few_shot) if "{examples}" in part("fcot") else []
     examples = "".join(part("fcot_example").replace("{query}", q).replace("{answer}", a) for q, a in shots)
     return Prompt(part("fcot").replace("{examples}", examples).replace("{query}", asked))
@@ -96,12 +107,19 @@ def _chat(llm: LLM, system: str, user: str, settings: Generation) -> Prompt:
     "A chat prompt, rendered with the LLM's template, or left to the endpoint that renders its own."
     apart = (*([("system", system)] if system else []), ("user", user))
     together = (("user", f"{system}\n{user}" if system else user),)
-    if settings.engine == "openai" and settings.send == "chat": return Prompt("\n".join(c for _, c in apart), False, apart)
+    if settings.engine == "openai" and settings.send == "chat":
+        return Prompt("\n".join(c for _, c in apart), False, apart)
     tokenizer = tokenizer_of(llm)
-    if not tokenizer.chat_template: raise StudyError(f"LLM {llm.name!r} has no chat template: set its prompt to \"fcot\"")
+    if not tokenizer.chat_template:
+        raise StudyError(f'LLM {llm.name!r} has no chat template: set its prompt to "fcot"')
     from jinja2 import TemplateError
+
     for messages in (apart, together):
         turns = [{"role": r, "content": c} for r, c in messages]
-        try: return Prompt(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True), False, messages)
-        except TemplateError as e: problem = e
+        try:
+            return Prompt(
+                tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True), False, messages
+            )
+        except TemplateError as e:
+            problem = e
     raise StudyError(f"LLM {llm.name!r}: its chat template failed ({problem})")

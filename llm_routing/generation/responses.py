@@ -34,7 +34,8 @@ def sampling_of(
     "How an LLM is sampled. Raises `StudyError` for an unknown override."
     own = {k: getattr(settings, k) for k in ("temperature", "top_p", "top_k", "max_tokens", "stop", "seed")}
     unknown = set(llm.sampling) - set(own)
-    if unknown: raise StudyError(f"LLM {llm.name!r}: sampling has no {min(unknown)!r}; it has {', '.join(own)}")
+    if unknown:
+        raise StudyError(f"LLM {llm.name!r}: sampling has no {min(unknown)!r}; it has {', '.join(own)}")
     own |= llm.sampling | ({} if seed is None else {"seed": seed})
     return Sampling(**(own | {"stop": tuple(own["stop"])}))
 
@@ -47,12 +48,18 @@ def requests(
 ) -> list[tuple[str, Work]]:  # (query_id, its work)
     "Every query's work for an LLM. Raises `StudyError`."
     model, revision = model_identity(llm)
-    decided = {"llm": revision if Path(model).name == model else [model, revision], "dtype": llm.dtype,
-               "sampling": sampling.key(), "engine": settings.engine}
+    decided = {
+        "llm": revision if Path(model).name == model else [model, revision],
+        "dtype": llm.dtype,
+        "sampling": sampling.key(),
+        "engine": settings.engine,
+    }
     work = []
     for query in queries.itertuples(index=False):
         prompt = render(llm, query, settings)
-        work.append((query.query_id, Work(request_key(prompt=prompt.text, **decided), prompt, tuple(range(settings.samples)))))
+        work.append(
+            (query.query_id, Work(request_key(prompt=prompt.text, **decided), prompt, tuple(range(settings.samples))))
+        )
     return work
 
 # %% ../../nbs/02_generation.ipynb #c8762f9d
@@ -65,6 +72,7 @@ def stores_of(
     shipped = [] if settings.fresh or not settings.store else [Store(_shipped(settings.store))]
     return own, [*shipped, own]
 
+# %% ../../nbs/02_generation.ipynb #c8762f9d-1
 def _shipped(address: str) -> str:
     "A shipped store's address: a folder below the checkout, or as it is."
     return address if "://" in address else str(project_root() / address)
@@ -75,7 +83,8 @@ def put_aside(
 ) -> Path | None:  # where it is now
     "After a fresh run: rename its store, in place of the one before."
     done, aside = run.folder / "responses_fresh", run.folder / "responses_fresh_last"
-    if not run.profile.generation.fresh or not done.is_dir(): return None
+    if not run.profile.generation.fresh or not done.is_dir():
+        return None
     shutil.rmtree(aside, ignore_errors=True)
     return done.rename(aside)
 
@@ -84,11 +93,23 @@ def whole(text: str) -> str:
     "A text with each half of a character (a lone surrogate, as a cut stream leaves it) replaced by a mark: no file can hold it."
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
-ROW = ["request", "sample", "text", "finish_reason", "prompt_tokens", "completion_tokens"]  # what a store keeps of a response
+# %% ../../nbs/02_generation.ipynb #c8bf2f21-1
+ROW = [
+    "request",
+    "sample",
+    "text",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+]  # what a store keeps of a response
 
+# %% ../../nbs/02_generation.ipynb #c8bf2f21-2
 def _rows(group: list) -> list[tuple]:
-    return [(w.key, s, whole(c.text), c.finish_reason, c.prompt_tokens, c.completion_tokens)
-            for w, completions in group for s, c in zip(w.samples, completions)]
+    return [
+        (w.key, s, whole(c.text), c.finish_reason, c.prompt_tokens, c.completion_tokens)
+        for w, completions in group
+        for s, c in zip(w.samples, completions)
+    ]
 
 # %% ../../nbs/02_generation.ipynb #8fcb5b1b
 def finished(
@@ -107,22 +128,26 @@ def finished(
 @dataclass
 class Desk:
     "Where one LLM's responses are put away: rows gather, and become a shard every few seconds."
+
     store: Store
     shelf: str
     provenance: dict
     every_s: float
     show: Callable[[str], None] = lambda text: None
 
-    def __post_init__(self): self.waiting, self.last = [], time.monotonic()
+    def __post_init__(self):
+        self.waiting, self.last = [], time.monotonic()
 
     def put(self, group: list) -> None:
         "Take a finished group; make a shard when it is time. Raises `StoreError`."
         self.waiting += _rows(group)
-        if time.monotonic() - self.last >= self.every_s: self.flush()
+        if time.monotonic() - self.last >= self.every_s:
+            self.flush()
 
     def flush(self) -> None:
         "Make a shard of what waits. Raises `StoreError`."
-        if not self.waiting: return
+        if not self.waiting:
+            return
         self.store.append(self.shelf, pd.DataFrame(self.waiting, columns=ROW), self.provenance)
         self.show(self.waiting[0][2])
         self.waiting, self.last = [], time.monotonic()
@@ -139,15 +164,24 @@ def sample(
     make: Callable[[LLM, Generation], Engine] = make_engine,
 ) -> None:
     "Sample what is missing of an LLM and keep it. Raises `EngineError` or `StoreError`; finished work is kept."
-    if all(w.key in done for w in work): return
+    if all(w.key in done for w in work):
+        return
     engine = make(llm, settings)
     model, revision = model_identity(llm)
-    made = {"llm": llm.name, "model": model, "revision": revision, "dtype": llm.dtype, "sampling": sampling.key(),
-            "hardware": hardware(), **engine.versions()}
+    made = {
+        "llm": llm.name,
+        "model": model,
+        "revision": revision,
+        "dtype": llm.dtype,
+        "sampling": sampling.key(),
+        "hardware": hardware(),
+        **engine.versions(),
+    }
     desk = Desk(store, shelf_name(model, revision), made, settings.commit_every_s, show)
     try:
         for batch in engine.plan(work, done):
-            for group in engine.complete(batch, sampling): desk.put(group)
+            for group in engine.complete(batch, sampling):
+                desk.put(group)
     finally:
         desk.flush()
         engine.close()
@@ -170,7 +204,16 @@ def answer_queries(
         shelf, keys = shelf_name(*model_identity(llm)), {w.key for _, w in wanted}
         counts = finished(stores, shelf, keys, settings.samples).request.value_counts()
         unique = list({w.key: w for _, w in wanted}.values())
-        sample(llm, settings, unique, sampling, set(counts[counts == settings.samples].index), own, lambda t: show(llm.name, t), make)
+        sample(
+            llm,
+            settings,
+            unique,
+            sampling,
+            set(counts[counts == settings.samples].index),
+            own,
+            lambda t: show(llm.name, t),
+            make,
+        )
         rows = finished(stores, shelf, keys, settings.samples)
         names = pd.DataFrame([(q, w.key) for q, w in wanted], columns=["query_id", "request"])
         tables.append(names.merge(rows, on="request").assign(llm=llm.name))
@@ -179,11 +222,19 @@ def answer_queries(
 # %% ../../nbs/02_generation.ipynb #54be7503
 RESPONSES = ["query_id", "llm", "sample", "text", "finish_reason", "prompt_tokens", "completion_tokens", "latency_s"]
 
+# %% ../../nbs/02_generation.ipynb #54be7503-1
 def empty_responses() -> pd.DataFrame:
     "A responses table without rows, for a study whose outcomes are published."
-    return pd.DataFrame({c: pd.Series(dtype={"sample": int, "prompt_tokens": int, "completion_tokens": int, "latency_s": float}.get(
-        c, str)) for c in RESPONSES})
+    return pd.DataFrame(
+        {
+            c: pd.Series(
+                dtype={"sample": int, "prompt_tokens": int, "completion_tokens": int, "latency_s": float}.get(c, str)
+            )
+            for c in RESPONSES
+        }
+    )
 
+# %% ../../nbs/02_generation.ipynb #54be7503-2
 def _as_responses(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(latency_s=np.nan).astype({"sample": int, "prompt_tokens": int, "completion_tokens": int})
     return rows[RESPONSES].sort_values(["query_id", "llm", "sample"], ignore_index=True)
@@ -191,6 +242,7 @@ def _as_responses(rows: pd.DataFrame) -> pd.DataFrame:
 # %% ../../nbs/02_generation.ipynb #669a601f
 TIMING = ["request", "prompt_tokens", "completion_tokens", "seconds", "tokens_per_s"]
 
+# %% ../../nbs/02_generation.ipynb #669a601f-1
 def latency_subset(
     queries: pd.DataFrame,
     n: int,
@@ -209,7 +261,9 @@ def throughput(
     "How fast all samples of some requests are made when they are asked for at once. Raises `EngineError`."
     start, tokens = time.perf_counter(), 0
     for batch in engine.plan(work, set()):
-        tokens += sum(c.completion_tokens for group in engine.complete(batch, sampling) for _, made in group for c in made)
+        tokens += sum(
+            c.completion_tokens for group in engine.complete(batch, sampling) for _, made in group for c in made
+        )
     return round(tokens / (time.perf_counter() - start), 1)
 
 # %% ../../nbs/02_generation.ipynb #d57e1e42
@@ -227,10 +281,13 @@ def timings(
     work = {w.key: w for _, w in requests(queries, llm, settings, sampling)}
     for store in stores:
         kept = Store(store.url, ("request",)).read(shelf).reindex(columns=TIMING)
-        if set(work) <= set(kept.request): return kept[kept.request.isin(work)].reset_index(drop=True)
+        if set(work) <= set(kept.request):
+            return kept[kept.request.isin(work)].reset_index(drop=True)
     engine = make(llm, settings)
     timed, rate = time_alone(engine, list(work.values()), sampling), throughput(engine, list(work.values()), sampling)
-    rows = pd.DataFrame([(w.key, c.prompt_tokens, c.completion_tokens, round(s, 5), rate) for w, c, s in timed], columns=TIMING)
+    rows = pd.DataFrame(
+        [(w.key, c.prompt_tokens, c.completion_tokens, round(s, 5), rate) for w, c, s in timed], columns=TIMING
+    )
     own.append(shelf, rows, {"llm": llm.name, "revision": revision, "hardware": hardware(), **engine.versions()})
     engine.close()
     return rows
@@ -241,18 +298,30 @@ def fit_latency(
 ) -> tuple[float, float]:  # seconds to start, seconds per completion token
     "A line through measured latencies that one slow request does not move (Theil-Sen), both parts at least 0; through the origin's mean where all have one length."
     from scipy.stats import theilslopes
+
     tokens, seconds = timing.completion_tokens.to_numpy(float), timing.seconds.to_numpy(float)
-    if np.ptp(tokens) == 0: return float(seconds.mean()), 0.0
+    if np.ptp(tokens) == 0:
+        return float(seconds.mean()), 0.0
     slope, start = theilslopes(seconds, tokens)[:2]
-    if start < 0: return 0.0, float(tokens @ seconds / (tokens @ tokens))
+    if start < 0:
+        return 0.0, float(tokens @ seconds / (tokens @ tokens))
     return (float(start), float(slope)) if slope >= 0 else (float(seconds.mean()), 0.0)
 
 # %% ../../nbs/02_generation.ipynb #f0ab979e
 def reference_latency() -> pd.DataFrame:  # llm, dataset, latency_s: mean seconds per prompt on one A100, from the paper
     "The paper's measured latencies."
-    values = json.loads((project_root() / "data" / "reference" / "paper.json").read_text(encoding="utf-8"))["inference_latency_s_a100"]
-    return pd.DataFrame([(llm, dataset, seconds) for prompt in ("fcot", "zcot") for llm, row in values[prompt].items()
-                         for dataset, seconds in zip(values["columns"], row)], columns=["llm", "dataset", "latency_s"])
+    values = json.loads((project_root() / "data" / "reference" / "paper.json").read_text(encoding="utf-8"))[
+        "inference_latency_s_a100"
+    ]
+    return pd.DataFrame(
+        [
+            (llm, dataset, seconds)
+            for prompt in ("fcot", "zcot")
+            for llm, row in values[prompt].items()
+            for dataset, seconds in zip(values["columns"], row)
+        ],
+        columns=["llm", "dataset", "latency_s"],
+    )
 
 # %% ../../nbs/02_generation.ipynb #d81cc415
 def add_latency(
@@ -264,14 +333,19 @@ def add_latency(
     seed: int = 0,
 ) -> pd.DataFrame:
     "The responses with `latency_s`, as `generation.latency` says. Raises `EngineError`, `StoreError`."
-    if settings.latency == "none" or not len(responses): return responses
+    if settings.latency == "none" or not len(responses):
+        return responses
     if settings.latency == "reference":
         known = reference_latency().set_index(["llm", "dataset"]).latency_s
         datasets = responses.query_id.map(queries.set_index("query_id").dataset)
-        return responses.assign(latency_s=known.reindex(pd.MultiIndex.from_arrays([responses.llm, datasets])).to_numpy())
+        return responses.assign(
+            latency_s=known.reindex(pd.MultiIndex.from_arrays([responses.llm, datasets])).to_numpy()
+        )
     subset, lines = latency_subset(queries, settings.latency_queries, seed), {}
-    if not len(subset): return responses
-    for llm in settings.pool: lines[llm.name] = fit_latency(timings(subset, llm, settings, own, stores))
+    if not len(subset):
+        return responses
+    for llm in settings.pool:
+        lines[llm.name] = fit_latency(timings(subset, llm, settings, own, stores))
     start, slope = (responses.llm.map({m: line[i] for m, line in lines.items()}) for i in (0, 1))
     return responses.assign(latency_s=(start + slope * responses.completion_tokens).round(5))
 

@@ -57,7 +57,8 @@ def shard_bytes(
 # %% ../../nbs/02c_store.ipynb #3f53230b
 def _read_shard(name: str, data: bytes) -> tuple[pd.DataFrame, dict] | None:
     "A shard's rows and provenance, or None when its bytes are not the ones it was written with."
-    if hashlib.sha256(data).hexdigest()[:24] != name.rsplit("/", 1)[-1].removesuffix(".parquet"): return None
+    if hashlib.sha256(data).hexdigest()[:24] != name.rsplit("/", 1)[-1].removesuffix(".parquet"):
+        return None
     table = pq.read_table(io.BytesIO(data))
     return table.to_pandas(), json.loads((table.schema.metadata or {}).get(b"provenance", b"{}"))
 
@@ -77,20 +78,28 @@ def _write_local(folder: Path, name: str, data: bytes) -> None:
             os.fsync(f.fileno())
         os.replace(temporary, folder / name)
         handle = os.open(folder, os.O_RDONLY)
-        try: os.fsync(handle)
-        finally: os.close(handle)
-    finally: temporary.unlink(missing_ok=True)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 # %% ../../nbs/02c_store.ipynb #ac43da1a
 def _explain_write(where: str, error: OSError) -> StoreError:
     "A failed write in words."
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    what = "the disk is full: free some space" if full else f"{error.strerror or error}: check the address and its rights"
-    return StoreError(f"{where}: a shard could not be written, {what}, and run again; all shards written before are kept")
+    what = (
+        "the disk is full: free some space" if full else f"{error.strerror or error}: check the address and its rights"
+    )
+    return StoreError(
+        f"{where}: a shard could not be written, {what}, and run again; all shards written before are kept"
+    )
 
 # %% ../../nbs/02c_store.ipynb #3671f32d
 class Store:
     "A folder of shelves of append-only shards, local or at any address that fsspec knows."
+
     def __init__(
         self,
         url: str | Path,  # a folder, or an address such as s3://bucket/responses
@@ -104,29 +113,40 @@ class Store:
         "Add rows as one shard and give its name. Raises `StoreError` when it cannot be written; then nothing has changed."
         name, data = shard_bytes(rows, provenance)
         try:
-            if self.local: _write_local(Path(self.root, shelf), name, data)
-            else: self.fs.pipe_file(f"{self.root}/{shelf}/{name}", data)
-        except OSError as e: raise _explain_write(self.url, e) from e
+            if self.local:
+                _write_local(Path(self.root, shelf), name, data)
+            else:
+                self.fs.pipe_file(f"{self.root}/{shelf}/{name}", data)
+        except OSError as e:
+            raise _explain_write(self.url, e) from e
         return name
 
     def shards(self, shelf: str) -> list[str]:
         "The paths of a shelf's shards, sorted; temporary files are none."
         self.fs.invalidate_cache()
-        try: names = self.fs.ls(f"{self.root}/{shelf}", detail=False)
-        except FileNotFoundError: return []
+        try:
+            names = self.fs.ls(f"{self.root}/{shelf}", detail=False)
+        except FileNotFoundError:
+            return []
         return sorted(n for n in names if re.fullmatch(r"[0-9a-f]{24}\.parquet", n.rsplit("/", 1)[-1]))
 
     def shelves(self) -> list[str]:
         "The names of the shelves, sorted."
         self.fs.invalidate_cache()
-        try: return sorted(d["name"].rstrip("/").rsplit("/", 1)[-1] for d in self.fs.ls(self.root, detail=True)
-                           if d["type"] == "directory")
-        except FileNotFoundError: return []
+        try:
+            return sorted(
+                d["name"].rstrip("/").rsplit("/", 1)[-1]
+                for d in self.fs.ls(self.root, detail=True)
+                if d["type"] == "directory"
+            )
+        except FileNotFoundError:
+            return []
 
     def read(self, shelf: str) -> pd.DataFrame:
         "All rows of a shelf, sorted by their key, each once. A torn shard is left out with a warning."
         frames = [rows for rows, _ in self._read(shelf)]
-        if not frames: return pd.DataFrame(columns=self.keys)
+        if not frames:
+            return pd.DataFrame(columns=self.keys)
         rows = pd.concat(frames, ignore_index=True)
         rows = rows.sort_values([*self.keys, *(c for c in rows if c not in self.keys)], kind="stable")
         return rows.drop_duplicates(self.keys).reset_index(drop=True)
@@ -138,13 +158,18 @@ class Store:
 
     def _read(self, shelf: str) -> list[tuple[pd.DataFrame, dict]]:
         for _ in range(5):  # a shard can go while it is read: another process has merged it into a bigger one
-            try: return [shard for path in self.shards(shelf) if (shard := self._read_one(path)) is not None]
-            except FileNotFoundError: continue
-        raise StoreError(f"{self.url}/{shelf}: its shards keep changing while they are read: is another process merging them?")
+            try:
+                return [shard for path in self.shards(shelf) if (shard := self._read_one(path)) is not None]
+            except FileNotFoundError:
+                continue
+        raise StoreError(
+            f"{self.url}/{shelf}: its shards keep changing while they are read: is another process merging them?"
+        )
 
     def _read_one(self, path: str) -> tuple[pd.DataFrame, dict] | None:
         shard = _read_shard(path, self.fs.cat_file(path))
-        if shard is None: warnings.warn(f"{path} is torn (its content is not what was written) and is left out: delete it")
+        if shard is None:
+            warnings.warn(f"{path} is torn (its content is not what was written) and is left out: delete it")
         return shard
 
 # %% ../../nbs/02c_store.ipynb #e8842b3e
@@ -160,12 +185,15 @@ def merge(
 ) -> str:  # the merged shard's name, empty when there is nothing to merge
     "Make one shard of a shelf's many. The same rows give the same bytes. Raises `StoreError`."
     old, rows = store.shards(shelf), store.read(shelf)
-    if not len(rows): return ""
+    if not len(rows):
+        return ""
     name = (into or store).append(shelf, rows, {"merged": store.provenance(shelf)})
     if into is None:
         for path in old:
-            if not path.endswith(name): store.fs.rm_file(path)
-        if store.local: sweep(Path(store.root, shelf))
+            if not path.endswith(name):
+                store.fs.rm_file(path)
+        if store.local:
+            sweep(Path(store.root, shelf))
     return name
 
 # %% ../../nbs/02c_store.ipynb #383b0697
@@ -175,5 +203,6 @@ def sweep(
 ) -> int:  # how many were deleted
     "Delete the temporary files that killed processes left."
     old = [p for p in Path(folder).glob(".*.tmp") if time.time() - p.stat().st_mtime > age_s]
-    for path in old: path.unlink(missing_ok=True)
+    for path in old:
+        path.unlink(missing_ok=True)
     return len(old)

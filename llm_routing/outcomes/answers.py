@@ -21,11 +21,13 @@ from ..study.tables import StudyError
 _PUBLISHED_NUMBER, _PUBLISHED_OPTION = re.compile(r"(\d+)[^\d]*$"), re.compile(r"\((A|B|C|D)\)")
 INVALID = "INVALID"
 
+# %% ../../nbs/03c_answers.ipynb #x0000107-1
 def published_number(text: str) -> float | str:
     "The original's GSM8K answer: the last run of digits as a float, or `INVALID`."
     found = _PUBLISHED_NUMBER.findall(text)
     return float(found[-1]) if found else INVALID
 
+# %% ../../nbs/03c_answers.ipynb #x0000107-2
 def published_option(text: str) -> str:
     "The original's MMLU answer: the last of (A) to (D), or `INVALID`."
     found = _PUBLISHED_OPTION.findall(text)
@@ -39,7 +41,8 @@ def gold_answer(
     "Gold in the spelling that answers have. None where it is neither a number nor an option."
     if len(choices):
         table = option_table(choices)
-        if gold.strip().upper() in table: return gold.strip().upper()
+        if gold.strip().upper() in table:
+            return gold.strip().upper()
         return next((k for k, t in table.items() if t.strip() == gold.strip()), None)
     found = _number_at(s := plain(gold.strip()), 0)
     return spelled(found.value) if found and found.end == len(s) else None
@@ -49,21 +52,29 @@ def read_answers(
     responses: pd.DataFrame,  # the responses table
     queries: pd.DataFrame,  # the queries table
     rules: str = "default",  # or "as_published"
-) -> pd.DataFrame:  # a row per response: query_id, llm, sample, answer (text or None), rule, confidence, correct (bool), gold
+) -> (
+    pd.DataFrame
+):  # a row per response: query_id, llm, sample, answer (text or None), rule, confidence, correct (bool), gold
     "The answers of a table of responses. Raises `StudyError` for a query that is unknown or has no gold to compare with."
     known = queries.set_index("query_id")
     lost = set(responses.query_id.unique()) - set(known.index)
-    if lost: raise StudyError(f"responses: query {min(lost)!r} is not in the queries table ({len(lost)} such queries)")
+    if lost:
+        raise StudyError(f"responses: query {min(lost)!r} is not in the queries table ({len(lost)} such queries)")
     read = {"default": _read_default, "as_published": _read_published}.get(rules)
-    if read is None: raise StudyError(f"extraction.rules: {rules!r} is not one of default, as_published")
+    if read is None:
+        raise StudyError(f"extraction.rules: {rules!r} is not one of default, as_published")
     used = known.loc[responses.query_id.unique()]
     gold = {q: gold_answer(g, c) for q, g, c in zip(used.index, used.gold, used.choices)}
     for q, g in gold.items():
-        if g is None: raise StudyError(f"queries: the gold answer {known.gold[q]!r} of {q!r} is neither a number nor one of its choices")
+        if g is None:
+            raise StudyError(
+                f"queries: the gold answer {known.gold[q]!r} of {q!r} is neither a number nor one of its choices"
+            )
     kinds = {q: tuple(c) for q, c in zip(used.index, used.choices)}
     seen = {}
-    rows = [seen.get(key) or seen.setdefault(key, read(*key))
-            for key in zip(responses.text, responses.query_id.map(kinds))]
+    rows = [
+        seen.get(key) or seen.setdefault(key, read(*key)) for key in zip(responses.text, responses.query_id.map(kinds))
+    ]
     out = responses[["query_id", "llm", "sample"]].reset_index(drop=True)
     out["answer"] = pd.Series([r[0] for r in rows], dtype=object)
     out["rule"], out["confidence"] = [r[1] for r in rows], [r[2] for r in rows]
@@ -75,10 +86,13 @@ def _read_default(text: str, choices: tuple) -> tuple[str | None, str, float]:
     e = extract_option(text, choices) if choices else extract_number(text)
     return spelled(e.answer), e.rule, e.confidence
 
+# %% ../../nbs/03c_answers.ipynb #x0000120-1
 def _read_published(text: str, choices: tuple) -> tuple[str | None, str, float]:
     answer = published_option(text) if choices else published_number(text)
-    if answer == INVALID: return INVALID, "published", 0.
-    return (answer if choices else _float_spelled(answer)), "published", 1.
+    if answer == INVALID:
+        return INVALID, "published", 0.0
+    return (answer if choices else _float_spelled(answer)), "published", 1.0
 
+# %% ../../nbs/03c_answers.ipynb #x0000120-2
 def _float_spelled(x: float) -> str:
     return spelled(Fraction(x)) if np.isfinite(x) else str(x)

@@ -23,14 +23,17 @@ def labelled_text() -> pd.DataFrame:
     "Responses with labels: source, llm, row, text, gold, label. Downloads, or reads LLM_ROUTING_DATA. Raises `SourceError`."
     from llm_routing.sources.published import ROUTELLM, read_gsm8k, routellm_table
     from llm_routing.sources.files import fetch
+
     test, rows = read_gsm8k("test"), []
     for i, line in enumerate(fetch("gsm8k/example_model_solutions.jsonl").read_text(encoding="utf-8").splitlines()):
         solutions = {k: v for k, v in json.loads(line).items() if isinstance(v, dict)}
         rows += [("gsm8k", m, i, s["solution"], test.gold[i], s["is_correct"]) for m, s in solutions.items()]
     gold, table = test.set_index(test.question.str.strip()).gold, routellm_table("gsm8k")
     for m in ROUTELLM:
-        rows += [("routellm", m.split("/")[-1], i, t, gold[q.strip()], bool(f)) for i, (q, t, f) in
-                 enumerate(zip(table.prompt, table[f"{m}_response"], table[m]))]
+        rows += [
+            ("routellm", m.split("/")[-1], i, t, gold[q.strip()], bool(f))
+            for i, (q, t, f) in enumerate(zip(table.prompt, table[f"{m}_response"], table[m]))
+        ]
     return pd.DataFrame(rows, columns=["source", "llm", "row", "text", "gold", "label"])
 
 # %% ../../nbs/03e_checked_on_labels.ipynb #x0000155
@@ -40,45 +43,76 @@ def judge(
     "Both rules' answers to labelled responses."
     gold = [Fraction(g) for g in labelled.gold]
     here, there = [extract_number(t) for t in labelled.text], [published_number(t) for t in labelled.text]
-    return labelled.assign(answer=[spelled(e.answer) for e in here], rule=[e.rule for e in here],
-                           right=[e.answer == g for e, g in zip(here, gold)],
-                           published=[t if t == INVALID else _float_spelled(t) for t in there],
-                           published_right=[t != INVALID and t == g for t, g in zip(there, gold)])
+    return labelled.assign(
+        answer=[spelled(e.answer) for e in here],
+        rule=[e.rule for e in here],
+        right=[e.answer == g for e, g in zip(here, gold)],
+        published=[t if t == INVALID else _float_spelled(t) for t in there],
+        published_right=[t != INVALID and t == g for t, g in zip(there, gold)],
+    )
 
 # %% ../../nbs/03e_checked_on_labels.ipynb #x0000156
 def accuracy_by_rule(
     judged: pd.DataFrame,  # of `judge`
-) -> pd.DataFrame:  # source, llm, n; percent right by label, published rule, extractor; and how often each agrees with the label
+) -> (
+    pd.DataFrame
+):  # source, llm, n; percent right by label, published rule, extractor; and how often each agrees with the label
     "What each rule makes of each LLM's accuracy."
     parts = judged.assign(agree=judged.right == judged.label, published_agree=judged.published_right == judged.label)
-    table = parts.groupby(["source", "llm"], sort=True).agg(
-        n=("label", "size"), label=("label", "mean"), published=("published_right", "mean"), extractor=("right", "mean"),
-        published_agrees=("published_agree", "sum"), extractor_agrees=("agree", "sum")).reset_index()
-    for c in ("label", "published", "extractor"): table[c] = (100 * table[c]).round(2)
+    table = (
+        parts.groupby(["source", "llm"], sort=True)
+        .agg(
+            n=("label", "size"),
+            label=("label", "mean"),
+            published=("published_right", "mean"),
+            extractor=("right", "mean"),
+            published_agrees=("published_agree", "sum"),
+            extractor_agrees=("agree", "sum"),
+        )
+        .reset_index()
+    )
+    for c in ("label", "published", "extractor"):
+        table[c] = (100 * table[c]).round(2)
     return table
 
+# %% ../../nbs/03e_checked_on_labels.ipynb #x0000156-1
 def precision_by_rule(judged: pd.DataFrame) -> pd.DataFrame:
     "How often each rule fired on GSM8K's solutions, whose labels are trusted, and on RouteLLM's, and agreed with the label."
     parts = judged.assign(agrees=judged.right == judged.label)
-    return parts.groupby(["source", "rule"], sort=True).agrees.agg(["size", "sum"]).reset_index().set_axis(
-        ["source", "rule", "responses", "agree"], axis=1)
+    return (
+        parts.groupby(["source", "rule"], sort=True)
+        .agrees.agg(["size", "sum"])
+        .reset_index()
+        .set_axis(["source", "rule", "responses", "agree"], axis=1)
+    )
 
 # %% ../../nbs/03e_checked_on_labels.ipynb #x0000157
 def misread(judged: pd.DataFrame) -> pd.DataFrame:
     "The trusted solutions that the original's rule judged wrongly: row, llm, gold, the line with the answer, both answers, label."
-    wrong = judged.rename(columns={"published": "original"})[(judged.source == "gsm8k") & (judged.published_right != judged.label)]
+    wrong = judged.rename(columns={"published": "original"})[
+        (judged.source == "gsm8k") & (judged.published_right != judged.label)
+    ]
     return wrong.assign(line=wrong.text.str.strip().str.split("\n").str[-1].str[-60:])[
-        ["row", "llm", "gold", "line", "original", "answer", "label"]].reset_index(drop=True)
+        ["row", "llm", "gold", "line", "original", "answer", "label"]
+    ].reset_index(drop=True)
 
-DERIVED = {"accuracy_by_rule": accuracy_by_rule, "precision_by_rule": precision_by_rule, "misread": misread}  # file -> what makes it
+# %% ../../nbs/03e_checked_on_labels.ipynb #x0000157-1
+DERIVED = {
+    "accuracy_by_rule": accuracy_by_rule,
+    "precision_by_rule": precision_by_rule,
+    "misread": misread,
+}  # file -> what makes it
 
 # %% ../../nbs/03e_checked_on_labels.ipynb #x0000158
 def shipped(
     name: str,  # a CSV file of `data/extraction`
 ) -> pd.DataFrame:
     "A small table derived from labelled text, as shipped."
-    return pd.read_csv(project_root() / "data" / "extraction" / f"{name}.csv", keep_default_na=False,
-                       dtype=dict.fromkeys(["answer", "gold", "original", "flag_took"], str))
+    return pd.read_csv(
+        project_root() / "data" / "extraction" / f"{name}.csv",
+        keep_default_na=False,
+        dtype=dict.fromkeys(["answer", "gold", "original", "flag_took"], str),
+    )
 
 # %% ../../nbs/03e_checked_on_labels.ipynb #x0000170
 def flag_reading(text: str) -> str:
@@ -90,8 +124,11 @@ def flag_reading(text: str) -> str:
 def hard_cases() -> pd.DataFrame:
     "The hand-written cases: kind (number or option), text, options, answer (spelled, or None), the rule that has to find it, why."
     lines = (project_root() / "data" / "extraction" / "hard_cases.jsonl").read_text(encoding="utf-8").splitlines()
-    return pd.DataFrame([json.loads(line) for line in lines], columns=["kind", "text", "options", "answer", "rule", "why"], dtype=object)
+    return pd.DataFrame(
+        [json.loads(line) for line in lines], columns=["kind", "text", "options", "answer", "rule", "why"], dtype=object
+    )
 
+# %% ../../nbs/03e_checked_on_labels.ipynb #x0000174-1
 def read_case(case) -> tuple[str | None, str]:
     "What the extractors make of a hand-written case, and by which rule."
     found = extract_option(case.text, case.options) if case.kind == "option" else extract_number(case.text)

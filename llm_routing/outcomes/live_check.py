@@ -20,6 +20,7 @@ def agreement_p(
 ) -> float:  # two-sided p-value
     "Whether live and recorded success rates agree: the chance of a difference at least as large if they come from one LLM."
     from scipy.stats import hypergeom
+
     chance, low = np.ones(1), 0
     for a, n, b, m in zip(live_right, live_n, kept_right, kept_n):
         values = np.arange(max(0, a + b - m), min(n, a + b) + 1)
@@ -30,6 +31,7 @@ def agreement_p(
 # %% ../../nbs/03d_live_check.ipynb #8cc1aa0b
 LIVE_LEVEL = 0.001  # the chance that a run whose LLMs are as recorded fails, over all LLMs together
 
+# %% ../../nbs/03d_live_check.ipynb #8cc1aa0b-1
 def live_queries(
     queries: pd.DataFrame,
     n: int,
@@ -63,8 +65,12 @@ def check_live(
 ) -> pd.DataFrame:  # as `compare_live`
     "Whether live responses are right as often as recorded ones. Raises `StudyError` naming the LLMs that differ."
     from llm_routing.outcomes.answers import read_answers
+
     table = compare_live(*(read_answers(t[t.query_id.isin(live.query_id)], queries) for t in (live, kept)))
     apart = [f"{r.llm} ({r.live:.1%} live, {r.recorded:.1%} recorded)" for r in table[~table.agrees].itertuples()]
-    if apart: raise StudyError(f"live responses differ from the recorded ones by more than chance: {', '.join(apart)}; if the LLMs were "
-                               "changed on purpose, run with --fresh, or record a new store")
+    if apart:
+        raise StudyError(
+            f"live responses differ from the recorded ones by more than chance: {', '.join(apart)}; if the LLMs were "
+            "changed on purpose, run with --fresh, or record a new store"
+        )
     return table

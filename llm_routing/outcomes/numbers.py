@@ -14,47 +14,101 @@ from typing import NamedTuple
 # %% ../../nbs/03a_numbers.ipynb #x0000006
 class Extracted(NamedTuple):
     "What one response answers."
+
     answer: Fraction | str | None  # a number, an option's label, or None for no answer
     rule: str  # which rule found it, one of `CONFIDENCE`
     confidence: float  # 0 to 1; 0 when there is no answer
 
 # %% ../../nbs/03a_numbers.ipynb #x0000008
 CONFIDENCE = {
-    "hash": .99, "boxed": .98, "answer": .96, "option": .95, "bare": .9, "bold": .9, "corrected": .8, "equation": .8,
-    "restated": .8, "sentence": .7, "text": .7, "value": .7, "words": .6, "eliminated": .6, "mark": .6, "last": .4,
-    "several": 0., "refusal": 0., "none": 0.}  # rule -> confidence; the last three give no answer
-NO_ANSWER = Extracted(None, "none", 0.)
+    "hash": 0.99,
+    "boxed": 0.98,
+    "answer": 0.96,
+    "option": 0.95,
+    "bare": 0.9,
+    "bold": 0.9,
+    "corrected": 0.8,
+    "equation": 0.8,
+    "restated": 0.8,
+    "sentence": 0.7,
+    "text": 0.7,
+    "value": 0.7,
+    "words": 0.6,
+    "eliminated": 0.6,
+    "mark": 0.6,
+    "last": 0.4,
+    "several": 0.0,
+    "refusal": 0.0,
+    "none": 0.0,
+}  # rule -> confidence; the last three give no answer
+NO_ANSWER = Extracted(None, "none", 0.0)
 _SEVERAL, _REFUSED = object(), object()  # an answer of two values; a statement that there is none
 
+# %% ../../nbs/03a_numbers.ipynb #x0000008-1
 def _made(value, rule: str) -> Extracted:
-    if value is _SEVERAL: return Extracted(None, "several", 0.)
-    if value is _REFUSED: return Extracted(None, "refusal", 0.)
+    if value is _SEVERAL:
+        return Extracted(None, "several", 0.0)
+    if value is _REFUSED:
+        return Extracted(None, "refusal", 0.0)
     return Extracted(value, rule, CONFIDENCE[rule])
 
 # %% ../../nbs/03a_numbers.ipynb #x0000011
 _RUN_ON = re.compile(r"<(?:END_ANSWER>|(?:START|END)_QUESTION>|\|[a-z_]{2,20}\|>|/s>|eos>|end_of_turn>)")
-_RUN_ON_INST = re.compile(r"\[/?INST\]")  # apart from the others: a pattern that begins with one character is found much faster
-_NEXT_QUERY = re.compile(r"\n(?:Q|Question|Human|User|Problem|Instruction|### ?(?:Question|Instruction|Problem))\b[^\n:]{0,12}:")
+_RUN_ON_INST = re.compile(
+    r"\[/?INST\]"
+)  # apart from the others: a pattern that begins with one character is found much faster
+_NEXT_QUERY = re.compile(
+    r"\n(?:Q|Question|Human|User|Problem|Instruction|### ?(?:Question|Instruction|Problem))\b[^\n:]{0,12}:"
+)
 
+# %% ../../nbs/03a_numbers.ipynb #x0000011-1
 def own_part(
     text: str,  # a response
 ) -> str:
     "The part of a response that answers its own query, without what an LLM wrote on after it."
     for first, pattern in (("<", _RUN_ON), ("[", _RUN_ON_INST), ("\n", _NEXT_QUERY)):
         for mark in pattern.finditer(text) if first in text else ():
-            if not text[:mark.start()].isspace() and mark.start(): text = text[:mark.start()]; break
+            if not text[: mark.start()].isspace() and mark.start():
+                text = text[: mark.start()]
+                break
     return text
 
 # %% ../../nbs/03a_numbers.ipynb #x0000014
 _SUPER = "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
-_VULGAR = {c: Fraction(n, d) for c, n, d in [
-    ("½", 1, 2), ("⅓", 1, 3), ("⅔", 2, 3), ("¼", 1, 4), ("¾", 3, 4), ("⅕", 1, 5), ("⅖", 2, 5), ("⅗", 3, 5), ("⅘", 4, 5),
-    ("⅙", 1, 6), ("⅚", 5, 6), ("⅛", 1, 8), ("⅜", 3, 8), ("⅝", 5, 8), ("⅞", 7, 8)]}
-_SCALE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "k": 1000, "K": 1000}
+_VULGAR = {
+    c: Fraction(n, d)
+    for c, n, d in [
+        ("½", 1, 2),
+        ("⅓", 1, 3),
+        ("⅔", 2, 3),
+        ("¼", 1, 4),
+        ("¾", 3, 4),
+        ("⅕", 1, 5),
+        ("⅖", 2, 5),
+        ("⅗", 3, 5),
+        ("⅘", 4, 5),
+        ("⅙", 1, 6),
+        ("⅚", 5, 6),
+        ("⅛", 1, 8),
+        ("⅜", 3, 8),
+        ("⅝", 5, 8),
+        ("⅞", 7, 8),
+    ]
+}
+_SCALE = {
+    "hundred": 100,
+    "thousand": 1000,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "k": 1000,
+    "K": 1000,
+}
 _MAX_DIGITS = 400  # longer ones, and larger powers, are no answers
 
 # %% ../../nbs/03a_numbers.ipynb #x0000015
-_BODY = re.compile(rf"""
+_BODY = re.compile(
+    rf"""
     (?P<skip>\d{{1,4}}/\d{{1,2}}/\d{{1,4}}(?!\d) | 24/7(?!\d) | \d{{1,9}}(?:\^\d{{1,9}}){{2,9}}+ | \d{{1,4}}:(?!00(?!\d))\d{{1,4}}(?::\d{{1,4}}){{0,4}}+
               | \d{{3}}-\d{{4}}(?!\d|[,.]\d) | \d{{1,2}}['’′]\s?\d{{1,2}}(?!\d)) | (?P<clock>\d{{1,2}}):00(?!\d) |
     (?: (?P<european>\d{{1,3}}(?:\.\d{{3}}){{1,9}}+,\d{{1,2}}(?!\d) | \d{{1,3}}(?:\.\d{{3}}){{2,9}}+(?![.,]?\d))
@@ -64,18 +118,24 @@ _BODY = re.compile(rf"""
     (?: [eE](?P<exp>[-+]?\d{{1,9}})(?!\w|\.\d)
       | \s?(?:[x×*·]|\\times|\\cdot)\s?10\s?(?:\^\s?\{{?\s?(?P<ten>[-+]?\d{{1,4}})\s?\}}? | (?P<ten_raised>[{_SUPER}]++))
       | (?:\^|\*\*)\{{?(?P<power>-?\d{{1,4}})\}}? | (?P<raised>[{_SUPER}]++)
-      | \s?(?P<vulgar>[{''.join(_VULGAR)}])
+      | \s?(?P<vulgar>[{"".join(_VULGAR)}])
       | (?:\s|\sand\s)(?P<num>\d{{1,4}})[/⁄](?P<den>\d{{1,4}})(?![\d/])
       | \s?[/⁄]\s?(?P<over>\d++(?:\.\d++)?+)(?!\s?[/⁄]\s?\d))?
     (?: \s?(?P<scale>hundred|thousand|million|billion|trillion)(?![a-z]) | (?P<k>[kK])(?![A-Za-z])
       | (?P<ordinal>st|nd|rd|th)(?![a-z]))?
-    | (?P<alone>[{''.join(_VULGAR)}])""", re.VERBOSE)
+    | (?P<alone>[{"".join(_VULGAR)}])""",
+    re.VERBOSE,
+)
 _START = re.compile(rf"[\d.{''.join(_VULGAR)}](?:(?<!\.)|(?=\d))")  # where a number's digits may start
 
 # %% ../../nbs/03a_numbers.ipynb #x0000017
 def _rational(digits: str) -> Fraction:
     "Decimal digits, ASCII or not, with or without a point."
-    return Fraction(int(digits)) if digits.isdecimal() else Fraction("".join(str(int(c)) if c != "." else c for c in digits))
+    return (
+        Fraction(int(digits))
+        if digits.isdecimal()
+        else Fraction("".join(str(int(c)) if c != "." else c for c in digits))
+    )
 
 # %% ../../nbs/03a_numbers.ipynb #x0000018
 def _power(v: Fraction, digits: str, m: re.Match) -> Fraction | None:
@@ -83,34 +143,52 @@ def _power(v: Fraction, digits: str, m: re.Match) -> Fraction | None:
     plain = str.maketrans(_SUPER, "-0123456789")
     ten = m["exp"] or m["ten"] or (m["ten_raised"] or "").translate(plain)
     power = m["power"] or (m["raised"] or "").translate(plain)
-    if ten in ("", "-") and power in ("", "-"): return v
-    if ten: return v * Fraction(10) ** int(ten) if abs(int(ten)) <= _MAX_DIGITS else None
-    if abs(int(power)) * len(digits) > _MAX_DIGITS or not v and int(power) < 0: return None
+    if ten in ("", "-") and power in ("", "-"):
+        return v
+    if ten:
+        return v * Fraction(10) ** int(ten) if abs(int(ten)) <= _MAX_DIGITS else None
+    if abs(int(power)) * len(digits) > _MAX_DIGITS or not v and int(power) < 0:
+        return None
     return v ** int(power)
 
 # %% ../../nbs/03a_numbers.ipynb #x0000019
 def _value(m: re.Match) -> Fraction | None:
     "The unsigned value of a match of `_BODY`, or None if it is no usable number."
-    if m.end() - m.start() > _MAX_DIGITS: return None
-    if m.lastgroup == "plain": return _rational(m[0])
+    if m.end() - m.start() > _MAX_DIGITS:
+        return None
+    if m.lastgroup == "plain":
+        return _rational(m[0])
     digits = m["plain"]
-    if m["clock"]: return _rational(m["clock"])
-    if m["alone"]: return _VULGAR[m["alone"]]
-    if m["european"]: digits = m["european"].replace(".", "").replace(",", ".")
-    if m["grouped"]: digits = re.sub(r"\D", "", m["grouped"]) + (m["decimals"] or "")
+    if m["clock"]:
+        return _rational(m["clock"])
+    if m["alone"]:
+        return _VULGAR[m["alone"]]
+    if m["european"]:
+        digits = m["european"].replace(".", "").replace(",", ".")
+    if m["grouped"]:
+        digits = re.sub(r"\D", "", m["grouped"]) + (m["decimals"] or "")
     v = _power(_rational(digits), digits, m)
-    if v is None: return None
-    if m["vulgar"]: v += _VULGAR[m["vulgar"]]
-    if m["den"] and int(m["num"]) < int(m["den"]): v += Fraction(int(m["num"]), int(m["den"]))
+    if v is None:
+        return None
+    if m["vulgar"]:
+        v += _VULGAR[m["vulgar"]]
+    if m["den"] and int(m["num"]) < int(m["den"]):
+        v += Fraction(int(m["num"]), int(m["den"]))
     if m["over"]:
-        if not (over := _rational(m["over"])): return None
+        if not (over := _rational(m["over"])):
+            return None
         v /= over
     return v * _SCALE.get(m["scale"] or m["k"], 1)
 
 # %% ../../nbs/03a_numbers.ipynb #x0000022
-_PREFIX = re.compile(r"(?P<sign>[-+]\s?)?(?P<currency>(?:(?:US|CA|AU|HK)?\\?\$|[€£¥₹]|\b(?:USD|EUR|GBP|INR|Rs\.?|RMB))\s?)?(?P<inner>-)?\Z")
-_UNARY = re.compile(r"(?:[=:(\[{*~≈<>|\"'`,;]|\b(?:is|are|was|were|be|equals?|to|of|about|approximately|answer|by|therefore|thus|just|only"
-                    r"|exactly|around|at|or|and|than|from))\s*\Z", re.I)
+_PREFIX = re.compile(
+    r"(?P<sign>[-+]\s?)?(?P<currency>(?:(?:US|CA|AU|HK)?\\?\$|[€£¥₹]|\b(?:USD|EUR|GBP|INR|Rs\.?|RMB))\s?)?(?P<inner>-)?\Z"
+)
+_UNARY = re.compile(
+    r"(?:[=:(\[{*~≈<>|\"'`,;]|\b(?:is|are|was|were|be|equals?|to|of|about|approximately|answer|by|therefore|thus|just|only"
+    r"|exactly|around|at|or|and|than|from))\s*\Z",
+    re.I,
+)
 _SIGN_WORD = re.compile(r"(?<![A-Za-z])(negative|minus)\s\Z", re.I)
 _TELLTALE = frozenset("-+$€£¥₹DRP.B")  # a number's prefix can only end so, in a space, or in one of these words:
 _SIGN_ENDS = ("Rs", "minus", "Minus", "negative", "Negative", "MINUS", "NEGATIVE")
@@ -118,26 +196,34 @@ _SIGN_ENDS = ("Rs", "minus", "Minus", "negative", "Negative", "MINUS", "NEGATIVE
 # %% ../../nbs/03a_numbers.ipynb #x0000023
 def _prefix(s: str, at: int) -> tuple[int, bool]:
     "Where the number whose digits start at `at` begins, and whether it is negative."
-    before = s[max(0, at - 16):at]
+    before = s[max(0, at - 16) : at]
     tight = before.rstrip(" ")
-    if tight[-1:] not in _TELLTALE and not tight.endswith(_SIGN_ENDS): return at, False
-    if tight.endswith((" $", "=$")) and len(tight) == len(before): return at - 1, False  # by far the most common prefix
+    if tight[-1:] not in _TELLTALE and not tight.endswith(_SIGN_ENDS):
+        return at, False
+    if tight.endswith((" $", "=$")) and len(tight) == len(before):
+        return at - 1, False  # by far the most common prefix
     word = _SIGN_WORD.search(before)
-    if word: return at, word[1].lower() == "negative" or not re.search(r"[\d)%]\s*\Z", before[:word.start()])
+    if word:
+        return at, word[1].lower() == "negative" or not re.search(r"[\d)%]\s*\Z", before[: word.start()])
     m = _PREFIX.search(before)
     start = at - len(m[0])
-    return start, bool(m["inner"]) or bool(m["sign"]) and m["sign"][0] == "-" and _is_sign(before[:m.start()], m["sign"] == "-", start)
+    return start, bool(m["inner"]) or bool(m["sign"]) and m["sign"][0] == "-" and _is_sign(
+        before[: m.start()], m["sign"] == "-", start
+    )
 
 # %% ../../nbs/03a_numbers.ipynb #x0000024
 def _is_sign(before: str, tight: bool, start: int) -> bool:
     "Whether a dash after `before` is a minus sign; `tight`: no space stands between it and the number."
-    if not before.strip(): return tight or start > 0 and not before.endswith("\n")
-    if before.rstrip(" \t").endswith("\n"): return tight
+    if not before.strip():
+        return tight or start > 0 and not before.endswith("\n")
+    if before.rstrip(" \t").endswith("\n"):
+        return tight
     return bool(_UNARY.search(before)) or tight and before[-1].isspace() and before.rstrip()[-1] not in "0123456789)]}%"
 
 # %% ../../nbs/03a_numbers.ipynb #x0000025
 class Number(NamedTuple):
     "A number in a text."
+
     start: int  # where it begins, sign and currency included
     end: int
     value: Fraction
@@ -149,20 +235,31 @@ def _scan(s: str, at: int = 0):
     while start := _START.search(s, at):
         i = start.start()
         m = _BODY.match(s, i)
-        if m is None: at = start.end(); continue
+        if m is None:
+            at = start.end()
+            continue
         at = m.end()
-        if i and _is_named(s, i): continue
+        if i and _is_named(s, i):
+            continue
         value = None if m["skip"] else _value(m)
-        if value is None: continue
+        if value is None:
+            continue
         begin, negative = _prefix(s, i)
         yield Number(begin, at, -value if negative else value, m["ordinal"] is not None)
 
+# %% ../../nbs/03a_numbers.ipynb #x0000026-1
 def _is_named(s: str, i: int) -> bool:
     "Whether what stands before the digits at a place makes them a name (H2O, COVID-19) or two values (±5)."
     last = s[i - 1]
-    if last == "±": return True
-    if last == "-": return i > 1 and s[i - 2].isascii() and s[i - 2].isalpha()
-    return last.isascii() and last.isalpha() and not s[max(0, i - 3):i].endswith(("USD", "EUR", "GBP", "INR", "Rs", "RMB"))
+    if last == "±":
+        return True
+    if last == "-":
+        return i > 1 and s[i - 2].isascii() and s[i - 2].isalpha()
+    return (
+        last.isascii()
+        and last.isalpha()
+        and not s[max(0, i - 3) : i].endswith(("USD", "EUR", "GBP", "INR", "Rs", "RMB"))
+    )
 
 # %% ../../nbs/03a_numbers.ipynb #e0000261
 def numbers(
@@ -172,33 +269,66 @@ def numbers(
     return list(_scan(s))
 
 # %% ../../nbs/03a_numbers.ipynb #x0000029
-_PLAIN_CHARS = str.maketrans({**dict.fromkeys("−–﹣－", "-"), "—": " - ", "＄": "$", "．": ".", "，": ",", "：": ":", "。": ".",
-                               **dict.fromkeys("\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")})  # no width
+_PLAIN_CHARS = str.maketrans(
+    {
+        **dict.fromkeys("−–﹣－", "-"),
+        "—": " - ",
+        "＄": "$",
+        "．": ".",
+        "，": ",",
+        "：": ":",
+        "。": ".",
+        **dict.fromkeys("\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"),
+    }
+)  # no width
 _MARKS = re.compile(r"<<[^<>\n]*+>>")  # GSM8K's calculator annotations
 _UNREPEATED = re.compile(r"<<[^<>\n=]*+=([^<>\n=]*+)>>(?!\s?[-$\d.])")  # one whose result is not written again after it
 _FRAC = re.compile(r"\\[dt]?frac\s?(?:\{([^{}]{1,60})\}|(\d))\s?(?:\{([^{}]{1,60})\}|(\d))")
 _WRAPPED = re.compile(r"\\(?:text|mathrm|mathbf|textbf|operatorname|mbox|boxed|fbox)\s?\{([^{}]{0,200})\}")
-_LATEX = {"{,}": ",", "\\!": "", "\\,": " ", "\\;": " ", "\\%": "%", "\\ ": " ", "~": " ", "\\left": "", "\\right": "", "\\approx": "≈",
-          "\\dollar": "$", "\\pm": "±"}
+_LATEX = {
+    "{,}": ",",
+    "\\!": "",
+    "\\,": " ",
+    "\\;": " ",
+    "\\%": "%",
+    "\\ ": " ",
+    "~": " ",
+    "\\left": "",
+    "\\right": "",
+    "\\approx": "≈",
+    "\\dollar": "$",
+    "\\pm": "±",
+}
 
 # %% ../../nbs/03a_numbers.ipynb #x0000030
 def plain(s: str) -> str:
     "A short text with typographic signs, calculator annotations and common LaTeX made plain."
-    if "<<" in s: s = _MARKS.sub("", _UNREPEATED.sub(r"\1", s))
-    if not s.isascii(): s = s.translate(_PLAIN_CHARS)
-    if "\\" not in s and "{" not in s: return s
+    if "<<" in s:
+        s = _MARKS.sub("", _UNREPEATED.sub(r"\1", s))
+    if not s.isascii():
+        s = s.translate(_PLAIN_CHARS)
+    if "\\" not in s and "{" not in s:
+        return s
     s = re.sub(r"(?<=\d)\\[,;:!](?=\d{3})", "", s)
-    for a, b in _LATEX.items(): s = s.replace(a, b)
+    for a, b in _LATEX.items():
+        s = s.replace(a, b)
     for _ in range(min(2, s.count("frac"))):  # twice for one in another
-        s = _FRAC.sub(lambda m: f"{' ' if s[m.start() - 1:m.start()].isdigit() else ''}{m[1] or m[2]}/{m[3] or m[4]}", s)
+        s = _FRAC.sub(
+            lambda m: f"{' ' if s[m.start() - 1 : m.start()].isdigit() else ''}{m[1] or m[2]}/{m[3] or m[4]}", s
+        )
     return _WRAPPED.sub(r" \1 ", _WRAPPED.sub(r" \1 ", s))
 
 # %% ../../nbs/03a_numbers.ipynb #x0000033
 _LIST_MARK = re.compile(r"(?:^|\n)[\s*_>#-]*\(?\Z")
-_LABELS = frozenset("step case question problem part equation method option example solution figure table chapter section note phase".split())
+_LABELS = frozenset(
+    "step case question problem part equation method option example solution figure table chapter section note phase".split()
+)
 _COUNTED = re.compile(r"\b(?:day|week|month|year|hour|person|group|round|trip|row|box)\s\Z", re.I)
 _DENIERS = frozenset("not of than never just only simply to be".split())
-_DENIED = re.compile(r"(?:\b(?:not|instead of|(?:rather|more|less|fewer|greater|higher|lower) than|never)|n't(?: be)?)\s(?:just |only |simply |equal to )?\W{0,3}\Z", re.I)
+_DENIED = re.compile(
+    r"(?:\b(?:not|instead of|(?:rather|more|less|fewer|greater|higher|lower) than|never)|n't(?: be)?)\s(?:just |only |simply |equal to )?\W{0,3}\Z",
+    re.I,
+)
 _UNFINISHED = re.compile(r"\s?[-+*/]\s?(?:\([a-z]{2}|[a-z]\b)")  # 160 - (number already delivered)
 _UNFINISHED_BY = frozenset(" -+*/")
 _OPERATOR = re.compile(r"\s?[-+*/×÷x·^]\s?[($\d]|\s*\\(?:times|cdot|div)")
@@ -208,16 +338,21 @@ _SYMBOLIC = re.compile(r"\s?[+*]\s?[A-Za-z]|[a-z]\s?[-+*/=]\s?\d")
 # %% ../../nbs/03a_numbers.ipynb #x0000034
 def _is_candidate(s: str, n: Number) -> bool:
     "Whether a number of a sentence could be its answer."
-    before, after = s[max(0, n.start - 24):n.start], s[n.end:n.end + 2]
-    if n.ordinal or after[:1] in _UNFINISHED_BY and _UNFINISHED.match(s, n.end): return False
+    before, after = s[max(0, n.start - 24) : n.start], s[n.end : n.end + 2]
+    if n.ordinal or after[:1] in _UNFINISHED_BY and _UNFINISHED.match(s, n.end):
+        return False
     if after[:1] in (".", ")") and n.end - n.start < 4 and n.value.denominator == 1:
-        if (after[1:].isspace() or after == ")" and "(" not in before) and _LIST_MARK.search(before): return False
-    elif after[:1] == ":" and _COUNTED.search(before): return False
+        if (after[1:].isspace() or after == ")" and "(" not in before) and _LIST_MARK.search(before):
+            return False
+    elif after[:1] == ":" and _COUNTED.search(before):
+        return False
     tight = before.rstrip()
-    word = tight[tight.rfind(" ") + 1:].strip("*_(\"'#$").lower()  # looked up first: cheaper than the pattern
-    if word.removesuffix("s") in _LABELS or tight.endswith("#"): return False
+    word = tight[tight.rfind(" ") + 1 :].strip("*_(\"'#$").lower()  # looked up first: cheaper than the pattern
+    if word.removesuffix("s") in _LABELS or tight.endswith("#"):
+        return False
     return not ((word in _DENIERS or word.endswith("n't")) and _DENIED.search(before))
 
+# %% ../../nbs/03a_numbers.ipynb #x0000034-1
 def candidates(s: str) -> list[Number]:
     "The numbers of a sentence that could be its answer."
     return [n for n in numbers(s) if _is_candidate(s, n)]
@@ -225,6 +360,7 @@ def candidates(s: str) -> list[Number]:
 # %% ../../nbs/03a_numbers.ipynb #x0000037
 _EQUALS = re.compile(r"(?:=|≈|≃|⇒|→)>?\s*(?:about |approximately |roughly )?[*_(\[{`\"'\\]*")
 _SIGNS = " *_($\\[{`\"'~≈-+€£¥₹"
+
 
 def _last_sign(s: str, end: int) -> int:
     "Where the last equals sign before a place stands; -1 if there is none."
@@ -237,21 +373,30 @@ def _after_equals(s: str) -> Number | None:
     while (at := _last_sign(s, at)) >= 0:
         end = _EQUALS.match(s, at).end()
         n = next(_scan(s, max(at + 1, end - 2)), None)
-        if n and not s[end:n.start].strip(_SIGNS) and not _OPERATOR.match(s, n.end) and _is_candidate(s, n): return n
+        if n and not s[end : n.start].strip(_SIGNS) and not _OPERATOR.match(s, n.end) and _is_candidate(s, n):
+            return n
     return None
 
 # %% ../../nbs/03a_numbers.ipynb #x0000040
-_CONCLUSION = re.compile(r"\s(?<!after\s)(?<!by\s)(?:so|therefore|thus|hence|leaving|which means|meaning|this means|that means|then|giving|making"
-                         r"|(?:for|or) a total of|which (?:is|equals|gives)|totall?ing)\b", re.I)
-_CONDITION = re.compile(r"\W*(?:since|because|if|when|after|given|as|assuming|although|while|once)\s(?:[^,;]|,(?=\d))*+,\s", re.I)
-_RATE = re.compile(r"\b(?:in|for|per|every|after|within|over|on|at|by|with|of the|from|than|each of|all|these|those|among|between|first|last"
-                   r"|next|other|(?:half|third|quarter|fifth|%|percent) of|twice|if|since|because|until|when|to have|at least|out of|the)\s(?:a|the|all|these|those|his|her|their|its|about"
-                   r"|just|only)?\s?\W{0,3}\Z", re.I)
+_CONCLUSION = re.compile(
+    r"\s(?<!after\s)(?<!by\s)(?:so|therefore|thus|hence|leaving|which means|meaning|this means|that means|then|giving|making"
+    r"|(?:for|or) a total of|which (?:is|equals|gives)|totall?ing)\b",
+    re.I,
+)
+_CONDITION = re.compile(
+    r"\W*(?:since|because|if|when|after|given|as|assuming|although|while|once)\s(?:[^,;]|,(?=\d))*+,\s", re.I
+)
+_RATE = re.compile(
+    r"\b(?:in|for|per|every|after|within|over|on|at|by|with|of the|from|than|each of|all|these|those|among|between|first|last"
+    r"|next|other|(?:half|third|quarter|fifth|%|percent) of|twice|if|since|because|until|when|to have|at least|out of|the)\s(?:a|the|all|these|those|his|her|their|its|about"
+    r"|just|only)?\s?\W{0,3}\Z",
+    re.I,
+)
 
 _CENTS = re.compile(r"(?:\s?dollars?)?(?: and|,) (\d{1,2}) cents?")
 _TWO_VALUES = re.compile(r"=\s?[-$\d.,]{1,20}\s(?:or|and)\s[a-zA-Z]\s?=")  # x = 5 or x = -3
 
-
+# %% ../../nbs/03a_numbers.ipynb #x0000040-1
 def _with_cents(dollars: Fraction, cents: re.Match) -> Fraction:
     return dollars + (1 if dollars >= 0 else -1) * Fraction(int(cents[1]), 100)
 
@@ -259,8 +404,9 @@ def _with_cents(dollars: Fraction, cents: re.Match) -> Fraction:
 def _just_computed(context: str) -> Fraction | None:
     "The result of the last equation before a sentence."
     at = _last_sign(context, len(context))
-    if at < 0: return None
-    n = _after_equals(context[max(0, at - 300):at + 60])
+    if at < 0:
+        return None
+    n = _after_equals(context[max(0, at - 300) : at + 60])
     return n and n.value
 
 # %% ../../nbs/03a_numbers.ipynb #x0000042
@@ -270,61 +416,90 @@ def stated_number(
 ) -> tuple[Fraction, str] | None:  # the number and the rule
     "The number that a sentence comes to."
     s = s[-2000:]
-    if (m := _CONDITION.match(s)) and candidates(s[m.end():]): s, context = s[m.end():], context + s[:m.end()]
-    if _TWO_VALUES.search(s): return _SEVERAL, "several"
-    if (equal := _after_equals(s)) and not _CONCLUSION.search(s, equal.end): return equal.value, "equation"
+    if (m := _CONDITION.match(s)) and candidates(s[m.end() :]):
+        s, context = s[m.end() :], context + s[: m.end()]
+    if _TWO_VALUES.search(s):
+        return _SEVERAL, "several"
+    if (equal := _after_equals(s)) and not _CONCLUSION.search(s, equal.end):
+        return equal.value, "equation"
     found = candidates(s)
-    if not found: return None
+    if not found:
+        return None
     if len(found) > 1 and (cuts := list(_CONCLUSION.finditer(s, found[0].end, found[-1].start))):
-        inner = stated_number(s[cuts[-1].end():], s[:cuts[-1].start()])
-        if inner: return inner
-    if equal: return equal.value, "equation"
-    if len(found) > 1 and (cents := _CENTS.match(s, found[-2].end)): return _with_cents(found[-2].value, cents), "sentence"
-    if len(found) == 1: return found[0].value, "sentence"
+        inner = stated_number(s[cuts[-1].end() :], s[: cuts[-1].start()])
+        if inner:
+            return inner
+    if equal:
+        return equal.value, "equation"
+    if len(found) > 1 and (cents := _CENTS.match(s, found[-2].end)):
+        return _with_cents(found[-2].value, cents), "sentence"
+    if len(found) == 1:
+        return found[0].value, "sentence"
     return _chosen(s, found, _just_computed(context))
 
 # %% ../../nbs/03a_numbers.ipynb #x0000043
 _SHARE = re.compile(r"\s?(?:%|percent)\sof\b")  # 20% of
-_PURPOSE = re.compile(r"(?<!needs|wants)(?<!need|have|want|able)(?<!has)(?<!going)\sto\s(?:maintain|reach|achieve|keep|have|make|buy|get|last|complete"
-                      r"|finish|cover|fill|pay|earn|save|sell|feed|spend|raise|meet|serve|carry|store|travel|drive|walk|read|eat|cook)\b[^,.;\d]{0,30}\Z")  # ... to maintain an average speed of
+_PURPOSE = re.compile(
+    r"(?<!needs|wants)(?<!need|have|want|able)(?<!has)(?<!going)\sto\s(?:maintain|reach|achieve|keep|have|make|buy|get|last|complete"
+    r"|finish|cover|fill|pay|earn|save|sell|feed|spend|raise|meet|serve|carry|store|travel|drive|walk|read|eat|cook)\b[^,.;\d]{0,30}\Z"
+)  # ... to maintain an average speed of
 
 _CLAUSE_OF = re.compile(r"\s(?:if|when|after|before|because|unless|assuming)\s[^,.;\d]{0,20}\Z")  # ... if he reads 30
 
+# %% ../../nbs/03a_numbers.ipynb #x0000043-1
 def _is_condition(s: str, n: Number) -> bool:
     "Whether a number only says for what, out of what, or to what end."
-    before = s[max(0, n.start - 50):n.start]
-    if _RATE.search(before[-30:]) or _SHARE.match(s, n.end) or _CLAUSE_OF.search(before[-40:]): return True
+    before = s[max(0, n.start - 50) : n.start]
+    if _RATE.search(before[-30:]) or _SHARE.match(s, n.end) or _CLAUSE_OF.search(before[-40:]):
+        return True
     return " to " in before and _PURPOSE.search(before) is not None
 
+# %% ../../nbs/03a_numbers.ipynb #x0000043-2
 def _chosen(s: str, found: list[Number], computed: Fraction | None) -> tuple[Fraction, str]:
     "The number of several that a sentence is about."
-    if (whole := _whole(s, found)) is not None: return whole, "sentence"
+    if (whole := _whole(s, found)) is not None:
+        return whole, "sentence"
     for same in (lambda v: v == computed, lambda v: abs(v) == abs(computed)) if computed is not None else ():
         for n in reversed(found):
-            if same(n.value): return n.value, "restated"
+            if same(n.value):
+                return n.value, "restated"
     free = next((n for n in reversed(found) if not _is_condition(s, n) and not _is_operand(s, n)), None)
-    if free: return free.value, "sentence"
-    if all(_is_operand(s, n) for n in found): return _SEVERAL, "several"
-    return next((n for n in reversed(found) if not _CLAUSE_OF.search(s[max(0, n.start - 40):n.start])), found[-1]).value, "last"
+    if free:
+        return free.value, "sentence"
+    if all(_is_operand(s, n) for n in found):
+        return _SEVERAL, "several"
+    return next(
+        (n for n in reversed(found) if not _CLAUSE_OF.search(s[max(0, n.start - 40) : n.start])), found[-1]
+    ).value, "last"
 
 # %% ../../nbs/03a_numbers.ipynb #e0000431
 def _whole(s: str, found: list[Number]) -> Fraction | None:
     "The total that is followed by its parts: 8 fruits: 5 apples and 3 pears."
     at = max(s.find(c, found[0].end, found[-1].start) for c in ":(")
-    if at < 0: return None
+    if at < 0:
+        return None
     before, parts = [n for n in found if n.start < at], [n.value for n in found if n.start > at]
     return before[-1].value if len(parts) > 1 and sum(parts) == before[-1].value else None
 
 # %% ../../nbs/03a_numbers.ipynb #e0000432
-_OPERAND = re.compile(r"[\d)a-z]\s?[+*×÷]\s?\$?\Z|[\d)]\s?[-/]\s?\$?\Z")  # what stands before the second number of a sum
+_OPERAND = re.compile(
+    r"[\d)a-z]\s?[+*×÷]\s?\$?\Z|[\d)]\s?[-/]\s?\$?\Z"
+)  # what stands before the second number of a sum
 
+# %% ../../nbs/03a_numbers.ipynb #e0000432-1
 def _is_operand(s: str, n: Number) -> bool:
     "Whether a number is part of a sum that the sentence does not work out."
     first = n.start + 1 if s[n.start] in "-+" else n.start  # its sign may be the operator
-    return any(p.match(s, n.end) for p in (_OPERATOR, _SYMBOLIC)) or _OPERAND.search(s, max(0, n.start - 4), first) is not None
+    return (
+        any(p.match(s, n.end) for p in (_OPERATOR, _SYMBOLIC))
+        or _OPERAND.search(s, max(0, n.start - 4), first) is not None
+    )
 
 # %% ../../nbs/03a_numbers.ipynb #x0000046
-_META = re.compile(r"\W*(?:note|let me know|i hope|feel free|please|this makes sense|check|verif|assumes|we(?: would|'d) need|i(?: would|'d) need|if you|is there)", re.I)
+_META = re.compile(
+    r"\W*(?:note|let me know|i hope|feel free|please|this makes sense|check|verif|assumes|we(?: would|'d) need|i(?: would|'d) need|if you|is there)",
+    re.I,
+)
 _SPLIT = re.compile(r"[.!?\n](?:(?<=\n)|[)\"'*]*\s+(?=[A-Z\"'(*$\\\d]))")
 _CUT_OFF = re.compile(r"(?<![\d,])\$?\d{1,3}(?:,\d{3}){0,9},\d{0,2}\Z")
 _UNKNOWN = re.compile(
@@ -332,8 +507,12 @@ _UNKNOWN = re.compile(
     r"|\b(?:cannot|can't|can not|not possible to|impossible to|unable to|not able to|couldn't|could not)\s(?:be\s)?"
     r"(?:determined?|provide|share|give|answer(?:ed)?|calculated?|solved?|found?|computed?)\b"
     r"|\bnot enough information|insufficient information"
-    r"|\b(?:no|not have an?|not have any) (?:valid |possible |definite |unique )?(?:answer|solution)\b", re.I)
-_HINTS = re.compile("n(?:o[t ]|['o]t|able|known|de(?:f|term)|sufficient)|impossible")  # one is in all that `_UNKNOWN` finds
+    r"|\b(?:no|not have an?|not have any) (?:valid |possible |definite |unique )?(?:answer|solution)\b",
+    re.I,
+)
+_HINTS = re.compile(
+    "n(?:o[t ]|['o]t|able|known|de(?:f|term)|sufficient)|impossible"
+)  # one is in all that `_UNKNOWN` finds
 _OPEN_ENDS = frozenset("?=+*×÷")  # a question, or a sum that is cut off
 _PIECE = 1000  # characters looked at in one go; fewer at first, since most answers are near the end
 
@@ -346,26 +525,31 @@ def _bounds(s: str) -> list[int]:
 def _cut(text: str, start: int, end: int) -> int:
     "Where a piece that begins at a place or soon after it should begin: after a line, a sentence, or at least a word."
     for mark in ("\n", ". ", " "):
-        if 0 <= (at := text.find(mark, start, end)) < end - len(mark): return at + len(mark)
+        if 0 <= (at := text.find(mark, start, end)) < end - len(mark):
+            return at + len(mark)
     return start
 
+# %% ../../nbs/03a_numbers.ipynb #x0000047-1
 def _pieces(text: str):
     "The text in pieces from the end, cut where a line or a sentence ends if possible, and never yielding the rest of a cut number."
     end, size = len(text), 400
     while end > 0:
         start, size = max(0, end - size), _PIECE
-        if start: start = _cut(text, start, end)
+        if start:
+            start = _cut(text, start, end)
         yield text[start:end].lstrip("0123456789,." if start and text[start - 1] in "0123456789,." else "")
         end = start
 
 # %% ../../nbs/03a_numbers.ipynb #x0000048
 def _complete(text: str) -> str:
     "A text without a number or a calculator annotation that is cut off at its end."
-    if 0 <= text.rfind(">>", (mark := text.rfind("<<")) + 1) or mark < 0: mark = len(text)
+    if 0 <= text.rfind(">>", (mark := text.rfind("<<")) + 1) or mark < 0:
+        mark = len(text)
     text = text[:mark]
     tail = text[-40:]
     return text if "," not in tail[-4:] else text[:-40] + _CUT_OFF.sub("", tail)
 
+# %% ../../nbs/03a_numbers.ipynb #x0000048-1
 def _says_unknown(s: str) -> bool:
     return _HINTS.search(s) is not None and _UNKNOWN.search(s) is not None
 
@@ -374,25 +558,49 @@ def _in_prose(text: str) -> tuple[Fraction, str] | None:
     "The number that the last telling sentence states, and the rule."
     text, spare = _complete(text.rstrip()), None
     for i, piece in enumerate(_pieces(text)):
-        if not _START.search(piece) and not (i == 0 and _says_unknown(piece)): continue
+        if not _START.search(piece) and not (i == 0 and _says_unknown(piece)):
+            continue
         piece = plain(piece)
         bounds = _bounds(piece)
         for a, b in zip(bounds[-2::-1], bounds[:0:-1]):
             sentence, aside = piece[a:b], _META.match(piece, a, b) is not None
-            if not aside and _says_unknown(sentence): return _REFUSED, "refusal"
+            if not aside and _says_unknown(sentence):
+                return _REFUSED, "refusal"
             stated = stated_number(sentence, piece[:a]) if _START.search(sentence) else None
-            if stated and not aside and sentence.rstrip()[-1:] not in _OPEN_ENDS: return stated
+            if stated and not aside and sentence.rstrip()[-1:] not in _OPEN_ENDS:
+                return stated
             spare = spare or stated
     return spare
 
 # %% ../../nbs/03a_numbers.ipynb #x0000052
-_UNITS = {w: i for i, w in enumerate(("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-                                      "sixteen seventeen eighteen nineteen").split())}
+_UNITS = {
+    w: i
+    for i, w in enumerate(
+        (
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+            "sixteen seventeen eighteen nineteen"
+        ).split()
+    )
+}
 _TENS = {w: 10 * i for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
-_PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5, "tenth": 10, "tenths": 10}
+_PARTS = {
+    "half": 2,
+    "halves": 2,
+    "third": 3,
+    "thirds": 3,
+    "quarter": 4,
+    "quarters": 4,
+    "fifth": 5,
+    "fifths": 5,
+    "tenth": 10,
+    "tenths": 10,
+}
 _WORD = "|".join([*_UNITS, *_TENS, "hundred", "thousand", "million", "billion"])
-_WORDS = re.compile(rf"\b(?:(?:minus|negative)\s)?(?:(?:{_WORD})\b(?:[\s-](?:and\s)?(?=(?:{_WORD})\b))?+){{1,20}}+"
-                    rf"(?:[\s-](?:{'|'.join(_PARTS)})\b)?|\b(?:a\s)?half\b", re.I)
+_WORDS = re.compile(
+    rf"\b(?:(?:minus|negative)\s)?(?:(?:{_WORD})\b(?:[\s-](?:and\s)?(?=(?:{_WORD})\b))?+){{1,20}}+"
+    rf"(?:[\s-](?:{'|'.join(_PARTS)})\b)?|\b(?:a\s)?half\b",
+    re.I,
+)
 
 # %% ../../nbs/03a_numbers.ipynb #x0000053
 def _spoken(words: str) -> Fraction:
@@ -400,9 +608,12 @@ def _spoken(words: str) -> Fraction:
     total, group, words = 0, 0, re.split(r"[\s-]+", words.lower())
     negative, part = words[0] in ("minus", "negative"), _PARTS.get(words[-1])
     for w in words:
-        if w in _UNITS or w in _TENS: group += _UNITS.get(w, 0) + _TENS.get(w, 0)
-        elif w == "hundred": group = (group or 1) * 100
-        elif w in _SCALE: total, group = total + (group or 1) * _SCALE[w], 0
+        if w in _UNITS or w in _TENS:
+            group += _UNITS.get(w, 0) + _TENS.get(w, 0)
+        elif w == "hundred":
+            group = (group or 1) * 100
+        elif w in _SCALE:
+            total, group = total + (group or 1) * _SCALE[w], 0
     value = Fraction(total + group or (1 if part else 0), part or 1)
     return -value if negative else value
 
@@ -410,8 +621,12 @@ def _spoken(words: str) -> Fraction:
 _FILL = re.compile(
     r"(?:[\s:*_\\(\[{\"'`~≈=>#,]|(?:therefore|thus|hence|then|simply|just|now|indeed|also|approximately|approx\.?|about|around|roughly"
     r"|exactly|equal|to|that|the|a|total|of|number|is|be|should|would|final|correct|amount|sum|result|value|text|mathrm|displaystyle"
-    r"|boxed|only|we|get|have|x|y|n|it|at|least|most|answer)\b|\$(?=[\s\\(*{a-z]))*+", re.I)
-_OPENING = re.compile(r"(?:[-+]\s?)?(?:(?:(?:US|CA|AU|HK)?\\?\$|[€£¥₹]|USD|EUR|GBP|INR|Rs\.?|RMB)\s?)?-?(?=\.?\d|[½⅓⅔¼¾⅕-⅞])")
+    r"|boxed|only|we|get|have|x|y|n|it|at|least|most|answer)\b|\$(?=[\s\\(*{a-z]))*+",
+    re.I,
+)
+_OPENING = re.compile(
+    r"(?:[-+]\s?)?(?:(?:(?:US|CA|AU|HK)?\\?\$|[€£¥₹]|USD|EUR|GBP|INR|Rs\.?|RMB)\s?)?-?(?=\.?\d|[½⅓⅔¼¾⅕-⅞])"
+)
 _COMMA = re.compile(r",(\d{1,2})(?![\d,]|\s\d)")
 _SPACED = re.compile(r"\d{1,3}(?: \d{3}){1,9}+(?![\d,./])")
 
@@ -420,9 +635,11 @@ def _number_at(s: str, at: int) -> Number | None:
     "The number that begins at a place. Here, and only here, 3,5 is a decimal comma and 10 000 one number."
     opening = _OPENING.match(s, at)
     m = opening and (_SPACED.match(s, opening.end()) or _BODY.match(s, opening.end()))
-    if m and m.re is _SPACED: return Number(at, m.end(), _rational(m[0].replace(" ", "")) * (-1 if "-" in opening[0] else 1), False)
+    if m and m.re is _SPACED:
+        return Number(at, m.end(), _rational(m[0].replace(" ", "")) * (-1 if "-" in opening[0] else 1), False)
     value = None if not m or m["skip"] else _value(m)
-    if value is None: return None
+    if value is None:
+        return None
     end = m.end()
     if (comma := _COMMA.match(s, end)) and m["plain"] and m["plain"].isdecimal() and m.end("plain") == end:
         value, end = _rational(f"{m['plain']}.{comma[1]}"), comma.end()
@@ -432,51 +649,71 @@ def _number_at(s: str, at: int) -> Number | None:
 # %% ../../nbs/03a_numbers.ipynb #x0000058
 _CLAUSE_END = re.compile(r"[;(]|,(?!\d)|[.!?](?:\s|\Z)|\n|\bbecause\b|\bsince\b")
 _ASIDE = re.compile(r"\s?\([^()\n]{0,80}\)")
-_CHOICE = re.compile(r"\s?(?:-|or|to)\s?\$?\d|,\d{1,2}\s\d|(?:\s\d{1,9}){1,9}+\.?\s*\Z")  # a range, an alternative, a row of numbers
-_MORE = re.compile(r"(?:,\s?\$?\d{1,9}){0,9}+,?\s(?:and|or)\s\$?\d{1,9}\.?\s*(?:\Z|\n)|(?:[,;]|,?\sand)\s?[a-z]\s?=\s?[-$\d]")  # 5, 6, and 7; x = 5, y = 7
-_COMPOUND = re.compile(r"\s(?!(?:of|in|per|for|to|at|from|by|with|on|times)\b)[a-z]+(?:,|\sand)?\s\d+\s[a-z]+\s*\Z")  # 2 hours 30 minutes
+_CHOICE = re.compile(
+    r"\s?(?:-|or|to)\s?\$?\d|,\d{1,2}\s\d|(?:\s\d{1,9}){1,9}+\.?\s*\Z"
+)  # a range, an alternative, a row of numbers
+_MORE = re.compile(
+    r"(?:,\s?\$?\d{1,9}){0,9}+,?\s(?:and|or)\s\$?\d{1,9}\.?\s*(?:\Z|\n)|(?:[,;]|,?\sand)\s?[a-z]\s?=\s?[-$\d]"
+)  # 5, 6, and 7; x = 5, y = 7
+_COMPOUND = re.compile(
+    r"\s(?!(?:of|in|per|for|to|at|from|by|with|on|times)\b)[a-z]+(?:,|\sand)?\s\d+\s[a-z]+\s*\Z"
+)  # 2 hours 30 minutes
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z)|\n")
 
+# %% ../../nbs/03a_numbers.ipynb #x0000058-1
 def _settled(s: str, n: Number) -> Fraction | object | None:
     "What the clause that starts with a number comes to: its value, `_SEVERAL`, or None when it stays unfinished."
-    s = s[:n.end] + _ASIDE.sub("", s[n.end:])
+    s = s[: n.end] + _ASIDE.sub("", s[n.end :])
     end = _CLAUSE_END.search(s, n.end)
-    clause = s[:end.start() if end else len(s)]
-    rest = clause[n.end:]
-    if m := _CENTS.match(rest): return _with_cents(n.value, m)
-    if "=" in rest and _OPERATOR.match(rest): clause = s[:stop.start() if (stop := _SENTENCE_END.search(s, n.end)) else len(s)]
-    if "=" in rest and (equal := _after_equals(clause)): return equal.value
-    if _CHOICE.match(rest) or _COMPOUND.match(rest) or _MORE.match(s, n.end): return _SEVERAL
+    clause = s[: end.start() if end else len(s)]
+    rest = clause[n.end :]
+    if m := _CENTS.match(rest):
+        return _with_cents(n.value, m)
+    if "=" in rest and _OPERATOR.match(rest):
+        clause = s[: stop.start() if (stop := _SENTENCE_END.search(s, n.end)) else len(s)]
+    if "=" in rest and (equal := _after_equals(clause)):
+        return equal.value
+    if _CHOICE.match(rest) or _COMPOUND.match(rest) or _MORE.match(s, n.end):
+        return _SEVERAL
     return None if _OPERATOR.match(rest) or _SYMBOLIC.match(rest) else n.value
 
 # %% ../../nbs/03a_numbers.ipynb #x0000061
 class Mark(NamedTuple):
     "An announced answer."
+
     value: Fraction | object
     end: int  # where the announcement ends
     at: int  # where it begins
     rule: str
 
+# %% ../../nbs/03a_numbers.ipynb #x0000061-1
 _DIGITS_ONLY = re.compile(r"[ \t]*+\$?[ \t]*+(-?\d{1,15})(?=[ \t.]*+(?:\n|\Z))")
 _HEADING = re.compile(r"[.):]\s+[A-Za-z]")
 _STEP = re.compile(r"\W*(?:step|part|case)\b", re.I)
-_NOTHING = re.compile(r"\W*(?:the answer is )?(?:cannot|can't|none\b|no\b|n/?a\b|unknown|undefined|undetermined|impossible|not (?:enough|possible"
-                      r"|solvable|determinable|applicable)|insufficient|unable|indeterminate|nan\b|null\b)", re.I)
+_NOTHING = re.compile(
+    r"\W*(?:the answer is )?(?:cannot|can't|none\b|no\b|n/?a\b|unknown|undefined|undetermined|impossible|not (?:enough|possible"
+    r"|solvable|determinable|applicable)|insufficient|unable|indeterminate|nan\b|null\b)",
+    re.I,
+)
 
 # %% ../../nbs/03a_numbers.ipynb #x0000062
 def _after_hashes(text: str, at: int) -> Mark | None:
     "The number that `####` at a place announces."
-    if m := _DIGITS_ONLY.match(text, at + 4): return Mark(Fraction(int(m[1])), m.end(), at, "hash")
+    if m := _DIGITS_ONLY.match(text, at + 4):
+        return Mark(Fraction(int(m[1])), m.end(), at, "hash")
     first = re.compile(r"[\s*#:]*").match(text, at + 4).end()  # the number may stand on the next line
     stop = text.find("\n", first)
     stop = min(len(text) if stop < 0 else stop, first + 400)
-    s = plain(text[at + 4:stop])
+    s = plain(text[at + 4 : stop])
     if n := _number_at(s, _FILL.match(s).end()):
-        if _HEADING.match(s, n.end) and abs(n.value) < 100: return None
+        if _HEADING.match(s, n.end) and abs(n.value) < 100:
+            return None
         value = _settled(s, n)
         return None if value is None else Mark(value, stop, at, "hash")
-    if _NOTHING.match(s): return Mark(_REFUSED, stop, at, "hash")
-    if text[stop:].strip() or _STEP.match(s): return None
+    if _NOTHING.match(s):
+        return Mark(_REFUSED, stop, at, "hash")
+    if text[stop:].strip() or _STEP.match(s):
+        return None
     stated = stated_number(s)
     return stated and Mark(stated[0], stop, at, "hash")
 
@@ -486,57 +723,82 @@ def _braced(text: str, at: int, limit: int = 400) -> tuple[str, int]:
     depth = 0
     for i in range(at, min(len(text), at + limit)):
         depth += (text[i] == "{") - (text[i] == "}")
-        if not depth: return text[at + 1:i], i + 1
-    return text[at + 1:at + limit].split("\n")[0], min(len(text), at + limit)
+        if not depth:
+            return text[at + 1 : i], i + 1
+    return text[at + 1 : at + limit].split("\n")[0], min(len(text), at + limit)
 
+# %% ../../nbs/03a_numbers.ipynb #x0000065-1
 _ALGEBRA = re.compile(r"sqrt|\\pi|π|[a-z]\s*[+*^]|[+*]\s*[a-z]")
 
+# %% ../../nbs/03a_numbers.ipynb #x0000065-2
 def _in_box(text: str, at: int) -> Mark | None:
     "The number in the `\\boxed` at a place."
     after = at + 5
-    content, end = _braced(text, after) if text[after:after + 1] == "{" else (text[after:after + 20].split("\n")[0], after)
+    content, end = (
+        _braced(text, after) if text[after : after + 1] == "{" else (text[after : after + 20].split("\n")[0], after)
+    )
     s = plain(content).strip()
-    if not (found := numbers(s)): return Mark(_REFUSED, end, at, "boxed") if s and _NOTHING.match(s) else None
-    if equal := _after_equals(s): return Mark(equal.value, end, at, "boxed")
-    if len(found) == 1: return None if _ALGEBRA.search(s) else Mark(found[0].value, end, at, "boxed")
+    if not (found := numbers(s)):
+        return Mark(_REFUSED, end, at, "boxed") if s and _NOTHING.match(s) else None
+    if equal := _after_equals(s):
+        return Mark(equal.value, end, at, "boxed")
+    if len(found) == 1:
+        return None if _ALGEBRA.search(s) else Mark(found[0].value, end, at, "boxed")
     value = _settled(s, found[0])
-    if value == found[0].value and not re.search(r"[a-z]{2}", s): value = _SEVERAL
+    if value == found[0].value and not re.search(r"[a-z]{2}", s):
+        value = _SEVERAL
     return None if value is None else Mark(value, end, at, "boxed")
 
 # %% ../../nbs/03a_numbers.ipynb #x0000068
 _ANSWER_DIGITS = re.compile(r"(?:\sis:?|:|\s=)\s?\**\s?\$?(-?\d{1,15})(?=\.?\**(?:\n|\Z)|\.\s)")
-_LEAD = re.compile(r"(?:s(?=\s(?:are|were)\b))?[\s*_\"'”’)\]}]*+(?:\([^()\n]{0,60}\)\s*)?(?:(?:to|for|of|in)\s[^.:=\n]{1,100}?(?=:|=|\sis\b)|\s?(?:key|number|value)\b)?"
-                   r"[\s*_]*+(?P<sep>is\b|was\b|are\b|were\b|(?:would|should|will|must)\sbe\b|comes?\s(?:out\s)?to\b|equals\b|[:=]|=>|[-–—]+(?:>|(?=\s))"
-                   r"|→|>|\]|：|是|为)", re.I)
-_DOUBT = re.compile(r"\b(?:this|that|an|any|each|every|wrong|incorrect|previous|first|initial|another|your|possible|student'?s)\s\Z", re.I)
+_LEAD = re.compile(
+    r"(?:s(?=\s(?:are|were)\b))?[\s*_\"'”’)\]}]*+(?:\([^()\n]{0,60}\)\s*)?(?:(?:to|for|of|in)\s[^.:=\n]{1,100}?(?=:|=|\sis\b)|\s?(?:key|number|value)\b)?"
+    r"[\s*_]*+(?P<sep>is\b|was\b|are\b|were\b|(?:would|should|will|must)\sbe\b|comes?\s(?:out\s)?to\b|equals\b|[:=]|=>|[-–—]+(?:>|(?=\s))"
+    r"|→|>|\]|：|是|为)",
+    re.I,
+)
+_DOUBT = re.compile(
+    r"\b(?:this|that|an|any|each|every|wrong|incorrect|previous|first|initial|another|your|possible|student'?s)\s\Z",
+    re.I,
+)
 _DENIAL, _VAGUE = re.compile(r"\w+(?:\snot\b|n't)"), re.compile(r"\w+\s(?:between|unclear|unknown|undetermined)\b")
 
 # %% ../../nbs/03a_numbers.ipynb #x0000069
 def _after_answer(text: str, at: int, after: int) -> Mark | None:
     "The number that the word *answer* announces; the word stands from `at` to `after`."
-    if _DOUBT.search(text[max(0, at - 15):at]): return None
-    if m := _ANSWER_DIGITS.match(text, after): return Mark(Fraction(int(m[1])), m.end(), at, "answer")
-    s = plain(text[after:after + 400])
+    if _DOUBT.search(text[max(0, at - 15) : at]):
+        return None
+    if m := _ANSWER_DIGITS.match(text, after):
+        return Mark(Fraction(int(m[1])), m.end(), at, "answer")
+    s = plain(text[after : after + 400])
     lead = _LEAD.match(s)
-    if not lead: return None
+    if not lead:
+        return None
     start = _FILL.match(s, lead.end()).end()
-    if n := _number_at(s, start): return None if (value := _settled(s, n)) is None else Mark(value, after + n.end, at, "answer")
-    if words := _WORDS.match(s, start): return Mark(_spoken(words[0]), after + words.end(), at, "words")
+    if n := _number_at(s, start):
+        return None if (value := _settled(s, n)) is None else Mark(value, after + n.end, at, "answer")
+    if words := _WORDS.match(s, start):
+        return Mark(_spoken(words[0]), after + words.end(), at, "words")
     stop = end.start() if (end := _SENTENCE_END.search(s, lead.end())) else len(s)
-    if _NOTHING.match(s, lead.end()) and not numbers(s[:stop]): return Mark(_REFUSED, after + stop, at, "answer")
-    if _VAGUE.match(s, lead.start("sep")): return Mark(_SEVERAL, after + stop, at, "answer")
-    if lead["sep"][0] not in "aiwcesmAIWCESM" or _DENIAL.match(s, lead.start("sep")): return None
-    stated = stated_number(s[lead.start("sep"):stop])
+    if _NOTHING.match(s, lead.end()) and not numbers(s[:stop]):
+        return Mark(_REFUSED, after + stop, at, "answer")
+    if _VAGUE.match(s, lead.start("sep")):
+        return Mark(_SEVERAL, after + stop, at, "answer")
+    if lead["sep"][0] not in "aiwcesmAIWCESM" or _DENIAL.match(s, lead.start("sep")):
+        return None
+    stated = stated_number(s[lead.start("sep") : stop])
     return stated and Mark(stated[0], after + stop, at, "answer")
 
 # %% ../../nbs/03a_numbers.ipynb #x0000072
 _TRIES = 9
 
+# %% ../../nbs/03a_numbers.ipynb #x0000072-1
 def _last_mark(text: str, word: str, read, best: Mark | None, shift: int = 0) -> Mark | None:
     "The last place where `word` stands and `read` finds an answer, if it is after `best`; else `best`."
     at, tries = text.rfind(word), 0
     while at >= 0 and tries < _TRIES and not (best and at < best.at):
-        if mark := read(text, at - shift): return mark
+        if mark := read(text, at - shift):
+            return mark
         at, tries = text.rfind(word, 0, at), tries + 1
     return best
 
@@ -544,8 +806,9 @@ def _last_mark(text: str, word: str, read, best: Mark | None, shift: int = 0) ->
 def _in_a_line(text: str, at: int) -> Mark | None:
     "The number after `A:` at a line's start."
     after = text.index(":", at) + 1
-    if m := _DIGITS_ONLY.match(text, after): return Mark(Fraction(int(m[1])), m.end(), at, "answer")
-    s = plain(text[after:after + 400].split("\n")[0])
+    if m := _DIGITS_ONLY.match(text, after):
+        return Mark(Fraction(int(m[1])), m.end(), at, "answer")
+    s = plain(text[after : after + 400].split("\n")[0])
     n = _number_at(s, _FILL.match(s).end())
     value = n and _settled(s, n)
     return None if value is None else Mark(value, after + n.end, at, "answer")
@@ -557,42 +820,69 @@ def _announced(text: str) -> Mark | None:
     best = _last_mark(text, "boxed", _in_box, best)
     for word in ("nswer", "NSWER"):
         best = _last_mark(text, word, lambda t, at: _after_answer(t, at, at + 6), best, shift=1)
-    for word in ("答案", "Respuesta", "Réponse", "Antwort", "Risposta") if best is None and not text.isascii() or not best and ":" in text else ():
+    for word in (
+        ("答案", "Respuesta", "Réponse", "Antwort", "Risposta")
+        if best is None and not text.isascii() or not best and ":" in text
+        else ()
+    ):
         best = _last_mark(text, word, lambda t, at: _after_answer(t, at, at + len(word)), best)
     for word in ("\nA:", "\nAns:", "\nANS:") if best is None and ":" in text else ():
         best = _last_mark(text, word, _in_a_line, best)
     return best or (_in_a_line(text, 0) if text.startswith(("A:", "Ans:", "ANS:")) else None)
 
 # %% ../../nbs/03a_numbers.ipynb #x0000077
-_AGAIN = re.compile(r"\b(?:wait|oops|mistake|correction|recalculate|apologi[sz]e|actually|i made an error|let me re|that's wrong|that is wrong"
-                    r"|not right)\b", re.I)
-_AGAIN_HINTS = ("wait", "oops", "mistake", "correction", "recalc", "apolog", "actually", "error", "let me re", "wrong", "not right")
+_AGAIN = re.compile(
+    r"\b(?:wait|oops|mistake|correction|recalculate|apologi[sz]e|actually|i made an error|let me re|that's wrong|that is wrong"
+    r"|not right)\b",
+    re.I,
+)
+_AGAIN_HINTS = (
+    "wait",
+    "oops",
+    "mistake",
+    "correction",
+    "recalc",
+    "apolog",
+    "actually",
+    "error",
+    "let me re",
+    "wrong",
+    "not right",
+)
 
+# %% ../../nbs/03a_numbers.ipynb #x0000077-1
 def _any_in(hints: tuple[str, ...], text: str) -> bool:
     "Whether one of some words stands in a text: much cheaper than the pattern that it saves."
     for h in hints:
-        if h in text: return True
+        if h in text:
+            return True
     return False
 
+# %% ../../nbs/03a_numbers.ipynb #x0000077-2
 def _second_thoughts(text: str, end: int) -> str:
     "What a response says after its announcement from the word on that takes it back; empty if it does not."
     rest = text[end:]
-    if len(rest) < 9 or not _any_in(_AGAIN_HINTS, rest.lower()): return ""
+    if len(rest) < 9 or not _any_in(_AGAIN_HINTS, rest.lower()):
+        return ""
     again = _AGAIN.search(rest)
-    return rest[again.start():] if again else ""
+    return rest[again.start() :] if again else ""
 
 # %% ../../nbs/03a_numbers.ipynb #e0000771
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
 
+# %% ../../nbs/03a_numbers.ipynb #e0000771-1
 def _in_bold(text: str) -> Fraction | None:
     "The last number set in bold, alone or with its unit."
     tail = text[-1500:]
     for m in reversed(list(_BOLD.finditer(tail))) if "**" in tail else ():
         s = plain(m[1])
-        if equal := _after_equals(s): return equal.value
-        found, line_rest = candidates(s), tail[m.end():].split("\n")[0]
-        if len(found) != 1 or s.rstrip().endswith(":") or _STEP.match(s): continue
-        if "=" not in line_rest or not _START.search(line_rest): return found[0].value
+        if equal := _after_equals(s):
+            return equal.value
+        found, line_rest = candidates(s), tail[m.end() :].split("\n")[0]
+        if len(found) != 1 or s.rstrip().endswith(":") or _STEP.match(s):
+            continue
+        if "=" not in line_rest or not _START.search(line_rest):
+            return found[0].value
     return None
 
 # %% ../../nbs/03a_numbers.ipynb #x0000081
@@ -607,8 +897,10 @@ def extract_number(
     if mark:
         later = (again := _second_thoughts(text, mark.end)) and _in_prose(again)
         return _made(later[0], "corrected") if later else _made(mark.value, mark.rule)
-    if (bold := _in_bold(text)) is not None: return _made(bold, "bold")
-    if stated := _in_prose(text): return _made(*stated)
+    if (bold := _in_bold(text)) is not None:
+        return _made(bold, "bold")
+    if stated := _in_prose(text):
+        return _made(*stated)
     return _in_words(text)
 
 # %% ../../nbs/03a_numbers.ipynb #x0000082
@@ -624,13 +916,18 @@ def spelled(
     answer: Fraction | str | None,
 ) -> str | None:
     "An answer's one spelling: 18, 3.5, 7/3, B."
-    if answer is None or isinstance(answer, str): return answer
-    if answer.denominator == 1: return str(answer.numerator)
+    if answer is None or isinstance(answer, str):
+        return answer
+    if answer.denominator == 1:
+        return str(answer.numerator)
     twos, rest = 0, answer.denominator
-    while rest % 2 == 0: twos, rest = twos + 1, rest // 2
+    while rest % 2 == 0:
+        twos, rest = twos + 1, rest // 2
     fives = 0
-    while rest % 5 == 0: fives, rest = fives + 1, rest // 5
-    if rest != 1: return f"{answer.numerator}/{answer.denominator}"
+    while rest % 5 == 0:
+        fives, rest = fives + 1, rest // 5
+    if rest != 1:
+        return f"{answer.numerator}/{answer.denominator}"
     places = max(twos, fives)
     digits = str(abs(answer.numerator) * 10**places // answer.denominator).zfill(places + 1)
     return ("-" if answer < 0 else "") + f"{digits[:-places]}.{digits[-places:]}"

@@ -13,8 +13,19 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from llm_routing.outcomes.numbers import (
-    Extracted, NO_ANSWER, _REFUSED, _SENTENCE_END, _SEVERAL, _any_in, _bounds, _made, _second_thoughts,
-    extract_number, numbers, own_part, plain,
+    Extracted,
+    NO_ANSWER,
+    _REFUSED,
+    _SENTENCE_END,
+    _SEVERAL,
+    _any_in,
+    _bounds,
+    _made,
+    _second_thoughts,
+    extract_number,
+    numbers,
+    own_part,
+    plain,
 )
 
 # %% ../../nbs/03b_options.ipynb #x0000085
@@ -22,22 +33,46 @@ def option_table(
     options: Sequence[str] | Mapping[str, str],  # texts, or label -> text, or labels ("A", "B", ...) alone
 ) -> dict[str, str]:  # label -> text
     "The options by label."
-    if isinstance(options, Mapping): return {str(k).strip().upper(): str(v) for k, v in options.items()}
+    if isinstance(options, Mapping):
+        return {str(k).strip().upper(): str(v) for k, v in options.items()}
     texts = [str(o).strip() for o in options]
     labels = [chr(65 + i) for i in range(len(texts))]
     return dict.fromkeys(labels, "") if [t.upper() for t in texts] == labels else dict(zip(labels, texts))
 
 # %% ../../nbs/03b_options.ipynb #x0000088
-_NOT = re.compile(r"(?:\bnot|n't|\bneither|\bincorrect|\bwrong|\beliminate[sd]?|\brule[sd]?\sout|\bexclude[sd]?|\bunlike|\brather than|\binstead of"
-                  r"|\bother than|\bexcept|\b(?:any|every)thing but|\ball but|\breject(?:ed|s)?|\bruling out|\beliminating)\s(?:(?:be|the|option|options|choice|answer|with|choose"
-                  r"|select|is|an?)\s)*[\"'(*]*\Z", re.I)
-_WRONG = re.compile(r"[)*\"']*,?\s(?:(?:is|are|was|were|would be|can be|must be|seems|looks|doesn't|does not|isn't|cannot|can't|could be)\s)"
-                    r"(?:clearly |also |probably |obviously |therefore |all )*(?:not|incorrect|wrong|false|eliminated|ruled out|excluded|inaccurate"
-                    r"|invalid|impossible|unlikely|irrelevant|be|tempting|close|partially|apply|plausible)"
-                    r"|[)*\"']*:?\s(?:incorrect|wrong|false|no\b|✗|❌)|[)*]*\s?(?:✗|❌)", re.I)
-_NOT_HINTS = ("no", "n't", "wrong", "incorrect", "elim", "rul", "exclu", "unlike", "rather", "instead", "other", "except", "rej", " but")  # one is in `_NOT`
-_ANOTHER = re.compile(r"[\s*)\]\".,:;]*+(?:[^.,;\n()]{0,60}[(,])?(?:\s?(?:or|and|and/or|nor)\s|\s?[&/]\s?)(?:also\s)?(?:either\s)?"
-                      r"(?:option\s|choice\s|answer\s)?[(*\"]*(?P<other>[A-Z])(?![A-Za-z0-9'’])")
+_NOT = re.compile(
+    r"(?:\bnot|n't|\bneither|\bincorrect|\bwrong|\beliminate[sd]?|\brule[sd]?\sout|\bexclude[sd]?|\bunlike|\brather than|\binstead of"
+    r"|\bother than|\bexcept|\b(?:any|every)thing but|\ball but|\breject(?:ed|s)?|\bruling out|\beliminating)\s(?:(?:be|the|option|options|choice|answer|with|choose"
+    r"|select|is|an?)\s)*[\"'(*]*\Z",
+    re.I,
+)
+_WRONG = re.compile(
+    r"[)*\"']*,?\s(?:(?:is|are|was|were|would be|can be|must be|seems|looks|doesn't|does not|isn't|cannot|can't|could be)\s)"
+    r"(?:clearly |also |probably |obviously |therefore |all )*(?:not|incorrect|wrong|false|eliminated|ruled out|excluded|inaccurate"
+    r"|invalid|impossible|unlikely|irrelevant|be|tempting|close|partially|apply|plausible)"
+    r"|[)*\"']*:?\s(?:incorrect|wrong|false|no\b|✗|❌)|[)*]*\s?(?:✗|❌)",
+    re.I,
+)
+_NOT_HINTS = (
+    "no",
+    "n't",
+    "wrong",
+    "incorrect",
+    "elim",
+    "rul",
+    "exclu",
+    "unlike",
+    "rather",
+    "instead",
+    "other",
+    "except",
+    "rej",
+    " but",
+)  # one is in `_NOT`
+_ANOTHER = re.compile(
+    r"[\s*)\]\".,:;]*+(?:[^.,;\n()]{0,60}[(,])?(?:\s?(?:or|and|and/or|nor)\s|\s?[&/]\s?)(?:also\s)?(?:either\s)?"
+    r"(?:option\s|choice\s|answer\s)?[(*\"]*(?P<other>[A-Z])(?![A-Za-z0-9'’])"
+)
 _LISTED = re.compile(r"[*)\]]*,\s?\(?(?P<other>[A-Z])\)?[*.]*\s*(?:\Z|\n|,|(?:or|and)\b)")  # A, B
 _ARTICLE_NEXT = re.compile(r"\s(?!(?:because|since|as|is|was|and|or|for|due|given|in|with)\b)[a-z]")
 
@@ -50,47 +85,74 @@ def _denied(before: str) -> bool:
 def _label(s: str, at: int, closed: bool) -> str | None:
     "The label at a place, or None when it is an article, part of a phrase, or denied. `closed`: a bracket or stop follows it."
     letter, opened = s[at], at > 0 and s[at - 1] in "(*[{\"'`"
-    if _denied(s[max(0, at - 40):at]) or _WRONG.match(s, at + 1): return None
-    rest = s[at + 1:at + 40]
-    if letter.islower() and not (closed or opened or not rest.strip(" .*\n")): return None
-    if letter.lower() in "ai" and not closed and not opened and _ARTICLE_NEXT.match(rest): return None
+    if _denied(s[max(0, at - 40) : at]) or _WRONG.match(s, at + 1):
+        return None
+    rest = s[at + 1 : at + 40]
+    if letter.islower() and not (closed or opened or not rest.strip(" .*\n")):
+        return None
+    if letter.lower() in "ai" and not closed and not opened and _ARTICLE_NEXT.match(rest):
+        return None
     return letter.upper()
 
 # %% ../../nbs/03b_options.ipynb #x0000091
 class _Labels(NamedTuple):
-    after: re.Pattern; judged: re.Pattern; alone: re.Pattern; first: re.Pattern; item: re.Pattern; pair: re.Pattern; but: re.Pattern
+    after: re.Pattern
+    judged: re.Pattern
+    alone: re.Pattern
+    first: re.Pattern
+    item: re.Pattern
+    pair: re.Pattern
+    but: re.Pattern
 
+# %% ../../nbs/03b_options.ipynb #x0000091-1
 @functools.lru_cache(64)
 def _label_patterns(labels: str) -> _Labels:
     "The patterns of a set of labels."
     some, stop = "[" + re.escape(labels) + "]", r"(?![A-Za-z0-9&]|['’][A-Za-z])"
     return _Labels(
-        re.compile(r"[\s*_:$\\(\[{\"'`<>=]*+(?:(?:\\?(?:text|mathrm|mathbf|boxed|textbf)\{\s*)|(?:option|choice|letter|answer|statement|alternative"
-                   r"|most likely|definitely|clearly|probably|likely|therefore|thus|hence|that|the|indeed|correct|best|simply|be|is|either)\b"
-                   r"[\s*_:$(\[{\"'`]*+)*+(?P<label>[" + re.escape(labels + labels.lower()) + "])" + stop + r"(?P<close>[\s*_`$]*+[)\]}>.:,;])?"),
-        re.compile(rf"(?P<label>{some})(?<![A-Za-z0-9'’].)\)?\**,?\s(?:is|would be|must be|should be|seems|looks|appears)\s(?:therefore |thus |hence "
-                   r"|clearly |definitely |likely |to be )*(?:the )?(?:only )?(?:right|correct|best|true|better|(?:most|more) (?:accurate|appropriate|likely|suitable)"
-                   rf"|answer|valid)|(?P<fits>{some})(?<![A-Za-z0-9'’].)\)?\**,?\s(?:fits|works|matches)\s(?:best|better)"),
-        re.compile(rf"\(({some})\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s?:?\s?\**\"?({some}){stop}|(?:^|\n)[ \t*_]*+({some})[*_]*[).:](?=\s|\Z)"
-                   rf"|\b(?:[Oo]ption|[Cc]hoice)\s\(([{re.escape(labels.lower())}])\)|\*\*\(?({some})\)?[.:)]?(?:\*\*|\s)|(?:^|[\n\s选])({some})[.)!?]*(?=\s*\Z)"),
-        re.compile(rf"[\s*_]*\(?({some})[)*_]*(?:[).:]\s|\s?[-–:]\s|[)*]+\s|\n"
-                   r"|,\s(?=(?:I|because|since|as|definitely|probably|obviously|of course|surely)\b))"),
+        re.compile(
+            r"[\s*_:$\\(\[{\"'`<>=]*+(?:(?:\\?(?:text|mathrm|mathbf|boxed|textbf)\{\s*)|(?:option|choice|letter|answer|statement|alternative"
+            r"|most likely|definitely|clearly|probably|likely|therefore|thus|hence|that|the|indeed|correct|best|simply|be|is|either)\b"
+            r"[\s*_:$(\[{\"'`]*+)*+(?P<label>["
+            + re.escape(labels + labels.lower())
+            + "])"
+            + stop
+            + r"(?P<close>[\s*_`$]*+[)\]}>.:,;])?"
+        ),
+        re.compile(
+            rf"(?P<label>{some})(?<![A-Za-z0-9'’].)\)?\**,?\s(?:is|would be|must be|should be|seems|looks|appears)\s(?:therefore |thus |hence "
+            r"|clearly |definitely |likely |to be )*(?:the )?(?:only )?(?:right|correct|best|true|better|(?:most|more) (?:accurate|appropriate|likely|suitable)"
+            rf"|answer|valid)|(?P<fits>{some})(?<![A-Za-z0-9'’].)\)?\**,?\s(?:fits|works|matches)\s(?:best|better)"
+        ),
+        re.compile(
+            rf"\(({some})\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)s?:?\s?\**\"?({some}){stop}|(?:^|\n)[ \t*_]*+({some})[*_]*[).:](?=\s|\Z)"
+            rf"|\b(?:[Oo]ption|[Cc]hoice)\s\(([{re.escape(labels.lower())}])\)|\*\*\(?({some})\)?[.:)]?(?:\*\*|\s)|(?:^|[\n\s选])({some})[.)!?]*(?=\s*\Z)"
+        ),
+        re.compile(
+            rf"[\s*_]*\(?({some})[)*_]*(?:[).:]\s|\s?[-–:]\s|[)*]+\s|\n"
+            r"|,\s(?=(?:I|because|since|as|definitely|probably|obviously|of course|surely)\b))"
+        ),
         re.compile(rf"(?:^|\n)[\s*_]*\(?({some})\)?[).:]"),
         re.compile(rf"(?<![A-Za-z0-9'’])\(?{some}\)?,?\s(?:and|or|nor|&)\s\(?{some}{stop}"),
-        re.compile(rf"\b(?:[Nn]one|[Nn]o|[Nn]othing|[Nn]either)\b[^.\n]{{0,60}}\s(?:except|but|other than|besides)\s(?:for\s)?"
-                   rf"(?:option\s|choice\s|answer\s)?\(?({some})\)?[\s.*]*\Z"))
+        re.compile(
+            rf"\b(?:[Nn]one|[Nn]o|[Nn]othing|[Nn]either)\b[^.\n]{{0,60}}\s(?:except|but|other than|besides)\s(?:for\s)?"
+            rf"(?:option\s|choice\s|answer\s)?\(?({some})\)?[\s.*]*\Z"
+        ),
+    )
 
 # %% ../../nbs/03b_options.ipynb #x0000093
 _WORDLIKE = re.compile(r"\w+(?:(?<=\d)[./-](?=\d)\w+)*|[%+]+")
 
+
 def _words_of(s: str) -> str:
     "Lower-case words and numbers, without articles in front."
     words = " ".join(_WORDLIKE.findall(s.lower().replace("*", "").replace("_", " ")))
-    return words[words.index(" ") + 1:] if words.startswith(("the ", "an ", "a ")) else words
+    return words[words.index(" ") + 1 :] if words.startswith(("the ", "an ", "a ")) else words
 
 # %% ../../nbs/03b_options.ipynb #e0000931
 class _Options(NamedTuple):
     "The options of a query, made ready once for all of its responses."
+
     table: dict[str, str]  # label -> text
     words: dict[str, str]  # label -> the words of its text
     values: dict[str, Fraction]  # label -> number, where every option is one number
@@ -103,26 +165,40 @@ def _ready(key: tuple[str, ...], labels: tuple[str, ...] = ()) -> _Options:
     table = option_table(dict(zip(labels, key)) if labels else key)
     found = {k: numbers(plain(t)) for k, t in table.items()}
     values = {k: v[0].value for k, v in found.items()} if found and all(len(v) == 1 for v in found.values()) else {}
-    return _Options(table, {k: w for k, t in table.items() if (w := _words_of(t))}, values, _label_patterns("".join(table)))
+    return _Options(
+        table, {k: w for k, t in table.items() if (w := _words_of(t))}, values, _label_patterns("".join(table))
+    )
 
+# %% ../../nbs/03b_options.ipynb #e0000932-1
 def _options(options: Sequence[str] | Mapping[str, str]) -> _Options:
-    if isinstance(options, Mapping): return _ready(tuple(map(str, options.values())), tuple(map(str, options)))
+    if isinstance(options, Mapping):
+        return _ready(tuple(map(str, options.values())), tuple(map(str, options)))
     return _ready(tuple(map(str, options)))
 
 # %% ../../nbs/03b_options.ipynb #e0000933
-_TEXT_DENIED = re.compile(r"\b(?:not|isn t|aren t|wasn t|can t be|cannot be|never|neither|nor|rather than|instead of|except|unlike|other than)"
-                          r"\s(?:be\s|the\s|an?\s|in\s|for\s)*\Z")
+_TEXT_DENIED = re.compile(
+    r"\b(?:not|isn t|aren t|wasn t|can t be|cannot be|never|neither|nor|rather than|instead of|except|unlike|other than)"
+    r"\s(?:be\s|the\s|an?\s|in\s|for\s)*\Z"
+)
 
+# %% ../../nbs/03b_options.ipynb #e0000933-1
 def _texts_in(s: str, o: _Options) -> tuple[list[str], bool]:
     "The labels of the options whose texts stand in `s` and are not denied there, in order; and whether one is denied."
     hay, hits = f" {_words_of(s)} ", []
     for label, words in o.words.items():
-        if words in hay and (at := hay.rfind(f" {words} ")) >= 0: hits.append((at, at + len(words) + 2, label))
-    if len(hits) > 1: hits = [h for h in sorted(hits) if not any(g is not h and g[0] <= h[0] and h[1] <= g[1] for g in hits)]
+        if words in hay and (at := hay.rfind(f" {words} ")) >= 0:
+            hits.append((at, at + len(words) + 2, label))
+    if len(hits) > 1:
+        hits = [h for h in sorted(hits) if not any(g is not h and g[0] <= h[0] and h[1] <= g[1] for g in hits)]
     named, denied, end = [], False, 0
     for at, stop, label in hits:
-        denied = _TEXT_DENIED.search(hay[max(0, at - 40):at + 1]) is not None or denied and hay[end:at].strip() in ("or", "and", "nor")
-        if not denied: named.append(label)
+        denied = (
+            _TEXT_DENIED.search(hay[max(0, at - 40) : at + 1]) is not None
+            or denied
+            and hay[end:at].strip() in ("or", "and", "nor")
+        )
+        if not denied:
+            named.append(label)
         end = stop
     return named, len(named) < len(hits)
 
@@ -130,49 +206,90 @@ def _texts_in(s: str, o: _Options) -> tuple[list[str], bool]:
 _OPTION_MARK = re.compile(
     r"nswers?|NSWER|\b(?:correct|right|best|final|appropriate|accurate|suitable)\s(?:option|choice|statement|letter|response|one|alternative)"
     r"|\b[Oo]ption\schosen|\b(?:choose|choosing|chose|select|pick|go with|going with|opt for|conclude)\b|\\f?boxed|####|答案|选择|应选|正解|정답"
-    r"|(?:[Rr]espuesta|[Rr]éponse|[Aa]ntwort|[Rr]isposta)\b")
+    r"|(?:[Rr]espuesta|[Rr]éponse|[Aa]ntwort|[Rr]isposta)\b"
+)
 _OPTION_SEP = re.compile(
     r"[\s*_\"'”’)\]}]*+(?:\([^()\n]{2,60}\)\s*)?(?:(?:to|for|of|in|among|from|choice|option|here)\b[^.:=\n]{0,100}?(?=:|=|\sis\b|\swould\b|\smust\b))?"
     r"[\s*_\"']*+(?:is|was|are|be|would\s(?:be|have to be)|should\sbe|will\sbe|must\sbe|has\sto\sbe|seems\sto\sbe|appears\sto\sbe|[:=：是为は은]|=>|[-–—]+>?"
-    r"|→|>|\])?(?:\s(?:not)\b)?[\s:]*")
+    r"|→|>|\])?(?:\s(?:not)\b)?[\s:]*"
+)
 _NO_MARK = re.compile(r"\b(?:not the|isn't the|an|a wrong|wrong|incorrect|in)\s(?:correct|right|best)?\s?a?\Z", re.I)
 _IN_BRACKETS = re.compile(r"(?<!not )\(([A-Z])\)")
 _DENIES = re.compile(r"\s*(?:\w+\s)?(?:not|neither|isn't)\b")
 
 # %% ../../nbs/03b_options.ipynb #x0000097
-_MARK_WORDS = {"nswer": 0, "NSWER": 0, "orrect": 1, "ight": 1, "best": 0, "final": 0, "ppropriate": 1, "ccurate": 1, "uitable": 1, "ption": 1,
-               "hoos": 1, "chose": 0, "elect": 1, "pick": 0, "go with": 0, "going with": 0, "opt for": 0, "conclude": 0, "boxed": 1, "fbox": 1,
-               "####": 0, "答案": 0, "选择": 0, "正解": 0, "정답": 0, "espuesta": 1, "éponse": 1, "ntwort": 1, "isposta": 1, "应选": 0}  # -> characters of the mark before it
+_MARK_WORDS = {
+    "nswer": 0,
+    "NSWER": 0,
+    "orrect": 1,
+    "ight": 1,
+    "best": 0,
+    "final": 0,
+    "ppropriate": 1,
+    "ccurate": 1,
+    "uitable": 1,
+    "ption": 1,
+    "hoos": 1,
+    "chose": 0,
+    "elect": 1,
+    "pick": 0,
+    "go with": 0,
+    "going with": 0,
+    "opt for": 0,
+    "conclude": 0,
+    "boxed": 1,
+    "fbox": 1,
+    "####": 0,
+    "答案": 0,
+    "选择": 0,
+    "正解": 0,
+    "정답": 0,
+    "espuesta": 1,
+    "éponse": 1,
+    "ntwort": 1,
+    "isposta": 1,
+    "应选": 0,
+}  # -> characters of the mark before it
 
+# %% ../../nbs/03b_options.ipynb #x0000097-1
 def _marks(text: str):
     "The places that announce an option, from the last one on: whoever is content with the last does not look for the rest."
     at, left = {w: i for w in _MARK_WORDS if (i := text.rfind(w)) >= 0}, 40
     while at and left:
         word = max(at, key=at.__getitem__)
         start = max(0, at[word] - _MARK_WORDS[word])
-        if m := _OPTION_MARK.match(text, start): yield m; left -= 1
+        if m := _OPTION_MARK.match(text, start):
+            yield m
+            left -= 1
         at[word] = text.rfind(word, 0, at[word])
-        if at[word] < 0: del at[word]
+        if at[word] < 0:
+            del at[word]
 
 # %% ../../nbs/03b_options.ipynb #x0000098
 def _announced_option(text: str, o: _Options) -> tuple[int, int, str | None, str] | None:
     "Where the last announced option is announced, where it ends, its label (None for two of them) and the rule."
     for m in _marks(text):
-        s, at = text[m.start():m.end() + 400], m.end() - m.start()
-        if _NO_MARK.search(text[max(0, m.start() - 24):m.start()].rstrip()): continue
+        s, at = text[m.start() : m.end() + 400], m.end() - m.start()
+        if _NO_MARK.search(text[max(0, m.start() - 24) : m.start()].rstrip()):
+            continue
         pos = _OPTION_SEP.match(s, at).end()
-        if s[at:pos].rstrip().endswith("not") or _DENIES.match(s[at:at + 20]): continue
-        if (hit := o.patterns.after.match(s, pos)) and (label := _label(s, hit.start("label"), hit["close"] is not None)):
+        if s[at:pos].rstrip().endswith("not") or _DENIES.match(s[at : at + 20]):
+            continue
+        if (hit := o.patterns.after.match(s, pos)) and (
+            label := _label(s, hit.start("label"), hit["close"] is not None)
+        ):
             two = _names_another(s, hit.end("label"), label, o)
             return m.start(), m.start() + hit.end(), None if two else label, "several" if two else "answer"
-        clause = s[pos:stop.start() if (stop := _SENTENCE_END.search(s, pos + 1)) else len(s)]
+        clause = s[pos : stop.start() if (stop := _SENTENCE_END.search(s, pos + 1)) else len(s)]
         if not clause.strip(" *_:$.\n") and stop:  # it stands on the next line
-            clause = s[stop.end():].strip().partition("\n")[0]
+            clause = s[stop.end() :].strip().partition("\n")[0]
             pos = s.index(clause, stop.end())
         end = m.start() + pos + len(clause)
         named, denied = _texts_in(clause, o)
-        if named and (m2 := _IN_BRACKETS.search(clause)) and m2[1] in o.table: return m.start(), end, m2[1], "answer"  # Rome (C)
-        if len(named) == 1 and (denied or not re.search(r"\bnot\b|n't\b", clause[:30])): return m.start(), end, named[0], "text"
+        if named and (m2 := _IN_BRACKETS.search(clause)) and m2[1] in o.table:
+            return m.start(), end, m2[1], "answer"  # Rome (C)
+        if len(named) == 1 and (denied or not re.search(r"\bnot\b|n't\b", clause[:30])):
+            return m.start(), end, named[0], "text"
     return None
 
 # %% ../../nbs/03b_options.ipynb #e0000981
@@ -180,16 +297,19 @@ def _names_another(s: str, at: int, label: str, o: _Options) -> bool:
     "Whether a second label stands beside the one that ends at a place: (A) or (B), A/B, A, B, (A) Paris or (B) London."
     other = _ANOTHER.match(s, at) or _LISTED.match(s, at)
     if not other and (own := o.table[label]):
-        start = at + len(s[at:]) - len(s[at:].lstrip(" *_)].:,\"-"))
-        if s[start:start + len(own)].lower() == own.lower(): other = _ANOTHER.match(s, start + len(own))
-    if not other or other["other"] not in o.table or other["other"] == label: return False
-    return not _denied(s[at:other.start("other")]) and not _WRONG.match(s, other.end())
+        start = at + len(s[at:]) - len(s[at:].lstrip(' *_)].:,"-'))
+        if s[start : start + len(own)].lower() == own.lower():
+            other = _ANOTHER.match(s, start + len(own))
+    if not other or other["other"] not in o.table or other["other"] == label:
+        return False
+    return not _denied(s[at : other.start("other")]) and not _WRONG.match(s, other.end())
 
 # %% ../../nbs/03b_options.ipynb #e0000982
 def _judged_option(text: str, start: int, p: _Labels) -> tuple[int, int, str, str] | None:
     "The last option after a place that is said to be correct."
     for m in reversed(list(p.judged.finditer(text, start))):
-        if not _denied(text[max(0, m.start() - 40):m.start()]): return m.start(), m.end(), m["label"] or m["fits"], "option"
+        if not _denied(text[max(0, m.start() - 40) : m.start()]):
+            return m.start(), m.end(), m["label"] or m["fits"], "option"
     return None
 
 # %% ../../nbs/03b_options.ipynb #x0000100
@@ -198,8 +318,11 @@ _REFUSAL = re.compile(
     r"|(?:cannot|can't|impossible to|not possible to|unable to) (?:be )?(?:answer|determine|provide|choose|select|say|tell)(?:ed|d)?|as an ai"
     r"|not enough information|insufficient information|no (?:correct|valid|right) (?:answer|option)"
     r"|none of the (?:above|options|given|choices|answers|listed|provided)|not (?:sure|certain) (?:which|what|about)|(?:i have |have )?no idea"
-    r"|neither of)\b")
-_REFUSAL_HINT = re.compile(r"[nuas](?:o[tn ]|'t|either|nable|s an ai|ufficient)|decline|impossible")  # one is in all that `_REFUSAL` finds
+    r"|neither of)\b"
+)
+_REFUSAL_HINT = re.compile(
+    r"[nuas](?:o[tn ]|'t|either|nable|s an ai|ufficient)|decline|impossible"
+)  # one is in all that `_REFUSAL` finds
 _HEDGE = re.compile(r"\b(?:not|isn't|wrong|incorrect|rather than|except)\b", re.I)
 _OWN_WORDS = re.compile(r"\W*(?:none|all|both|neither|cannot|can't|not enough)\b", re.I)
 
@@ -207,17 +330,23 @@ _OWN_WORDS = re.compile(r"\W*(?:none|all|both|neither|cannot|can't|not enough)\b
 def _only_option(text: str, o: _Options) -> Extracted | None:
     "A response that opens with one label and names no other, or that refuses."
     p, m = o.patterns, o.patterns.first.match(text)
-    if m and not _WRONG.match(text, m.end(1)) and set(p.item.findall(text)) <= {m[1]} and _bracketed(text, o) < 3: return _made(m[1], "option")
+    if m and not _WRONG.match(text, m.end(1)) and set(p.item.findall(text)) <= {m[1]} and _bracketed(text, o) < 3:
+        return _made(m[1], "option")
     lines = [line.strip(" .*_\"'").lower() for line in text[:400].split("\n")]
     alone = [k for k, t in o.table.items() if t and t.lower() in lines]
-    if len(alone) == 1 and lines[0] == o.table[alone[0]].lower(): return _made(alone[0], "text")  # its text on a line of its own, then reasons
+    if len(alone) == 1 and lines[0] == o.table[alone[0]].lower():
+        return _made(alone[0], "text")  # its text on a line of its own, then reasons
     last = text[-400:]
-    if not _REFUSAL_HINT.search(low := last.lower()): return None
-    if m := p.but.search(last): return _made(m[1], "mark")
-    if not _REFUSAL.search(low): return None
+    if not _REFUSAL_HINT.search(low := last.lower()):
+        return None
+    if m := p.but.search(last):
+        return _made(m[1], "mark")
+    if not _REFUSAL.search(low):
+        return None
     refusing = [k for k in _texts_in(last, o)[0] if _OWN_WORDS.match(o.table[k])]
     return _made(refusing[-1], "text") if refusing else _made(_REFUSED, "refusal")
 
+# %% ../../nbs/03b_options.ipynb #e0001001-1
 def _bracketed(text: str, o: _Options) -> int:
     "How many labels stand in brackets near the beginning: a list of the options chooses none of them."
     return sum(f"({k})" in text[:400] for k in o.table)
@@ -227,39 +356,58 @@ def _closing_option(text: str, o: _Options) -> Extracted:
     "The label or the text of one option in the last telling sentence."
     listed = len(set(o.patterns.item.findall(text))) > 1
     for line in text.rsplit("\n", 12)[:-13:-1]:
-        if listed and (m := o.patterns.item.match(line)) and line[m.end():].strip(" *_"): continue  # an option copied from the query
+        if listed and (m := o.patterns.item.match(line)) and line[m.end() :].strip(" *_"):
+            continue  # an option copied from the query
         bounds = _bounds(line := line[-2000:])
         for a, b in zip(bounds[-2::-1], bounds[:0:-1]):
-            if (s := line[a:b]) and (found := _in_sentence(s, o)): return found
+            if (s := line[a:b]) and (found := _in_sentence(s, o)):
+                return found
     return _left_over(text[-2000:], o) or _by_value(text, o)
 
 # %% ../../nbs/03b_options.ipynb #e0001011
 _TURN = re.compile(r"\b(?:but|however|yet|so|therefore|thus|hence)\b", re.I)
 
+# %% ../../nbs/03b_options.ipynb #e0001011-1
 def _in_sentence(s: str, o: _Options) -> Extracted | None:
     "What a sentence that announces nothing chooses."
     named, denied = _texts_in(s, o)
     spots = [m.start(m.lastindex) for m in o.patterns.alone.finditer(s)]
-    labels = {label for at in spots if (label := _label(s, at, s[at + 1:at + 2] in (")", ".", ":", "*")))}
-    in_text = len(named) == 1 and all(f" {k.lower()} " in f" {o.words[named[0]]} " for k in labels)  # hepatitis A is no label
-    if len(labels) > 1 and (turns := list(_TURN.finditer(s))): return _in_sentence(s[turns[-1].end():], o) or _made(_SEVERAL, "several")
+    labels = {label for at in spots if (label := _label(s, at, s[at + 1 : at + 2] in (")", ".", ":", "*")))}
+    in_text = len(named) == 1 and all(
+        f" {k.lower()} " in f" {o.words[named[0]]} " for k in labels
+    )  # hepatitis A is no label
+    if len(labels) > 1 and (turns := list(_TURN.finditer(s))):
+        return _in_sentence(s[turns[-1].end() :], o) or _made(_SEVERAL, "several")
     if labels and not in_text:
-        return _made(labels.pop(), "mark") if len(labels) == 1 and not o.patterns.pair.search(s) else _made(_SEVERAL, "several")
+        return (
+            _made(labels.pop(), "mark")
+            if len(labels) == 1 and not o.patterns.pair.search(s)
+            else _made(_SEVERAL, "several")
+        )
     return _made(named[0], "text") if len(named) == 1 and (denied or not _HEDGE.search(s)) else None
 
 # %% ../../nbs/03b_options.ipynb #e0001012
-_NTH = re.compile(r"\b(first|second|third|fourth|fifth|last)\s(?:option|choice|answer|statement|alternative|one)\b", re.I)
+_NTH = re.compile(
+    r"\b(first|second|third|fourth|fifth|last)\s(?:option|choice|answer|statement|alternative|one)\b", re.I
+)
 
+# %% ../../nbs/03b_options.ipynb #e0001012-1
 def _left_over(tail: str, o: _Options) -> Extracted | None:
     "The option that remains when all others are denied, or that is named by its place."
     labels = list(o.table)
     low = tail.lower()
-    spots = [m.start(m.lastindex) for m in o.patterns.alone.finditer(tail)] if _any_in(_NOT_HINTS, low) or "false" in low else []
-    denied = {tail[at] for at in spots if _denied(tail[max(0, at - 40):at]) or _WRONG.match(tail, at + 1)}
-    if len(labels) > 2 and len(denied) == len(labels) - 1: return _made((set(labels) - denied).pop(), "eliminated")
-    last = tail.rstrip()[_bounds(tail.rstrip())[-2]:]
+    spots = (
+        [m.start(m.lastindex) for m in o.patterns.alone.finditer(tail)]
+        if _any_in(_NOT_HINTS, low) or "false" in low
+        else []
+    )
+    denied = {tail[at] for at in spots if _denied(tail[max(0, at - 40) : at]) or _WRONG.match(tail, at + 1)}
+    if len(labels) > 2 and len(denied) == len(labels) - 1:
+        return _made((set(labels) - denied).pop(), "eliminated")
+    last = tail.rstrip()[_bounds(tail.rstrip())[-2] :]
     places = set(map(str.lower, _NTH.findall(last)))
-    if len(places) != 1 or _HEDGE.search(last): return None
+    if len(places) != 1 or _HEDGE.search(last):
+        return None
     at = ("first", "second", "third", "fourth", "fifth", "last").index(places.pop())
     return _made(labels[-1 if at == 5 else at], "words") if at == 5 or at < len(labels) else None
 
@@ -272,13 +420,20 @@ def _by_value(text: str, o: _Options) -> Extracted:
 
 # %% ../../nbs/03b_options.ipynb #x0000103
 _BARE = re.compile(r"[\s*_(\[{\"'`$\x00-\x1f]*([A-Za-z0-9])[\s*_)\]}\"'`.:,;$!?\x00-\x1f]*")
-_FULL_WIDTH = str.maketrans({**{chr(0xFEE0 + c): chr(c) for c in range(33, 127)}, **dict.fromkeys("\u200b\u200e\u200f\ufeff"),
-                             **dict.fromkeys(map(chr, [*range(0x202a, 0x202f), *range(0x2066, 0x206a), *range(0xd800, 0xe000)]))})
+_FULL_WIDTH = str.maketrans(
+    {
+        **{chr(0xFEE0 + c): chr(c) for c in range(33, 127)},
+        **dict.fromkeys("\u200b\u200e\u200f\ufeff"),
+        **dict.fromkeys(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)])),
+    }
+)
 _STYLED = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s?\{([^{}]{0,200})\}")
 
+# %% ../../nbs/03b_options.ipynb #x0000103-1
 def _plain_option(text: str) -> str:
     "A response with full-width letters and LaTeX's styles made plain, and without marks that have no width."
-    if not text.isascii(): text = text.translate(_FULL_WIDTH)
+    if not text.isascii():
+        text = text.translate(_FULL_WIDTH)
     return (_STYLED.sub(r" \1 ", text) if "\\" in text else text).strip()
 
 # %% ../../nbs/03b_options.ipynb #e0001031
@@ -287,15 +442,18 @@ def extract_option(
     options: Sequence[str] | Mapping[str, str],  # as for `option_table`
 ) -> Extracted:  # `answer` is the label, or None
     "The option that a response chooses. Takes time linear in the text's length, and never raises for a text."
-    if not options: return NO_ANSWER
+    if not options:
+        return NO_ANSWER
     o, text = _options(options), _plain_option(own_part(text))
-    if len(text) < 8 and (m := _BARE.fullmatch(text)): return _made(m[1].upper(), "bare") if m[1].upper() in o.table else NO_ANSWER
+    if len(text) < 8 and (m := _BARE.fullmatch(text)):
+        return _made(m[1].upper(), "bare") if m[1].upper() in o.table else NO_ANSWER
     window = text[-20_000:]
     best = _announced_option(window, o)
     best = _judged_option(window, best[0] + 1 if best else 0, o.patterns) or best
     if best:
         again = _second_thoughts(window, best[1])
         later = extract_option(again, options) if again else NO_ANSWER
-        if later.answer: return _made(later.answer, "corrected")
+        if later.answer:
+            return _made(later.answer, "corrected")
         return _made(_SEVERAL if best[2] is None else best[2], best[3])
     return _only_option(text, o) or _closing_option(text, o)

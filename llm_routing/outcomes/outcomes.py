@@ -31,6 +31,7 @@ def _lot(query_id: str, answer: str) -> str:
     "What decides a tie: the same everywhere and always, and without favour."
     return hashlib.sha256(f"{query_id}\x1f{answer}".encode()).hexdigest()
 
+# %% ../../nbs/03_extraction.ipynb #x0000124-1
 def majority_vote(
     answers: pd.DataFrame,  # query_id, llm, answer, and what `weight` names
     by: Sequence[str] = ("query_id", "llm"),  # who votes together; `query_id` alone pools all LLMs
@@ -40,32 +41,51 @@ def majority_vote(
     by = list(by)
     groups = answers.groupby(by, sort=True).size().rename("voters").reset_index()
     valid = answers[answers.answer.notna()]
-    weights = valid[weight].astype(float) if weight else pd.Series(1., index=valid.index)
-    if not (np.isfinite(weights) & (weights > 0)).all(): raise StudyError(f"vote: the weights of {weight!r} have to be positive numbers")
-    counts = valid[by + ["answer"]].assign(votes=weights).groupby(by + ["answer"], sort=True).votes.sum().round(9).reset_index()
+    weights = valid[weight].astype(float) if weight else pd.Series(1.0, index=valid.index)
+    if not (np.isfinite(weights) & (weights > 0)).all():
+        raise StudyError(f"vote: the weights of {weight!r} have to be positive numbers")
+    counts = (
+        valid[by + ["answer"]]
+        .assign(votes=weights)
+        .groupby(by + ["answer"], sort=True)
+        .votes.sum()
+        .round(9)
+        .reset_index()
+    )
     top = counts[counts.votes == counts.groupby(by).votes.transform("max")]
     tied = top.duplicated(by, keep=False)
     lots = [_lot(q, a) if t else "" for q, a, t in zip(top.query_id, top.answer, tied)]
     winners = top.assign(tied=tied, lot=lots).sort_values([*by, "lot"]).drop_duplicates(by).drop(columns="lot")
     out = groups.merge(winners, on=by, how="left")
     answer = out.answer.astype(object).where(out.answer.notna(), None)
-    return out.assign(answer=answer, tied=out.tied.eq(True), votes=out.votes.fillna(0.))[[*by, "answer", "votes", "voters", "tied"]]
+    return out.assign(answer=answer, tied=out.tied.eq(True), votes=out.votes.fillna(0.0))[
+        [*by, "answer", "votes", "voters", "tied"]
+    ]
 
 # %% ../../nbs/03_extraction.ipynb #x0000129
 LABELS = ("majority", "success_rate")
 
+# %% ../../nbs/03_extraction.ipynb #x0000129-1
 def _published_votes(answers: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     "The original's vote of every group, in `majority_vote`'s form."
+
     def vote(group: list) -> tuple:
         spelling = dict(zip(values := [_comparable(a) for a in group], group))
         return spelling[winner := published_vote(values)], values.count(winner), len(group)
-    rows = [(*(key if isinstance(key, tuple) else (key,)), *vote(part.tolist())) for key, part in answers.groupby(by, sort=True).answer]
+
+    rows = [
+        (*(key if isinstance(key, tuple) else (key,)), *vote(part.tolist()))
+        for key, part in answers.groupby(by, sort=True).answer
+    ]
     return pd.DataFrame(rows, columns=[*by, "answer", "votes", "voters"])
 
+# %% ../../nbs/03_extraction.ipynb #x0000129-2
 def _comparable(answer: str):
     "A spelled answer as what the original voted on: a float, or a word."
-    try: return float(answer)
-    except ValueError: return answer
+    try:
+        return float(answer)
+    except ValueError:
+        return answer
 
 # %% ../../nbs/03_extraction.ipynb #x0000130
 def build_outcomes(
@@ -75,12 +95,23 @@ def build_outcomes(
     label: str = "majority",  # or "success_rate"
 ) -> pd.DataFrame:  # the outcomes table, with rows for `all_llms`
     "Responses as outcomes. Raises `StudyError` for queries without responses' gold, and for unknown rules and labels."
-    if label not in LABELS: raise StudyError(f"extraction.label: {label!r} is not one of {', '.join(LABELS)}")
+    if label not in LABELS:
+        raise StudyError(f"extraction.label: {label!r} is not one of {', '.join(LABELS)}")
     answers = read_answers(responses, queries, rules)
-    spent = responses.assign(cost=responses.prompt_tokens + responses.completion_tokens).groupby(["query_id", "llm"]).agg(
-        latency_s=("latency_s", "mean"), cost=("cost", "sum")).astype(float)
-    single = _outcome_rows(answers, ["query_id", "llm"], rules, label).merge(spent.reset_index(), on=["query_id", "llm"])
-    total = spent.groupby("query_id").agg(latency_s=("latency_s", lambda s: s.sum(skipna=False)), cost=("cost", "sum")).reset_index()
+    spent = (
+        responses.assign(cost=responses.prompt_tokens + responses.completion_tokens)
+        .groupby(["query_id", "llm"])
+        .agg(latency_s=("latency_s", "mean"), cost=("cost", "sum"))
+        .astype(float)
+    )
+    single = _outcome_rows(answers, ["query_id", "llm"], rules, label).merge(
+        spent.reset_index(), on=["query_id", "llm"]
+    )
+    total = (
+        spent.groupby("query_id")
+        .agg(latency_s=("latency_s", lambda s: s.sum(skipna=False)), cost=("cost", "sum"))
+        .reset_index()
+    )
     pooled = _outcome_rows(answers, ["query_id"], rules, label).assign(llm=ALL_LLMS).merge(total, on="query_id")
     columns = ["query_id", "llm", "majority_answer", "success_rate", "score", "latency_s", "cost"]
     return pd.concat([single[columns], pooled[columns]], ignore_index=True)
@@ -89,14 +120,17 @@ def build_outcomes(
 def _outcome_rows(answers: pd.DataFrame, by: list[str], rules: str, label: str) -> pd.DataFrame:
     "Vote, success rate and score of every group."
     votes = majority_vote(answers, by) if rules == "default" else _published_votes(answers, by)
-    rows = votes.merge(answers.groupby(by, sort=True).agg(success_rate=("correct", "mean"), gold=("gold", "first")).reset_index(), on=by)
+    rows = votes.merge(
+        answers.groupby(by, sort=True).agg(success_rate=("correct", "mean"), gold=("gold", "first")).reset_index(),
+        on=by,
+    )
     right = (rows.answer == rows.gold).astype(float)
     return rows.assign(majority_answer=rows.answer, score=right if label == "majority" else rows.success_rate)
 
 # %% ../../nbs/03_extraction.ipynb #x0000137
 def success_label(
     success_rate: pd.Series | np.ndarray,  # share of right samples
-    threshold: float = .8,  # the original's 8 of 10
+    threshold: float = 0.8,  # the original's 8 of 10
 ) -> np.ndarray:  # 0.0 or 1.0
     "Right if at least this share of the samples is."
     return (np.asarray(success_rate, dtype=float) >= threshold - 1e-9).astype(float)
@@ -107,22 +141,34 @@ def tie_share(
 ) -> pd.DataFrame:  # llm, ties (share of votes with a tie), no_answer (share of queries nobody answered)
     "How often the vote of each LLM, and of all, ended in a tie or without any answer."
     votes = pd.concat([majority_vote(answers), majority_vote(answers, ["query_id"]).assign(llm=ALL_LLMS)])
-    return votes.assign(none=votes.answer.isna()).groupby("llm", sort=True).agg(ties=("tied", "mean"), no_answer=("none", "mean")).reset_index()
+    return (
+        votes.assign(none=votes.answer.isna())
+        .groupby("llm", sort=True)
+        .agg(ties=("tied", "mean"), no_answer=("none", "mean"))
+        .reset_index()
+    )
 
 # %% ../../nbs/03_extraction.ipynb #x0000143
 def viability(
     answers: pd.DataFrame,  # of `read_answers`
-    limit: float = .10,  # the largest share of unusable responses
+    limit: float = 0.10,  # the largest share of unusable responses
 ) -> pd.DataFrame:  # llm, responses, unusable, share, viable, published_percent, published_viable
     "Which LLMs give usable responses: right, and as the original computed it."
     bad = answers.answer.isna() | (answers.answer == INVALID)
-    return viability_table(answers.assign(bad=bad).groupby("llm", sort=True).bad.agg(["size", "sum"]).reset_index()
-                           .set_axis(["llm", "responses", "unusable"], axis=1), limit)
+    return viability_table(
+        answers.assign(bad=bad)
+        .groupby("llm", sort=True)
+        .bad.agg(["size", "sum"])
+        .reset_index()
+        .set_axis(["llm", "responses", "unusable"], axis=1),
+        limit,
+    )
 
-def viability_table(counts: pd.DataFrame, limit: float = .10) -> pd.DataFrame:
+# %% ../../nbs/03_extraction.ipynb #x0000143-1
+def viability_table(counts: pd.DataFrame, limit: float = 0.10) -> pd.DataFrame:
     "`viability` from counts: llm, responses, unusable."
     share, percent = counts.unusable / counts.responses, (1 - counts.unusable / counts.responses.sum()) * 100
-    return counts.assign(share=share, viable=share < limit, published_percent=percent, published_viable=percent > .8)
+    return counts.assign(share=share, viable=share < limit, published_percent=percent, published_viable=percent > 0.8)
 
 # %% ../../nbs/03_extraction.ipynb #x0000146
 def agreement(
@@ -133,10 +179,11 @@ def agreement(
     both = (right.T @ right + (1 - right).T @ (1 - right)) / max(len(right), 1)
     return pd.DataFrame(both, index=_right(outcomes).columns, columns=_right(outcomes).columns)
 
+# %% ../../nbs/03_extraction.ipynb #x0000146-1
 def _right(outcomes: pd.DataFrame) -> pd.DataFrame:
     "Queries by LLMs: right or not."
     single = outcomes[outcomes.llm != ALL_LLMS]
-    return single.pivot(index="query_id", columns="llm", values="score") > .5
+    return single.pivot(index="query_id", columns="llm", values="score") > 0.5
 
 # %% ../../nbs/03_extraction.ipynb #x0000147
 def unique_wins(
@@ -145,7 +192,9 @@ def unique_wins(
     "What each LLM alone contributes, and what none can solve."
     right = _right(outcomes)
     alone = right[right.sum(axis=1) == 1].sum() / len(right)
-    return pd.DataFrame({"right": right.mean(), "unique_wins": alone}).reset_index(), float((right.sum(axis=1) == 0).mean())
+    return pd.DataFrame({"right": right.mean(), "unique_wins": alone}).reset_index(), float(
+        (right.sum(axis=1) == 0).mean()
+    )
 
 # %% ../../nbs/03_extraction.ipynb #x0000150
 def published_viability() -> pd.DataFrame:
@@ -160,8 +209,11 @@ def load_outcomes(
 ) -> pd.DataFrame:  # the outcomes table
     "The outcomes of a run: extracted from its responses, or read from its source."
     if run.profile.source.kind == "generate":
-        return build_outcomes(run.read("responses"), queries, run.profile.extraction.rules, run.profile.extraction.label)
+        return build_outcomes(
+            run.read("responses"), queries, run.profile.extraction.rules, run.profile.extraction.label
+        )
     from llm_routing.sources.queries import read_source
+
     _, outcomes = read_source(run.profile.source, run.profile.seed)
     return outcomes[outcomes.query_id.isin(set(queries.query_id))].reset_index(drop=True)
 
@@ -169,13 +221,23 @@ def load_outcomes(
 def rule_effect(
     responses: pd.DataFrame,  # the responses table
     queries: pd.DataFrame,  # the queries table
-) -> pd.DataFrame:  # dataset, llm; percent of votes that are right: mended, with the original's reading, with its vote, as published
+) -> (
+    pd.DataFrame
+):  # dataset, llm; percent of votes that are right: mended, with the original's reading, with its vote, as published
     "What each of the original's two mistakes does to each LLM's accuracy, alone and together."
     here, there = read_answers(responses, queries), read_answers(responses, queries, "as_published")
     blank = here.assign(answer=here.answer.fillna(INVALID))  # no answer takes part in the vote
     silent = there.assign(answer=there.answer.where(there.answer != INVALID, None))
-    parts = {"mended": (here, "default"), "reading": (silent, "default"), "vote": (blank, "as_published"), "as_published": (there, "as_published")}
-    scores = [_outcome_rows(a, ["query_id", "llm"], rules, "majority").set_index(["query_id", "llm"]).score.rename(name) for name, (a, rules) in parts.items()]
+    parts = {
+        "mended": (here, "default"),
+        "reading": (silent, "default"),
+        "vote": (blank, "as_published"),
+        "as_published": (there, "as_published"),
+    }
+    scores = [
+        _outcome_rows(a, ["query_id", "llm"], rules, "majority").set_index(["query_id", "llm"]).score.rename(name)
+        for name, (a, rules) in parts.items()
+    ]
     table = pd.concat(scores, axis=1).reset_index().merge(queries[["query_id", "dataset"]], on="query_id")
     return (100 * table.groupby(["dataset", "llm"])[list(parts)].mean()).round(2).reset_index()
 
@@ -186,5 +248,9 @@ def misread_responses(
 ) -> pd.DataFrame:  # dataset, llm, gold, text, original, answer
     "The responses of a run that the original's rules judge otherwise."
     here, there = read_answers(responses, queries), read_answers(responses, queries, "as_published")
-    table = here.assign(original=there.answer, text=responses.text.to_numpy()).merge(queries[["query_id", "dataset"]], on="query_id")
-    return table[(here.correct != there.correct).to_numpy()][["dataset", "llm", "gold", "text", "original", "answer"]].reset_index(drop=True)
+    table = here.assign(original=there.answer, text=responses.text.to_numpy()).merge(
+        queries[["query_id", "dataset"]], on="query_id"
+    )
+    return table[(here.correct != there.correct).to_numpy()][
+        ["dataset", "llm", "gold", "text", "original", "answer"]
+    ].reset_index(drop=True)

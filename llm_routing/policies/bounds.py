@@ -25,6 +25,7 @@ BOUNDS: dict[tuple[str, str], Callable[[Outcomes, "Known"], Choice | None]] = {}
 @dataclass(frozen=True)
 class Known:
     "What bounds may use besides the outcomes of the test queries."
+
     earned: np.ndarray | None = None  # (n, n_llms) what LLMs earned on train and validation queries
     subject: np.ndarray | None = None  # (n_queries,) of the test queries
     cluster: np.ndarray | None = None  # (n_queries,) topic cluster of the test queries, fitted on train
@@ -32,9 +33,11 @@ class Known:
 # %% ../../nbs/05c_bounds.ipynb #7329b42c
 def bound(system: str, policy: str) -> Callable:
     "Enter a function of `Outcomes` and `Known` in the registry of bounds; it returns None where it cannot be computed."
+
     def enter(f):
         BOUNDS[system, policy] = f
         return f
+
     return enter
 
 # %% ../../nbs/05c_bounds.ipynb #3c289523
@@ -48,11 +51,13 @@ def oracle_fastest(truth: Outcomes, known: Known) -> Choice:
     "The fastest of the best LLMs of each query."
     return pick(least(truth.latency, right_ones(truth)), len(truth.llms))
 
+# %% ../../nbs/05c_bounds.ipynb #55b15b5e-1
 @bound("oracle", "cheapest")
 def oracle_cheapest(truth: Outcomes, known: Known) -> Choice | None:
     "The cheapest of the best LLMs of each query."
     return None if np.isnan(truth.cost).all() else pick(least(truth.cost, right_ones(truth)), len(truth.llms))
 
+# %% ../../nbs/05c_bounds.ipynb #55b15b5e-2
 @bound("oracle", "as_published")
 def oracle_as_published(truth: Outcomes, known: Known) -> Choice:
     "The first of the best LLMs in the pool's order."
@@ -64,21 +69,29 @@ def best_on_test(truth: Outcomes, known: Known) -> Choice:
     "The LLM that earns most on the test queries, for all of them."
     return pick(np.full(len(truth.score), truth.score.mean(0).argmax()), len(truth.llms))
 
+# %% ../../nbs/05c_bounds.ipynb #2754cb18-1
 @bound("best_single", "train")
 def best_on_train(truth: Outcomes, known: Known) -> Choice | None:
     "The LLM that earned most on train and validation queries."
-    return None if known.earned is None else pick(np.full(len(truth.score), known.earned.mean(0).argmax()), len(truth.llms))
+    return (
+        None
+        if known.earned is None
+        else pick(np.full(len(truth.score), known.earned.mean(0).argmax()), len(truth.llms))
+    )
 
+# %% ../../nbs/05c_bounds.ipynb #2754cb18-2
 @bound("random", "")
 def any_llm(truth: Outcomes, known: Known) -> Choice:
     "Any LLM, all equally likely."
     return draw(np.ones(truth.score.shape))
 
+# %% ../../nbs/05c_bounds.ipynb #2754cb18-3
 @bound("random", "as_published")
 def any_llm_as_published(truth: Outcomes, known: Known) -> Choice:
     "The same, with the seconds of right answers alone."
     return when_right(any_llm(truth, known), truth.score)
 
+# %% ../../nbs/05c_bounds.ipynb #2754cb18-4
 @bound(ALL_LLMS, "")
 def all_llms(truth: Outcomes, known: Known) -> Choice:
     "All LLMs answer, and vote."
@@ -90,12 +103,15 @@ def best_of_groups(score: np.ndarray, group: np.ndarray) -> np.ndarray:
     codes, names = pd.factorize(group)
     return np.array([score[codes == k].mean(0).argmax() for k in range(len(names))])[codes]
 
+# %% ../../nbs/05c_bounds.ipynb #3ab7379c-1
 @bound("best_per_subject", "")
 def best_per_subject(truth: Outcomes, known: Known) -> Choice | None:
     "The best LLM of each subject, where there are several."
-    if known.subject is None or len(set(known.subject)) < 2: return None
+    if known.subject is None or len(set(known.subject)) < 2:
+        return None
     return pick(best_of_groups(truth.score, known.subject), len(truth.llms))
 
+# %% ../../nbs/05c_bounds.ipynb #3ab7379c-2
 @bound("best_per_cluster", "")
 def best_per_cluster(truth: Outcomes, known: Known) -> Choice | None:
     "The best LLM of each topic cluster."
@@ -106,7 +122,9 @@ def topic_clusters(train: list[str], texts: list[str], k: int = 20, seed: int = 
     "(n,) cluster of each text; nothing where there are too few train texts."
     from sklearn.cluster import KMeans
     from sklearn.feature_extraction.text import TfidfVectorizer
-    if len(train) < 10 * k: return None
+
+    if len(train) < 10 * k:
+        return None
     words = TfidfVectorizer(sublinear_tf=True, min_df=2, max_features=5000)
     return KMeans(k, n_init=1, random_state=seed).fit(words.fit_transform(train)).predict(words.transform(texts))
 

@@ -22,14 +22,19 @@ from ..study.tables import ALL_LLMS, StudyError, matrix
 @dataclass(frozen=True)
 class Outcomes:
     "What each LLM's answer earned and cost. Arrays are (n_queries, n_llms)."
+
     ids: list[str]
     llms: list[str]
     score: np.ndarray  # in [0, 1]
     latency: np.ndarray  # seconds, or NaN
     cost: np.ndarray  # or NaN
-    answer: np.ndarray | None = None  # integers naming the answers, -1 where unreadable; None in sources without answers
+    answer: np.ndarray | None = (
+        None  # integers naming the answers, -1 where unreadable; None in sources without answers
+    )
     pooled: np.ndarray | None = None  # (n_queries, 3) score, latency and cost of the vote over all responses
-    agreement: np.ndarray | None = None  # share of an LLM's samples that gave its majority answer; None where that is not known
+    agreement: np.ndarray | None = (
+        None  # share of an LLM's samples that gave its majority answer; None where that is not known
+    )
 
 # %% ../../nbs/05a_choices.ipynb #38bf86f3
 def read_outcomes(
@@ -44,7 +49,9 @@ def read_outcomes(
     agreement = matrix(single, "agreement", ids, llms) if "agreement" in single else None
     codes = pd.factorize(single["majority_answer"])[0]
     answer = matrix(single.assign(code=codes), "code", ids, llms).astype(int) if (codes >= 0).any() else None
-    pooled = vote.set_index("query_id")[["score", "latency_s", "cost"]].reindex(ids).to_numpy(float) if len(vote) else None
+    pooled = (
+        vote.set_index("query_id")[["score", "latency_s", "cost"]].reindex(ids).to_numpy(float) if len(vote) else None
+    )
     return Outcomes(list(ids), llms, score, latency, cost, answer, pooled, agreement)
 
 # %% ../../nbs/05a_choices.ipynb #049d877f
@@ -56,6 +63,7 @@ def sample_agreement(
     "The share of each LLM's samples that gave its majority answer; 0 where no sample could be read."
     from llm_routing.outcomes.outcomes import majority_vote
     from llm_routing.outcomes.answers import read_answers
+
     votes = majority_vote(read_answers(responses[responses["query_id"].isin(set(queries["query_id"]))], queries, rules))
     return votes.assign(agreement=votes["votes"] / votes["voters"])[["query_id", "llm", "agreement"]]
 
@@ -65,10 +73,12 @@ def priced_outcomes(
     token_prices: dict[str, float],  # LLM -> price of a million tokens; empty: costs stay as they are
 ) -> pd.DataFrame:
     "Outcomes with tokens turned into money; the pooled vote pays for every LLM. Raises `StudyError` for an LLM without a price."
-    if not token_prices: return outcomes
+    if not token_prices:
+        return outcomes
     llms = [m for m in outcomes["llm"].unique() if m != ALL_LLMS]
     missing = [m for m in llms if m not in token_prices]
-    if missing: raise StudyError(f"policies.token_prices: no price for {missing[0]!r}; the LLMs are {', '.join(llms)}")
+    if missing:
+        raise StudyError(f"policies.token_prices: no price for {missing[0]!r}; the LLMs are {', '.join(llms)}")
     paid = outcomes["cost"] * outcomes["llm"].map(token_prices) / 1e6
     pooled = outcomes["query_id"].map(paid.groupby(outcomes["query_id"]).sum(min_count=len(llms)))
     return outcomes.assign(cost=paid.where(outcomes["llm"] != ALL_LLMS, pooled))
@@ -77,6 +87,7 @@ def priced_outcomes(
 @dataclass(frozen=True)
 class Scores:
     "A router's view of the queries at hand, and what validation queries tell about the LLMs."
+
     llms: list[str]
     probability: np.ndarray  # (n_queries, n_llms) that the LLM is right
     predicted: np.ndarray  # (n_queries, n_llms) bool: the router's label
@@ -97,13 +108,14 @@ class Scores:
 @dataclass(frozen=True)
 class Choice:
     "Whom a policy calls and whose answer it takes. Arrays are (n_queries, n_llms)."
+
     answer: np.ndarray  # chances, or weights of a vote
     called: np.ndarray  # chances of being called
     vote: bool = False
 
     def calling(self, called: np.ndarray) -> "Choice":
         "The same answers after other calls."
-        return Choice(self.answer, called * 1., self.vote)
+        return Choice(self.answer, called * 1.0, self.vote)
 
 # %% ../../nbs/05a_choices.ipynb #dcb47fd4
 def pick(
@@ -143,10 +155,13 @@ def voted_score(
 def taken(choice: Choice, each: np.ndarray) -> np.ndarray:
     "(n_queries,) the sum over called LLMs of what each call takes (n_queries, n_llms); a call that is not made takes nothing, known or not."
     empty = np.isnan(each)
-    if empty.all(): return np.full(len(each), np.nan)
-    if empty.any(): return np.where(choice.called > 0, choice.called * each, 0).sum(1)
+    if empty.all():
+        return np.full(len(each), np.nan)
+    if empty.any():
+        return np.where(choice.called > 0, choice.called * each, 0).sum(1)
     return np.einsum("ij,ij->i", choice.called, each)
 
+# %% ../../nbs/05a_choices.ipynb #00fc4ef0-1
 def settle_arrays(choice: Choice, truth: Outcomes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "(n_queries,) each: what a choice earned, its seconds and its cost."
     score = voted_score(choice.answer, truth) if choice.vote else np.einsum("ij,ij->i", choice.answer, truth.score)
@@ -161,6 +176,7 @@ def settle(choice: Choice, truth: Outcomes) -> pd.DataFrame:
     llms = [names[row > 0].tolist() if known else [] for row, known in zip(choice.called, sure)]
     return pd.DataFrame({"query_id": truth.ids, "llms": llms, "score": score, "latency_s": latency, "cost": cost})
 
+# %% ../../nbs/05a_choices.ipynb #54bbf2ed-1
 def when_right(choice: Choice, score: np.ndarray) -> Choice:
     "A draw given that it is right, which is all that the published accounting sees; as it was where it cannot be right."
     right = choice.answer * score

@@ -26,17 +26,22 @@ NEEDS: dict[str, str] = {}  # name -> "price", "answer" or "agreement", for poli
 # %% ../../nbs/05b_policies.ipynb #74554a03
 def policy(name: str, needs: str = "") -> Callable:
     "Enter a function of `Scores` in the registry of policies."
+
     def enter(f):
         POLICIES[name], NEEDS[name] = f, needs
         return f
+
     return enter
 
 # %% ../../nbs/05b_policies.ipynb #97bb746e
 def apply_policy(name: str, scores: Scores, **params) -> Choice:
     "The choice of a policy. Raises `StudyError` for an unknown name or parameter."
-    if name not in POLICIES: raise StudyError(f"no policy {name!r}; the policies are {', '.join(POLICIES)}")
-    try: return POLICIES[name](scores, **params)
-    except TypeError as e: raise StudyError(f"policy {name!r}: parameters {params}: {e}") from e
+    if name not in POLICIES:
+        raise StudyError(f"no policy {name!r}; the policies are {', '.join(POLICIES)}")
+    try:
+        return POLICIES[name](scores, **params)
+    except TypeError as e:
+        raise StudyError(f"policy {name!r}: parameters {params}: {e}") from e
 
 # %% ../../nbs/05b_policies.ipynb #cafa15b8
 @policy("argmax")
@@ -55,7 +60,7 @@ def top(p: np.ndarray, k: int) -> np.ndarray:
 
 # %% ../../nbs/05b_policies.ipynb #c5d1453a
 @policy("random_top3")
-def random_top3(s: Scores, threshold: float = .6, k: int = 3) -> Choice:
+def random_top3(s: Scores, threshold: float = 0.6, k: int = 3) -> Choice:
     "ArgMax, or one of the `k` most likely LLMs where none is above `threshold` (Srivatsa et al. 2024, section 3)."
     p = s.probability
     return draw(np.where(p.max(1, keepdims=True) <= threshold, top(p, k), top(p, 1)))
@@ -64,15 +69,19 @@ def random_top3(s: Scores, threshold: float = .6, k: int = 3) -> Choice:
 def target_confidence(p: np.ndarray, right: np.ndarray, order: np.ndarray) -> np.ndarray:
     "(n,) the probability of the first right LLM in the given order; 0.5 where none is right."
     p, right = p[:, order], right[:, order]
-    return np.where(right.any(1), p[np.arange(len(p)), right.argmax(1)], .5)
+    return np.where(right.any(1), p[np.arange(len(p)), right.argmax(1)], 0.5)
 
 # %% ../../nbs/05b_policies.ipynb #b746a164
 def predict_confidence(s: Scores, order: np.ndarray, model: str = "linear") -> np.ndarray:
     "(n_queries,) the target's probability as a regressor learnt it on validation: `linear` or `forest`."
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.linear_model import LinearRegression
-    regressor = {"linear": LinearRegression(), "forest": RandomForestRegressor(50, min_samples_leaf=5, random_state=s.seed)}[model]
-    return regressor.fit(s.calibration, target_confidence(s.calibration, s.earned >= .5, order)).predict(s.probability)
+
+    regressor = {
+        "linear": LinearRegression(),
+        "forest": RandomForestRegressor(50, min_samples_leaf=5, random_state=s.seed),
+    }[model]
+    return regressor.fit(s.calibration, target_confidence(s.calibration, s.earned >= 0.5, order)).predict(s.probability)
 
 # %% ../../nbs/05b_policies.ipynb #991919a6
 @policy("prediction")
@@ -81,11 +90,13 @@ def prediction(s: Scores, model: str = "linear") -> Choice:
     aim = predict_confidence(s, np.arange(len(s.llms)), model)
     return pick(abs(s.probability - aim[:, None]).argmin(1), len(s.llms))
 
+# %% ../../nbs/05b_policies.ipynb #991919a6-1
 @policy("prediction_forest")
 def prediction_forest(s: Scores) -> Choice:
     "Prediction with a random forest."
     return prediction(s, "forest")
 
+# %% ../../nbs/05b_policies.ipynb #991919a6-2
 @policy("sorted_prediction")
 def sorted_prediction(s: Scores, model: str = "linear") -> Choice:
     "Prediction with LLMs in order of ascending validation accuracy, scored and read in that one order."
@@ -100,23 +111,26 @@ def argmax_as_published(s: Scores) -> Choice:
     one = argmax(s).answer
     return Choice(one * s.predicted, one)
 
+# %% ../../nbs/05b_policies.ipynb #5f089951-1
 @policy("random_top3_as_published")
 def random_top3_as_published(s: Scores) -> Choice:
     "Random of the top 3 (equal confidences all mean the first of them), earning nothing on an LLM not labelled right."
     three = np.sort(s.probability, 1)[:, ::-1][:, :3]
     drawn = sum(np.eye(len(s.llms))[(s.probability == t[:, None]).argmax(1)] for t in three.T) / three.shape[1]
-    share = np.where(s.probability.max(1, keepdims=True) <= .6, drawn, argmax(s).answer)
+    share = np.where(s.probability.max(1, keepdims=True) <= 0.6, drawn, argmax(s).answer)
     return when_right(Choice(share * s.predicted, share), s.peek)
 
 # %% ../../nbs/05b_policies.ipynb #48c10374
 def published_argmax(s: Scores, order: np.ndarray) -> np.ndarray:
     "(n_queries,) argmax of confidences less one number, learnt from calibration confidences against labels of other (test) queries."
     from sklearn.linear_model import LinearRegression
+
     n = min(len(s.calibration), len(s.peek))
     x = s.calibration[:n]
-    number = LinearRegression().fit(x, target_confidence(x, s.peek[:n] >= .5, order)).predict(s.probability)
+    number = LinearRegression().fit(x, target_confidence(x, s.peek[:n] >= 0.5, order)).predict(s.probability)
     return (s.probability - number[:, None]).argmax(1)
 
+# %% ../../nbs/05b_policies.ipynb #48c10374-1
 @policy("prediction_as_published")
 def prediction_as_published(s: Scores) -> Choice:
     "ArgMax by another road."
@@ -127,24 +141,26 @@ def published_order(right: np.ndarray) -> np.ndarray:
     "(n_llms,) LLMs from the least to the most often right on test; of equals, the one that is first right on an earlier query."
     return np.lexsort((right.argmax(0), right.sum(0)))
 
+# %% ../../nbs/05b_policies.ipynb #b540d9d1-1
 @policy("sorted_prediction_as_published")
 def sorted_prediction_as_published(s: Scores) -> Choice:
     "A position found in one order and read in another."
-    order = published_order(s.peek >= .5)
+    order = published_order(s.peek >= 0.5)
     found = published_argmax(s, order)
     return Choice(np.eye(len(s.llms))[order[found]], np.eye(len(s.llms))[found])
 
 # %% ../../nbs/05b_policies.ipynb #cd67b192
 @policy("penalised", "price")
-def penalised(s: Scores, weight: float = .1) -> Choice:
+def penalised(s: Scores, weight: float = 0.1) -> Choice:
     "The largest probability less `weight` times the price, in units of the dearest LLM's."
     return pick((s.probability - weight * s.price / s.price.max()).argmax(1), len(s.llms))
 
 # %% ../../nbs/05b_policies.ipynb #02d5a8bd
 def money_worth(p: np.ndarray, price: np.ndarray, budget: float) -> float:
     "The least worth of a unit of money at which argmax p - worth x price keeps to a total budget; 0 where ArgMax does."
-    if price[p.argmax(1)].sum() <= budget: return 0.
-    low, high = 0., 1 / max(np.diff(np.unique(price)).min(initial=np.inf), 1e-12) + 1e-9
+    if price[p.argmax(1)].sum() <= budget:
+        return 0.0
+    low, high = 0.0, 1 / max(np.diff(np.unique(price)).min(initial=np.inf), 1e-12) + 1e-9
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if price[(p - middle * price).argmax(1)].sum() > budget else (low, middle)
@@ -159,7 +175,8 @@ def spend(p: np.ndarray, price: np.ndarray, budget: float, worth: float) -> np.n
     better = np.flatnonzero((p > p[rows, chosen][:, None]) & (price > price[chosen][:, None]))
     for i, j in zip(*np.unravel_index(better[np.argsort(loss[better], kind="stable")], p.shape)):
         step = price[j] - price[chosen[i]]
-        if step <= left and p[i, j] > p[i, chosen[i]]: chosen[i], left = j, left - step
+        if step <= left and p[i, j] > p[i, chosen[i]]:
+            chosen[i], left = j, left - step
     return chosen
 
 # %% ../../nbs/05b_policies.ipynb #d297f014
@@ -167,43 +184,52 @@ def integer_program(p: np.ndarray, price: np.ndarray, able: np.ndarray, budget: 
     "(n,) the most probable choice among the LLMs that each query is `able` to call; alike queries are one kind, called in counts."
     from scipy.optimize import LinearConstraint, milp
     from scipy.sparse import csr_array
+
     kinds, kind, count = np.unique(np.hstack([p, able]), axis=0, return_inverse=True, return_counts=True)
-    k, j = np.nonzero(kinds[:, p.shape[1]:])
+    k, j = np.nonzero(kinds[:, p.shape[1] :])
     each = LinearConstraint(csr_array((np.ones(len(k)), (k, np.arange(len(k))))), count, count)
-    paid = LinearConstraint(price[j][None] / price.max(), -np.inf, budget / price.max())  # HiGHS keeps bounds to a millionth
-    calls = np.rint(milp(-kinds[k, j], constraints=[each, paid], integrality=np.ones(len(k)), options={"mip_rel_gap": 1e-9}).x).astype(int)
+    paid = LinearConstraint(
+        price[j][None] / price.max(), -np.inf, budget / price.max()
+    )  # HiGHS keeps bounds to a millionth
+    calls = np.rint(
+        milp(-kinds[k, j], constraints=[each, paid], integrality=np.ones(len(k)), options={"mip_rel_gap": 1e-9}).x
+    ).astype(int)
     chosen = np.empty(len(p), int)
-    for g in range(len(kinds)): chosen[kind.ravel() == g] = np.repeat(j[k == g], calls[k == g])
+    for g in range(len(kinds)):
+        chosen[kind.ravel() == g] = np.repeat(j[k == g], calls[k == g])
     return chosen
 
 # %% ../../nbs/05b_policies.ipynb #1a3b0fe6
 def knapsack(p: np.ndarray, price: np.ndarray, budget: float) -> np.ndarray:
     "(n,) the LLM of each query: the exact optimum under a total budget. Raises `StudyError` if even the cheapest exceed it."
     n = len(p)
-    if n * price.min() > budget: raise StudyError(f"budget {budget:g} does not pay {n} calls of the cheapest LLM ({price.min():g} each)")
+    if n * price.min() > budget:
+        raise StudyError(f"budget {budget:g} does not pay {n} calls of the cheapest LLM ({price.min():g} each)")
     worth = money_worth(p, price, budget)
     value, chosen = p - worth * price, spend(p, price, budget, worth)
     gap = worth * budget + value.max(1).sum() - p[np.arange(n), chosen].sum()
     able = value.max(1, keepdims=True) - value <= gap + 1e-9
     core = able.sum(1) > 1
-    if not worth or not core.any(): return chosen
+    if not worth or not core.any():
+        return chosen
     best = value.argmax(1)
     best[core] = integer_program(p[core], price, able[core], budget - price[best[~core]].sum())
     return best
 
 # %% ../../nbs/05b_policies.ipynb #fbfba402
 @policy("budget", "price")
-def budgeted(s: Scores, share: float = .5, exact: int = 2000) -> Choice:
+def budgeted(s: Scores, share: float = 0.5, exact: int = 2000) -> Choice:
     "The most right answers for a mean price `share` of the way from the cheapest LLM's to that of ArgMax."
     n, argmax_price = len(s.probability), s.price[s.probability.argmax(1)].mean()
     total = n * (s.price.min() + share * (argmax_price - s.price.min())) + 1e-9
-    if n <= exact: return pick(knapsack(s.probability, s.price, total), len(s.llms))
+    if n <= exact:
+        return pick(knapsack(s.probability, s.price, total), len(s.llms))
     return pick(spend(s.probability, s.price, total, money_worth(s.probability, s.price, total)), len(s.llms))
 
 # %% ../../nbs/05b_policies.ipynb #ddd3d897
 def least(price: np.ndarray, among: np.ndarray) -> np.ndarray:
     "The cheapest LLM of each row among those allowed; the first of equals, or the first allowed where prices are unknown."
-    return np.where(among, np.nan_to_num(price, nan=0.), np.inf).argmin(1)
+    return np.where(among, np.nan_to_num(price, nan=0.0), np.inf).argmin(1)
 
 # %% ../../nbs/05b_policies.ipynb #5066c0af
 def cheapest_above(p: np.ndarray, price: np.ndarray, threshold: float) -> np.ndarray:
@@ -211,8 +237,9 @@ def cheapest_above(p: np.ndarray, price: np.ndarray, threshold: float) -> np.nda
     able = p >= threshold
     return np.where(able.any(1), least(price, able), p.argmax(1))
 
+# %% ../../nbs/05b_policies.ipynb #5066c0af-1
 @policy("cheapest_accurate", "price")
-def cheapest_accurate(s: Scores, slack: float = 0.) -> Choice:
+def cheapest_accurate(s: Scores, slack: float = 0.0) -> Choice:
     "The cheapest sure LLM, as sure as validation needs to stay within `slack` of the best single LLM."
     goal, rows = s.earned.mean(0).max() - slack, np.arange(len(s.earned))
     tried = [(t, cheapest_above(s.calibration, s.price, t)) for t in np.linspace(0, 1, 51)]
@@ -224,34 +251,38 @@ def cheapest_accurate(s: Scores, slack: float = 0.) -> Choice:
 def top_vote(s: Scores, k: int = 3) -> Choice:
     "The k most likely LLMs vote, each with its probability as weight."
     chosen = top(s.probability, k)
-    return Choice(chosen * s.probability.clip(1e-6), chosen * 1., vote=True)
+    return Choice(chosen * s.probability.clip(1e-6), chosen * 1.0, vote=True)
 
+# %% ../../nbs/05b_policies.ipynb #1b17b9a2-1
 @policy("threshold_vote")
-def threshold_vote(s: Scores, threshold: float = .5) -> Choice:
+def threshold_vote(s: Scores, threshold: float = 0.5) -> Choice:
     "All LLMs above a threshold vote, one vote each; the most likely alone where none is (the paper's threshold sweep)."
     chosen = (s.probability >= threshold) | top(s.probability, 1)
-    return Choice(chosen * 1., chosen * 1., vote=True)
+    return Choice(chosen * 1.0, chosen * 1.0, vote=True)
 
 # %% ../../nbs/05b_policies.ipynb #f2be8627
-def conformal_bar(s: Scores, coverage: float = .9) -> float:
+def conformal_bar(s: Scores, coverage: float = 0.9) -> float:
     "The probability above which an LLM is in the set (split conformal prediction)."
-    right = s.earned >= .5
+    right = s.earned >= 0.5
     solved = right.any(1)
     unsure = np.sort(1 - np.where(right, s.calibration, 0).max(1)[solved])
     k = int(np.ceil((len(unsure) + 1) * coverage))
-    return 1 - unsure[k - 1] if k <= len(unsure) else 0.
+    return 1 - unsure[k - 1] if k <= len(unsure) else 0.0
 
+# %% ../../nbs/05b_policies.ipynb #f2be8627-1
 @policy("conformal")
-def conformal(s: Scores, coverage: float = .9) -> Choice:
+def conformal(s: Scores, coverage: float = 0.9) -> Choice:
     "A vote of the set that holds a right LLM for `coverage` of the solvable queries."
     return threshold_vote(s, conformal_bar(s, coverage) - 1e-12)
 
 # %% ../../nbs/05b_policies.ipynb #257f3616
 def rising(s: Scores) -> np.ndarray:
     "(n_queries, n_llms) the order of calls: by rising price, or by falling probability where prices are not known."
-    if np.isnan(s.price).any(): return np.argsort(-s.probability, 1, kind="stable")
+    if np.isnan(s.price).any():
+        return np.argsort(-s.probability, 1, kind="stable")
     return np.tile(np.argsort(s.price, kind="stable"), (len(s.probability), 1))
 
+# %% ../../nbs/05b_policies.ipynb #257f3616-1
 def called_until(order: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "(n_queries, n_llms) bool, who is called until the first that is `good` (by LLM), all where none is; (n_queries,) the last of them."
     inside = np.take_along_axis(good, order, 1)
@@ -262,16 +293,17 @@ def called_until(order: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.nd
 
 # %% ../../nbs/05b_policies.ipynb #d13b8cd2
 @policy("cascade", "price")
-def cascade(s: Scores, threshold: float = .7) -> Choice:
+def cascade(s: Scores, threshold: float = 0.7) -> Choice:
     "Call LLMs by rising price until one is sure enough; every call on the way is paid. The surest called LLM answers."
     called, _ = called_until(rising(s), s.probability >= threshold)
-    return Choice(top(np.where(called, s.probability, -1), 1) * 1., called * 1.)
+    return Choice(top(np.where(called, s.probability, -1), 1) * 1.0, called * 1.0)
 
+# %% ../../nbs/05b_policies.ipynb #d13b8cd2-1
 @policy("cascade_consistency", "agreement")
-def cascade_consistency(s: Scores, threshold: float = .7) -> Choice:
+def cascade_consistency(s: Scores, threshold: float = 0.7) -> Choice:
     "Call LLMs by rising price until at least `threshold` of one's samples agree; the most consistent called LLM answers."
     called, _ = called_until(rising(s), s.agreement >= threshold - 1e-9)
-    return Choice(top(np.where(called, s.agreement, -1), 1) * 1., called * 1.)
+    return Choice(top(np.where(called, s.agreement, -1), 1) * 1.0, called * 1.0)
 
 # %% ../../nbs/05b_policies.ipynb #ad43b8c5
 @policy("cascade_agreement", "answer")
@@ -279,7 +311,9 @@ def cascade_agreement(s: Scores) -> Choice:
     "Call LLMs by rising price until two answers agree; the surest LLM answers where none do."
     order = rising(s)
     answer, back = np.take_along_axis(s.answer, order, 1), np.argsort(order, 1)
-    seconded = np.stack([((answer[:, :j] == answer[:, [j]]) & (answer[:, [j]] >= 0)).any(1) for j in range(answer.shape[1])], 1)
+    seconded = np.stack(
+        [((answer[:, :j] == answer[:, [j]]) & (answer[:, [j]] >= 0)).any(1) for j in range(answer.shape[1])], 1
+    )
     called, last = called_until(order, np.take_along_axis(seconded, back, 1))
     return pick(np.where(seconded.any(1), last, s.probability.argmax(1)), len(s.llms)).calling(called)
 
@@ -289,17 +323,22 @@ def strong_and_weak(earned: np.ndarray, price: np.ndarray) -> tuple[int, int]:
     ranked = np.argsort(-earned, kind="stable")
     return int(ranked[0]), int(ranked[1] if np.isnan(price).any() or price.argmin() == ranked[0] else price.argmin())
 
+# %% ../../nbs/05b_policies.ipynb #30cda15f-1
 @policy("two_llm_threshold")
-def two_llm_threshold(s: Scores, share: float = .5) -> Choice:
+def two_llm_threshold(s: Scores, share: float = 0.5) -> Choice:
     "The strong LLM where its lead over the weak one is above validation's (1 - share) quantile (RouteLLM)."
     strong, weak = strong_and_weak(s.earned.mean(0), s.price)
     bar = np.quantile(s.calibration[:, strong] - s.calibration[:, weak], 1 - share)
     return pick(np.where(s.probability[:, strong] - s.probability[:, weak] > bar, strong, weak), len(s.llms))
 
+# %% ../../nbs/05b_policies.ipynb #30cda15f-2
 @policy("fallback")
 def fallback(s: Scores) -> Choice:
     "The best single LLM, unless another is surer by the margin that earned most on validation."
-    def chosen(p, margin): return np.where(p.max(1) - p[:, s.best] > margin, p.argmax(1), s.best)
-    rows, margins = np.arange(len(s.earned)), [1., *np.linspace(1, 0, 101)[1:]]
+
+    def chosen(p, margin):
+        return np.where(p.max(1) - p[:, s.best] > margin, p.argmax(1), s.best)
+
+    rows, margins = np.arange(len(s.earned)), [1.0, *np.linspace(1, 0, 101)[1:]]
     margin = max(margins, key=lambda t: s.earned[rows, chosen(s.calibration, t)].mean())
     return pick(chosen(s.probability, margin), len(s.llms))

@@ -23,11 +23,14 @@ def rows_of(choice: Choice, truth: Outcomes, group: str, system: str, policy: st
 # %% ../../nbs/05_policies.ipynb #6124ba6a
 def bound_rows(truth: Outcomes, known: Known) -> list[pd.DataFrame]:
     "Rows of every bound and of every single LLM."
-    frames = [rows_of(pick(np.full(len(truth.ids), j), len(truth.llms)), truth, "llm", llm, "")
-              for j, llm in enumerate(truth.llms)]
+    frames = [
+        rows_of(pick(np.full(len(truth.ids), j), len(truth.llms)), truth, "llm", llm, "")
+        for j, llm in enumerate(truth.llms)
+    ]
     for (system, name), f in BOUNDS.items():
         choice = f(truth, known)
-        if choice is not None: frames.append(rows_of(choice, truth, "bound", system, name))
+        if choice is not None:
+            frames.append(rows_of(choice, truth, "bound", system, name))
     if truth.pooled is not None:  # the vote over all responses is exact where the source has the responses
         vote = next(f for f in frames if f["system"].iloc[0] == ALL_LLMS)
         vote[["score", "latency_s", "cost"]] = truth.pooled
@@ -42,22 +45,46 @@ def read_scores(
     seed: int = 0,
 ) -> Scores:
     "One router's scores as arrays. Raises `TableError` naming a query and an LLM without a score."
+
     def take(column, o):
-        return matrix(scores[scores["query_id"].isin(set(o.ids))], column, o.ids, truth.llms) if o.ids else np.empty((0, len(truth.llms)))
-    paid = {"seconds": calibration.latency, "cost": calibration.cost}[price] if calibration.ids else np.full((1, len(truth.llms)), np.nan)
+        return (
+            matrix(scores[scores["query_id"].isin(set(o.ids))], column, o.ids, truth.llms)
+            if o.ids
+            else np.empty((0, len(truth.llms)))
+        )
+
+    paid = (
+        {"seconds": calibration.latency, "cost": calibration.cost}[price]
+        if calibration.ids
+        else np.full((1, len(truth.llms)), np.nan)
+    )
     known = ~np.isnan(paid).all(0)
     mean = np.full(len(truth.llms), np.nan)
     mean[known] = np.nanmean(paid[:, known], 0)
-    return Scores(truth.llms, take("probability", truth), take("predicted", truth) > 0, take("probability", calibration),
-                  calibration.score, mean, truth.answer, truth.agreement, truth.score, seed)
+    return Scores(
+        truth.llms,
+        take("probability", truth),
+        take("predicted", truth) > 0,
+        take("probability", calibration),
+        calibration.score,
+        mean,
+        truth.answer,
+        truth.agreement,
+        truth.score,
+        seed,
+    )
 
 # %% ../../nbs/05_policies.ipynb #64f8e4fc
 def missing_need(name: str, s: Scores) -> str:
     "What a policy needs and the source does not have, in words, or nothing."
-    if not len(s.earned): return "validation queries"
-    if NEEDS.get(name) == "price" and np.isnan(s.price).any(): return "seconds or costs of calls"
-    if NEEDS.get(name) == "answer" and s.answer is None: return "the LLMs' answers"
-    if NEEDS.get(name) == "agreement" and s.agreement is None: return "several samples of each LLM"
+    if not len(s.earned):
+        return "validation queries"
+    if NEEDS.get(name) == "price" and np.isnan(s.price).any():
+        return "seconds or costs of calls"
+    if NEEDS.get(name) == "answer" and s.answer is None:
+        return "the LLMs' answers"
+    if NEEDS.get(name) == "agreement" and s.agreement is None:
+        return "several samples of each LLM"
     return ""
 
 # %% ../../nbs/05_policies.ipynb #6c23b963
@@ -72,12 +99,20 @@ def router_rows(
     "Rows of one router under every policy, and of its upper bound (both ways where a policy is as published)."
     router, seed = scores["router"].iloc[0], int(scores["seed"].iloc[0])
     s = read_scores(scores, truth, calibration, price, seed)
-    bounds = {"upper_bound": False} | ({"upper_bound_as_published": True} if any(p.endswith("_as_published") for p in policies) else {})
-    frames = [rows_of(upper_bound(truth, s, published), truth, "bound", router, name, seed) for name, published in bounds.items()]
+    bounds = {"upper_bound": False} | (
+        {"upper_bound_as_published": True} if any(p.endswith("_as_published") for p in policies) else {}
+    )
+    frames = [
+        rows_of(upper_bound(truth, s, published), truth, "bound", router, name, seed)
+        for name, published in bounds.items()
+    ]
     left_out = [f"{p} needs {missing_need(p, s)}" for p in policies if missing_need(p, s)]
     for name in policies:
-        if missing_need(name, s): continue
-        frames.append(rows_of(apply_policy(name, s, **(params or {}).get(name, {})), truth, "router", router, name, seed))
+        if missing_need(name, s):
+            continue
+        frames.append(
+            rows_of(apply_policy(name, s, **(params or {}).get(name, {})), truth, "router", router, name, seed)
+        )
     return frames, left_out
 
 # %% ../../nbs/05_policies.ipynb #81f309a5
@@ -88,7 +123,8 @@ def policies_of(
 ) -> dict[str, list[str]]:  # router -> its policies
     "Who is tried under what. Raises `StudyError` for a router that has no scores."
     unknown = [r for r in every if r not in routers]
-    if unknown: raise StudyError(f"policies.routers: {unknown[0]!r} has no scores; the routers are {', '.join(routers)}")
+    if unknown:
+        raise StudyError(f"policies.routers: {unknown[0]!r} has no scores; the routers are {', '.join(routers)}")
     return {r: names if r in every or not every else names[:1] for r in routers}
 
 # %% ../../nbs/05_policies.ipynb #32abae8c
@@ -96,8 +132,11 @@ def read_known(q: pd.DataFrame, outcomes: pd.DataFrame) -> Known:
     "What bounds may use of one dataset's queries: earnings on train and validation, subjects, topic clusters."
     seen = read_outcomes(outcomes, q.loc[q["split"] != "test", "query_id"].tolist())
     test, train = q[q["split"] == "test"], q.loc[q["split"] == "train", "text"].tolist()
-    return Known(seen.score if seen.ids else None, test["subject"].to_numpy(), topic_clusters(train, test["text"].tolist()))
+    return Known(
+        seen.score if seen.ids else None, test["subject"].to_numpy(), topic_clusters(train, test["text"].tolist())
+    )
 
+# %% ../../nbs/05_policies.ipynb #32abae8c-1
 def select(
     queries: pd.DataFrame,
     outcomes: pd.DataFrame,  # with a column `agreement` where the samples are known
@@ -110,10 +149,13 @@ def select(
     tried = policies_of(list(dict.fromkeys(scores["router"])), settings.names, settings.routers)
     for dataset, q in queries.groupby("dataset", sort=False):
         ids = {split: rows["query_id"].tolist() for split, rows in q.groupby("split")}
-        if "test" not in ids: raise StudyError(f"dataset {dataset!r} has no test queries")
+        if "test" not in ids:
+            raise StudyError(f"dataset {dataset!r} has no test queries")
         truth, calibration = (read_outcomes(outcomes, ids.get(k, [])) for k in ("test", "validation"))
         frames += bound_rows(truth, read_known(q, outcomes))
-        for (router, _), rows in scores[scores["query_id"].isin(set(q["query_id"]))].groupby(["router", "seed"], sort=False):
+        for (router, _), rows in scores[scores["query_id"].isin(set(q["query_id"]))].groupby(
+            ["router", "seed"], sort=False
+        ):
             more, without = router_rows(rows, truth, calibration, tried[router], settings.params, settings.price)
             frames, left_out = frames + more, left_out + [f"{dataset}: {w}" for w in without]
     return pd.concat(frames, ignore_index=True), list(dict.fromkeys(left_out))

@@ -23,7 +23,8 @@ def check_scores(texts, scores, llms) -> tuple[list[str], np.ndarray]:
     texts, scores = list(texts), np.asarray(scores, float)
     if scores.shape != (len(texts), len(llms)):
         raise ValueError(f"scores have shape {scores.shape}, but there are {len(texts)} texts and {len(llms)} LLMs")
-    if not len(texts): raise ValueError("a router needs at least one training query")
+    if not len(texts):
+        raise ValueError("a router needs at least one training query")
     bad = np.argwhere(~((scores >= 0) & (scores <= 1)))
     if len(bad):
         row, column = bad[0]
@@ -34,40 +35,49 @@ def check_scores(texts, scores, llms) -> tuple[list[str], np.ndarray]:
 @dataclass
 class Router:
     "Base of all routers. A new one defines `learn(texts, scores, validation)` and `estimate(texts)`."
-    seed: int = 0                     # of everything random
-    cache: str | Path | None = None   # folder for embeddings; None keeps none
+
+    seed: int = 0  # of everything random
+    cache: str | Path | None = None  # folder for embeddings; None keeps none
     space: ClassVar[dict[str, tuple]] = {}  # parameter -> values that `tune` may try
-    random: ClassVar[bool] = False    # whether what it learns, validation queries given, hangs on `seed`
+    random: ClassVar[bool] = False  # whether what it learns, validation queries given, hangs on `seed`
 
     def fit(self, texts, scores, llms, validation=None):
         "Learn from `scores` (n_queries, n_llms) in [0, 1]; `validation` is a pair (texts, scores) to choose hyperparameters on."
         self.llms = list(llms)
         texts, scores = check_scores(texts, scores, self.llms)
-        if validation is not None: validation = check_scores(*validation, self.llms)
-        with threadpool_limits(1): self.learn(texts, scores, validation)
+        if validation is not None:
+            validation = check_scores(*validation, self.llms)
+        with threadpool_limits(1):
+            self.learn(texts, scores, validation)
         return self
 
     def predict(self, texts) -> np.ndarray:
         "The probability that each LLM is right: (n_queries, n_llms) in [0, 1]."
         texts = list(texts)
-        if not texts: return np.zeros((0, len(self.llms)))
+        if not texts:
+            return np.zeros((0, len(self.llms)))
         return np.clip(self.estimate(texts), 0, 1)
 
 # %% ../../nbs/04b_base.ipynb #ce397c41
 ROUTERS = {}
 
+# %% ../../nbs/04b_base.ipynb #ce397c41-1
 def register_router(name: str, **defaults):
     "Class decorator: put a router into the registry under `name`, with these parameters preset."
+
     def add(cls):
-        if name in ROUTERS: raise ValueError(f"router {name!r} is registered twice")
+        if name in ROUTERS:
+            raise ValueError(f"router {name!r} is registered twice")
         ROUTERS[name] = (cls, defaults)
         return cls
+
     return add
 
 # %% ../../nbs/04b_base.ipynb #38bcbcf4
 def make_router(name: str, **params) -> Router:
     "The router called `name`, unfitted."
-    if name not in ROUTERS: raise ValueError(f"no router {name!r}; there are: {', '.join(sorted(ROUTERS))}")
+    if name not in ROUTERS:
+        raise ValueError(f"no router {name!r}; there are: {', '.join(sorted(ROUTERS))}")
     cls, defaults = ROUTERS[name]
     known = list(inspect.signature(cls).parameters)
     if unknown := set(params) - set(known):
@@ -79,41 +89,52 @@ def make_router(name: str, **params) -> Router:
 @dataclass
 class Prior(Router):
     "Each LLM's mean training score for every query: always routes to the best single LLM."
-    def learn(self, texts, scores, validation): self.mean = scores.mean(0)
-    def estimate(self, texts): return np.tile(self.mean, (len(texts), 1))
+
+    def learn(self, texts, scores, validation):
+        self.mean = scores.mean(0)
+
+    def estimate(self, texts):
+        return np.tile(self.mean, (len(texts), 1))
 
 # %% ../../nbs/04b_base.ipynb #62c32450
 def routed_score(predicted: np.ndarray, scores: np.ndarray) -> float:
     "The mean score that ArgMax earns with `predicted` (n_queries, n_llms)."
     return float(scores[np.arange(len(scores)), predicted.argmax(1)].mean())
 
+# %% ../../nbs/04b_base.ipynb #62c32450-1
 def log_loss(predicted: np.ndarray, scores: np.ndarray) -> float:
     "Mean cross-entropy of `predicted` against `scores` in [0, 1], both (n_queries, n_llms)."
     p = np.clip(predicted, 1e-4, 1 - 1e-4)
     return float(-(scores * np.log(p) + (1 - scores) * np.log(1 - p)).mean())
 
 # %% ../../nbs/04b_base.ipynb #ba40a972
-def hold_out(texts, scores, validation, seed: int = 0, share: float = .2):
+def hold_out(texts, scores, validation, seed: int = 0, share: float = 0.2):
     "Training and validation pairs: the given validation, or a random `share` of training where there is none."
-    if validation is not None: return (texts, scores), validation
+    if validation is not None:
+        return (texts, scores), validation
     order = np.random.default_rng(seed).permutation(len(texts))
     cut = max(1, int(len(texts) * share))
-    part = lambda ids: ([texts[i] for i in ids], scores[ids])
+
+    def part(ids):
+        return ([texts[i] for i in ids], scores[ids])
+
     return (part(order[cut:]), part(order[:cut])) if len(texts) > cut else ((texts, scores), (texts, scores))
 
 # %% ../../nbs/04b_base.ipynb #0948fe94
 def fit_logistic(X, Y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
     "Weights (n_features, n_llms) and biases of logistic regressions on soft labels `Y`; `penalty` is the weight of L2 per query."
     n, d, m = X.shape[0], X.shape[1], Y.shape[1]
+
     def loss(w):
-        W, b = w[:d * m].reshape(d, m), w[d * m:]
+        W, b = w[: d * m].reshape(d, m), w[d * m :]
         Z = X @ W + b
-        value = (np.logaddexp(0, Z) - Y * Z).sum() / n + penalty / 2 * (W ** 2).sum()
+        value = (np.logaddexp(0, Z) - Y * Z).sum() / n + penalty / 2 * (W**2).sum()
         G = (expit(Z) - Y) / n
         return value, np.concatenate([(X.T @ G + penalty * W).ravel(), G.sum(0)])
-    start = np.concatenate([np.zeros(d * m), logit(np.clip(Y.mean(0), .01, .99))])
+
+    start = np.concatenate([np.zeros(d * m), logit(np.clip(Y.mean(0), 0.01, 0.99))])
     w = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
-    return w[:d * m].reshape(d, m), w[d * m:]
+    return w[: d * m].reshape(d, m), w[d * m :]
 
 # %% ../../nbs/04b_base.ipynb #9dd7bb1d
 def log_losses(predicted, scores) -> list[float]:

@@ -16,7 +16,14 @@ from sklearn.linear_model import RidgeCV
 from sklearn.multioutput import MultiOutputRegressor
 
 from llm_routing.routing.base import (
-    Router, check_scores, dense_array, fit_logistic, hold_out, log_losses, register_router, routed_score,
+    Router,
+    check_scores,
+    dense_array,
+    fit_logistic,
+    hold_out,
+    log_losses,
+    register_router,
+    routed_score,
 )
 from .encoders import make_encoder
 
@@ -26,25 +33,35 @@ from .encoders import make_encoder
 @dataclass
 class Logistic(Router):
     "One multi-label classifier (MLC; Srivatsa et al. 2024, section 3) as a multi-output logistic regression."
+
     encoder: str = "tfidf"
     penalties: tuple = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # tried on validation
+
     def learn(self, texts, scores, validation):
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
         self.features = make_encoder(self.encoder, self.cache)
         X, V = self.features.fit_transform(texts), self.features.transform(v_texts)
         fits = [fit_logistic(X, scores, p) for p in self.penalties]
         self.weights, self.bias = self.choose(fits, [log_losses(expit(V @ W + b), v_scores) for W, b in fits])
-    def choose(self, fits, losses): return fits[int(np.argmin(np.mean(losses, axis=1)))]
-    def estimate(self, texts): return expit(self.features.transform(texts) @ self.weights + self.bias)
+
+    def choose(self, fits, losses):
+        return fits[int(np.argmin(np.mean(losses, axis=1)))]
+
+    def estimate(self, texts):
+        return expit(self.features.transform(texts) @ self.weights + self.bias)
 
 # %% ../../nbs/04c_classic.ipynb #0e200fcf
 @register_router("sc")
 @dataclass
 class Separate(Logistic):
     "Separate classifiers (SC; Srivatsa et al. 2024, section 3): each LLM's classifier has its own penalty."
+
     def choose(self, fits, losses):
         best = np.argmin(losses, axis=0)
-        return (np.stack([fits[i][0][:, j] for j, i in enumerate(best)], 1), np.array([fits[i][1][j] for j, i in enumerate(best)]))
+        return (
+            np.stack([fits[i][0][:, j] for j, i in enumerate(best)], 1),
+            np.array([fits[i][1][j] for j, i in enumerate(best)]),
+        )
 
 # %% ../../nbs/04c_classic.ipynb #c06d1bd8
 @register_router("clustering_tfidf")
@@ -52,9 +69,11 @@ class Separate(Logistic):
 @dataclass
 class Clustering(Router):
     "K-means on text features, and each cluster's mean score per LLM (Srivatsa et al. 2024, section 3)."
+
     encoder: str = "tfidf"
-    ks: tuple = (2, 5, 10, 20, 50)    # numbers of clusters tried on validation
+    ks: tuple = (2, 5, 10, 20, 50)  # numbers of clusters tried on validation
     random = True
+
     def learn(self, texts, scores, validation):
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
         self.features = make_encoder(self.encoder, self.cache)
@@ -62,10 +81,13 @@ class Clustering(Router):
         fits = [self.group(X, scores, k) for k in self.ks if k <= len(texts)] or [self.group(X, scores, 1)]
         earned = [routed_score(means[model.predict(V)], v_scores) for model, means in fits]
         self.model, self.means = fits[int(np.argmax(earned))]
+
     def group(self, X, scores, k):
         model = KMeans(k, n_init=3, random_state=self.seed).fit(X)
         return model, np.array([scores[model.labels_ == c].mean(0) for c in range(k)])
-    def estimate(self, texts): return self.means[self.model.predict(self.features.transform(texts))]
+
+    def estimate(self, texts):
+        return self.means[self.model.predict(self.features.transform(texts))]
 
 # %% ../../nbs/04c_classic.ipynb #dde97998
 def most_similar(near: np.ndarray, k: int) -> np.ndarray:
@@ -81,17 +103,20 @@ def most_similar(near: np.ndarray, k: int) -> np.ndarray:
 @dataclass
 class KNN(Router):
     "Mean scores of the `k` training queries with the most similar embedding (Li 2025, arXiv 2505.12601)."
+
     encoder: str = "minilm"
     k: int = 100
     space = {"k": (10, 30, 100, 300)}
+
     def learn(self, texts, scores, validation):
         self.features = make_encoder(self.encoder, self.cache)
         self.X, self.scores = self.features.fit_transform(texts), scores
         self.near = max(1, min(self.k, len(texts) // 4))  # on few queries, fewer neighbours
+
     def estimate(self, texts):
         X, out = self.features.transform(texts), []
         for start in range(0, len(texts), 512):
-            near = X[start:start + 512] @ self.X.T
+            near = X[start : start + 512] @ self.X.T
             near = np.asarray(near.todense() if hasattr(near, "todense") else near)
             out.append(self.scores[most_similar(near, self.near)].mean(1))
         return np.concatenate(out)
@@ -100,50 +125,75 @@ class KNN(Router):
 @dataclass
 class Regression(Router):
     "Base of routers that regress all scores on dense features; `model` makes the regressor."
+
     encoder: str = "surface+minilm"
+
     def learn(self, texts, scores, validation):
         self.features = make_encoder(self.encoder, self.cache)
         X = dense_array(self.features.fit_transform(texts))
-        if scores.shape[1] > 1: self.fitted = self.model().fit(X, scores)
-        else: self.fitted = MultiOutputRegressor(self.model()).fit(X, scores)
-    def estimate(self, texts): return self.fitted.predict(dense_array(self.features.transform(texts))).reshape(len(texts), -1)
+        if scores.shape[1] > 1:
+            self.fitted = self.model().fit(X, scores)
+        else:
+            self.fitted = MultiOutputRegressor(self.model()).fit(X, scores)
+
+    def estimate(self, texts):
+        return self.fitted.predict(dense_array(self.features.transform(texts))).reshape(len(texts), -1)
 
 # %% ../../nbs/04c_classic.ipynb #ee78fc17
 @register_router("ridge")
 @dataclass
 class Ridge(Regression):
     "Ridge regression per LLM, its strength by leave-one-out error (Ong et al. 2024; Somerstep et al. 2025 use the like)."
-    def model(self): return RidgeCV(alphas=np.geomspace(1, 1e4, 9))
 
+    def model(self):
+        return RidgeCV(alphas=np.geomspace(1, 1e4, 9))
+
+# %% ../../nbs/04c_classic.ipynb #ee78fc17-1
 @register_router("random_forest")
 @dataclass
 class Forest(Regression):
     "Random forest on text features (Srivatsa et al. 2024, section 3)."
+
     trees: int = 100
-    leaf: int = 10                    # training queries in a leaf, at least
+    leaf: int = 10  # training queries in a leaf, at least
     space = {"leaf": (5, 10, 20, 50)}
     random = True
+
     def model(self):
         from sklearn.ensemble import RandomForestRegressor
-        return RandomForestRegressor(self.trees, min_samples_leaf=self.leaf, max_features="sqrt", random_state=self.seed)
 
+        return RandomForestRegressor(
+            self.trees, min_samples_leaf=self.leaf, max_features="sqrt", random_state=self.seed
+        )
+
+# %% ../../nbs/04c_classic.ipynb #ee78fc17-2
 @register_router("gbt", encoder="surface")
 @dataclass
 class Boosted(Regression):
     "Histogram gradient-boosted trees per LLM on free features (Friedman 2001), stopped early on a tenth of training."
+
     leaves: int = 8
-    rate: float = .05
-    space = {"leaves": (4, 8, 16), "rate": (.02, .05, .1)}
+    rate: float = 0.05
+    space = {"leaves": (4, 8, 16), "rate": (0.02, 0.05, 0.1)}
     random = True
+
     def model(self):
         from sklearn.ensemble import HistGradientBoostingRegressor
-        return MultiOutputRegressor(HistGradientBoostingRegressor(max_iter=60, learning_rate=self.rate, max_leaf_nodes=self.leaves,
-                                                                  early_stopping=True, random_state=self.seed))
+
+        return MultiOutputRegressor(
+            HistGradientBoostingRegressor(
+                max_iter=60,
+                learning_rate=self.rate,
+                max_leaf_nodes=self.leaves,
+                early_stopping=True,
+                random_state=self.seed,
+            )
+        )
 
 # %% ../../nbs/04c_classic.ipynb #f13f4023
 def bradley_terry(wins: np.ndarray, rounds: int = 30) -> np.ndarray:
     "Log-strengths (n, m), of mean zero, from wins (n, m, m) of row over column, by minorisation (Hunter 2004)."
-    wins = wins + .5 * wins.sum((1, 2), keepdims=True) / wins.shape[1] ** 3 + 1e-9
+    wins = wins + 0.5 * wins.sum((1, 2), keepdims=True) / wins.shape[1] ** 3 + 1e-9
     games, strength = wins + wins.transpose(0, 2, 1), np.ones(wins.shape[:2])
     off = 1 - np.eye(wins.shape[1])
     for _ in range(rounds):
@@ -152,25 +202,28 @@ def bradley_terry(wins: np.ndarray, rounds: int = 30) -> np.ndarray:
     return np.log(strength)
 
 # %% ../../nbs/04c_classic.ipynb #d9394131
-@register_router("elo", sharpness=0.)
+@register_router("elo", sharpness=0.0)
 @register_router("sw_ranking")
 @dataclass
 class SimilarityWeighted(Router):
     "Similarity-weighted Bradley-Terry ranking (RouteLLM, Ong et al. 2024, section 4.2); sharpness 0 is one Elo for all."
+
     encoder: str = "minilm"
-    space = {"sharpness": (1., 3., 10., 30.)}
-    sharpness: float = 10.            # RouteLLM weights a training query by 10 ** (1 + similarity / largest similarity)
+    space = {"sharpness": (1.0, 3.0, 10.0, 30.0)}
+    sharpness: float = 10.0  # RouteLLM weights a training query by 10 ** (1 + similarity / largest similarity)
+
     def learn(self, texts, scores, validation):
         self.features = make_encoder(self.encoder, self.cache)
         self.X, self.scores = dense_array(self.features.fit_transform(texts)), scores
         m = scores.shape[1]
         self.wins = (scores[:, :, None] * (1 - scores[:, None])).reshape(-1, m * m)
+
     def estimate(self, texts):
         similarity = dense_array(self.features.transform(texts)) @ self.X.T
         weights = np.exp(self.sharpness * (similarity - similarity.max(1, keepdims=True)))
         weights /= weights.sum(1, keepdims=True)
         m = self.scores.shape[1]
-        level = logit((weights @ self.scores).mean(1, keepdims=True).clip(.01, .99))
+        level = logit((weights @ self.scores).mean(1, keepdims=True).clip(0.01, 0.99))
         return expit(bradley_terry((weights @ self.wins).reshape(-1, m, m)) + level)
 
 # %% ../../nbs/04c_classic.ipynb #9606b09b
@@ -178,14 +231,18 @@ class SimilarityWeighted(Router):
 @dataclass
 class UniRoute(Clustering):
     "Clusters of queries and a vector of shrunk mean scores per LLM (Jitkrittum et al. 2025); LLMs can be added later."
+
     encoder: str = "minilm"
-    shrinkage: float = 10.            # queries' worth of the LLM's overall mean in each cluster
+    shrinkage: float = 10.0  # queries' worth of the LLM's overall mean in each cluster
+
     def vector(self, labels, scores, k):
         one_hot = np.eye(k)[labels]
         return (one_hot.T @ scores + self.shrinkage * scores.mean(0)) / (one_hot.sum(0)[:, None] + self.shrinkage)
+
     def group(self, X, scores, k):
         model = KMeans(k, n_init=3, random_state=self.seed).fit(X)
         return model, self.vector(model.labels_, scores, k)
+
     def add_llm(self, llm: str, texts, scores):
         "Add an LLM to the pool from its `scores` (n_queries,) on some `texts`; the others are left as they are."
         texts, scores = check_scores(texts, np.reshape(scores, (-1, 1)), [llm])
@@ -198,10 +255,17 @@ class UniRoute(Clustering):
 @dataclass
 class WinRate(Logistic):
     "Probability of doing at least as well as the best single LLM (Hybrid LLM, Ding et al. 2024), times that LLM's mean score."
+
     encoder: str = "surface+minilm"
+
     def learn(self, texts, scores, validation):
         best = scores.mean(0).argmax()
         self.level = scores[:, best].mean()
-        at_least = lambda s: np.where(np.arange(s.shape[1]) == best, .5, (s > s[:, [best]]) + .5 * (s == s[:, [best]]))
+
+        def at_least(s):
+            return np.where(np.arange(s.shape[1]) == best, 0.5, (s > s[:, [best]]) + 0.5 * (s == s[:, [best]]))
+
         super().learn(texts, at_least(scores), None if validation is None else (validation[0], at_least(validation[1])))
-    def estimate(self, texts): return np.clip(2 * self.level * super().estimate(texts), 0, 1)
+
+    def estimate(self, texts):
+        return np.clip(2 * self.level * super().estimate(texts), 0, 1)

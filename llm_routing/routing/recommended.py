@@ -20,10 +20,14 @@ from .encoders import make_encoder
 def format_kind(text: str) -> str:
     "What kind of query the format says it is: any of code or options, CJK script, an answer cue; or `open`."
     found, letters = [], max(sum(c.isalpha() for c in text), 1)
-    if len(re.findall(r"[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]", text)) > .05 * letters: found.append("cjk")
-    if len(re.findall(r"^\s*\(?[A-J][.):]", text, re.MULTILINE)) >= 2: found.append("options")
-    elif re.search(r"^\s*(def|class|import|from|#include|function)\b", text, re.MULTILINE): found.append("code")
-    if re.search(r"(answer|答案|output|response)\s*[:：]\s*$", text.strip(), re.IGNORECASE): found.append("cue")
+    if len(re.findall(r"[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]", text)) > 0.05 * letters:
+        found.append("cjk")
+    if len(re.findall(r"^\s*\(?[A-J][.):]", text, re.MULTILINE)) >= 2:
+        found.append("options")
+    elif re.search(r"^\s*(def|class|import|from|#include|function)\b", text, re.MULTILINE):
+        found.append("code")
+    if re.search(r"(answer|答案|output|response)\s*[:：]\s*$", text.strip(), re.IGNORECASE):
+        found.append("cue")
     return "+".join(found) or "open"
 
 # %% ../../nbs/04e_recommended.ipynb #32c347de
@@ -33,7 +37,7 @@ def rows_by_kind(texts: list[str]) -> dict[str, np.ndarray]:
     return {str(k): np.flatnonzero(kinds == k) for k in np.unique(kinds)}
 
 # %% ../../nbs/04e_recommended.ipynb #bfc07104
-def contenders(scores: np.ndarray, errors: float = 1.) -> np.ndarray:
+def contenders(scores: np.ndarray, errors: float = 1.0) -> np.ndarray:
     "Columns of `scores` (n_queries, n_llms) whose mean is within `errors` standard errors of the difference from the best column's."
     best = scores.mean(0).argmax()
     lag = scores[:, [best]] - scores
@@ -45,13 +49,15 @@ def ridge_by_evidence(F: np.ndarray, Y: np.ndarray, ridges=tuple(np.geomspace(1,
     is that of greatest marginal likelihood under a Gaussian prior; all weights are zero if no ridge is likelier than mere noise."""
     values, vectors = np.linalg.eigh(F.T @ F)
     values, vectors = values[values > 1e-8], vectors[:, values > 1e-8]
-    along, total, best, weights = vectors.T @ (F.T @ Y), (Y ** 2).sum(), 0., np.zeros((F.shape[1], Y.shape[1]))
-    if not total > 1e-12: return weights
+    along, total, best, weights = vectors.T @ (F.T @ Y), (Y**2).sum(), 0.0, np.zeros((F.shape[1], Y.shape[1]))
+    if not total > 1e-12:
+        return weights
     rank = np.linalg.matrix_rank(Y)
     for ridge in ridges:
-        left = total - ((along ** 2).sum(1) / (values + ridge)).sum()
+        left = total - ((along**2).sum(1) / (values + ridge)).sum()
         gain = -rank / 2 * (np.log1p(values / ridge).sum() + len(Y) * np.log(left / total))
-        if gain > best: best, weights = gain, vectors @ (along / (values + ridge)[:, None])
+        if gain > best:
+            best, weights = gain, vectors @ (along / (values + ridge)[:, None])
     return weights
 
 # %% ../../nbs/04e_recommended.ipynb #eb943b2c
@@ -60,7 +66,8 @@ def held_out_gain(F: np.ndarray, scores: np.ndarray, seed: int = 0, folds: int =
     fold, gain = np.random.default_rng(seed).permutation(len(F)) % folds, np.zeros(len(F))
     for k in range(folds):
         rest, out = fold != k, fold == k
-        if not out.any() or not rest.any(): continue
+        if not out.any() or not rest.any():
+            continue
         mean, centre = scores[rest].mean(0), F[rest].mean(0)
         R = scores[rest] - mean
         predicted = mean + (F[out] - centre) @ ridge_by_evidence(F[rest] - centre, R - R.mean(1, keepdims=True))
@@ -70,27 +77,35 @@ def held_out_gain(F: np.ndarray, scores: np.ndarray, seed: int = 0, folds: int =
 # %% ../../nbs/04e_recommended.ipynb #4cc364ae
 class Centred:
     "An encoder's features as a dense array, centred and scaled to a mean squared length of 1 on the training texts."
-    def __init__(self, encoder: str, cache=None): self.encoder = make_encoder(encoder, cache)
+
+    def __init__(self, encoder: str, cache=None):
+        self.encoder = make_encoder(encoder, cache)
+
     def fit_transform(self, texts) -> np.ndarray:
         F = dense_array(self.encoder.fit_transform(texts)).astype(float)
         self.centre = F.mean(0)
-        self.scale = np.sqrt(((F - self.centre) ** 2).sum(1).mean()) or 1.
+        self.scale = np.sqrt(((F - self.centre) ** 2).sum(1).mean()) or 1.0
         return (F - self.centre) / self.scale
-    def transform(self, texts) -> np.ndarray: return (dense_array(self.encoder.transform(texts)).astype(float) - self.centre) / self.scale
+
+    def transform(self, texts) -> np.ndarray:
+        return (dense_array(self.encoder.transform(texts)).astype(float) - self.centre) / self.scale
 
 # %% ../../nbs/04e_recommended.ipynb #f1ec8431
 def nearness(seen: np.ndarray, F: np.ndarray, k: int = 5, same: bool = False) -> np.ndarray:
     "(n_queries,) mean cosine of each row of `F` with its `k` nearest rows of `seen`, which have length 1; `same` leaves out the query itself."
     near = normalize(F) @ seen.T
-    if same: np.fill_diagonal(near, -1)
+    if same:
+        np.fill_diagonal(near, -1)
     k = max(1, min(k, near.shape[1] - same))
     return np.partition(near, near.shape[1] - k, axis=1)[:, -k:].mean(1)
 
+# %% ../../nbs/04e_recommended.ipynb #f1ec8431-1
 def familiar(F: np.ndarray, unusual: float) -> tuple[np.ndarray, float]:
     "Rows of `F` at length 1, and the nearness to the others that all but a share `unusual` of them reach."
     seen = normalize(F)
-    return seen, float(np.quantile(nearness(seen, seen, same=True), unusual)) if len(F) > 1 else -1.
+    return seen, float(np.quantile(nearness(seen, seen, same=True), unusual)) if len(F) > 1 else -1.0
 
+# %% ../../nbs/04e_recommended.ipynb #f1ec8431-2
 def shrunk(scores: np.ndarray, towards: np.ndarray, weight: float) -> np.ndarray:
     "(n_llms,) mean scores, drawn to `towards` as by that many further queries."
     return (scores.sum(0) + weight * towards) / (len(scores) + weight)
@@ -99,13 +114,15 @@ def shrunk(scores: np.ndarray, towards: np.ndarray, weight: float) -> np.ndarray
 @dataclass
 class Kind:
     "What the recommended router knows of one kind of query."
-    mean: np.ndarray            # (n_llms,) shrunk mean scores
-    features: Centred           # for what makes a query hard for all LLMs
-    difficulty: np.ndarray      # (n_features,) weights
-    contest: Centred | None     # for what sets the contenders apart; None where nothing does
-    weights: np.ndarray         # (n_contest_features, n_llms)
-    seen: np.ndarray            # (n_train, n_contest_features) training queries at length 1, to tell how unlike them a query is
-    usual: float                # the similarity to their nearest ones that all but a few of them reach
+
+    mean: np.ndarray  # (n_llms,) shrunk mean scores
+    features: Centred  # for what makes a query hard for all LLMs
+    difficulty: np.ndarray  # (n_features,) weights
+    contest: Centred | None  # for what sets the contenders apart; None where nothing does
+    weights: np.ndarray  # (n_contest_features, n_llms)
+    seen: np.ndarray  # (n_train, n_contest_features) training queries at length 1, to tell how unlike them a query is
+    usual: float  # the similarity to their nearest ones that all but a few of them reach
+
     def knows(self, F: np.ndarray) -> np.ndarray:
         "(n_queries,) whether queries with contest features `F` are like those seen."
         return nearness(self.seen, F) >= self.usual
@@ -116,18 +133,22 @@ class Kind:
 class KindContest(Router):
     """Shrunk means by kind of query; a ridge that chooses among LLMs where that is proven or costs nothing, and not for unusual queries; for a
     kind never seen, the unweighted mean over kinds: the LLM that does well on most. This project's own; needs no network, runs no encoder."""
-    encoder: str = "static"           # tells hard queries from easy ones
-    contest: str = "static+lsa"       # tells the contenders apart
-    kind_shrinkage: float = 100.      # a kind's mean over kinds counts like this many of its queries
-    errors: float = 1.                # standard errors within which an LLM contends; negative for none
-    proof: float = 2.                 # standard errors of held-out gain from which on all LLMs contend
-    least: int = 10                   # a kind with fewer training queries is none
-    unusual: float = .005             # share of a kind's training queries that are so unlike the others that no contest is held for their like
+
+    encoder: str = "static"  # tells hard queries from easy ones
+    contest: str = "static+lsa"  # tells the contenders apart
+    kind_shrinkage: float = 100.0  # a kind's mean over kinds counts like this many of its queries
+    errors: float = 1.0  # standard errors within which an LLM contends; negative for none
+    proof: float = 2.0  # standard errors of held-out gain from which on all LLMs contend
+    least: int = 10  # a kind with fewer training queries is none
+    unusual: float = (
+        0.005  # share of a kind's training queries that are so unlike the others that no contest is held for their like
+    )
     random = True
 
     def learn(self, texts, scores, validation):
         "Nothing is chosen on validation, so its queries teach too."
-        if validation is not None: texts, scores = texts + validation[0], np.vstack([scores, validation[1]])
+        if validation is not None:
+            texts, scores = texts + validation[0], np.vstack([scores, validation[1]])
         rows = rows_by_kind(texts)
         rows = {k: r for k, r in rows.items() if len(r) >= self.least or len(rows) == 1}
         self.overall = np.mean([scores[r].mean(0) for r in rows.values()] or [scores.mean(0)], axis=0)
@@ -135,7 +156,11 @@ class KindContest(Router):
 
     def learn_kind(self, texts, scores) -> Kind:
         "One kind's means, the difficulty of its queries, and its contest."
-        features, contest, residuals = Centred(self.encoder, self.cache), Centred(self.contest, self.cache), scores - scores.mean(0)
+        features, contest, residuals = (
+            Centred(self.encoder, self.cache),
+            Centred(self.contest, self.cache),
+            scores - scores.mean(0),
+        )
         shared = ridge_by_evidence(features.fit_transform(texts), residuals.mean(1, keepdims=True))[:, 0]
         rivals = self.rivals(F := contest.fit_transform(texts), scores)
         weights, R = np.zeros((F.shape[1], scores.shape[1])), residuals[:, rivals]
@@ -146,13 +171,15 @@ class KindContest(Router):
     def rivals(self, F, scores) -> np.ndarray:
         "The columns among which the kind's contest chooses."
         gain = held_out_gain(F, scores, self.seed)
-        if gain.mean() > self.proof * gain.std() / np.sqrt(len(gain)): return np.arange(scores.shape[1])
+        if gain.mean() > self.proof * gain.std() / np.sqrt(len(gain)):
+            return np.arange(scores.shape[1])
         return contenders(scores, self.errors)
 
     def estimate(self, texts):
         out = np.tile(self.overall, (len(texts), 1))
         for name, r in rows_by_kind(texts).items():
-            if name not in self.kinds: continue
+            if name not in self.kinds:
+                continue
             kind, own = self.kinds[name], [texts[i] for i in r]
             out[r] = kind.mean + (kind.features.transform(own) @ kind.difficulty)[:, None]
             if kind.contest:

@@ -35,9 +35,20 @@ def learning_curve(
             ids = np.random.default_rng([seed, draw]).permutation(len(train[0]))[:size]
             part = [train[0][i] for i in ids], train[1][ids]
             rows.append(("best single LLM", size, 100 * test[1][:, part[1].mean(0).argmax()].mean()))
-            rows += [(name, size, 100 * routed_score(make_router(name, seed=draw, **params).fit(*part, llms).predict(test[0]), test[1]))
-                     for name, params in routers.items()]
-    table = pd.DataFrame(rows, columns=["router", "size", "accuracy"]).groupby(["router", "size"], sort=False).accuracy.agg(["mean", "std"])
+            rows += [
+                (
+                    name,
+                    size,
+                    100
+                    * routed_score(make_router(name, seed=draw, **params).fit(*part, llms).predict(test[0]), test[1]),
+                )
+                for name, params in routers.items()
+            ]
+    table = (
+        pd.DataFrame(rows, columns=["router", "size", "accuracy"])
+        .groupby(["router", "size"], sort=False)
+        .accuracy.agg(["mean", "std"])
+    )
     return table.reset_index()
 
 # %% ../../nbs/04g_router_lab.ipynb #a5959d84
@@ -48,15 +59,22 @@ def say_learning(curves: pd.DataFrame) -> str:
         best = part.loc[part["mean"].idxmax(), "router"]
         own = part[part["router"] == best].sort_values("size")
         (small, before), (large, after) = own[["size", "mean"]].iloc[-2:].values
-        lines.append(f"{dataset}: {best} rises by {after - before:+.1f} points from {small:.0f} to {large:.0f} training queries.")
+        lines.append(
+            f"{dataset}: {best} rises by {after - before:+.1f} points from {small:.0f} to {large:.0f} training queries."
+        )
     return " ".join(lines)
 
 # %% ../../nbs/04g_router_lab.ipynb #7e318a29
-def join_pool(name: str, train: tuple, test: tuple, llms: list[str], newcomer: int, sizes: list[int], seed: int = 0, **params) -> dict:
+def join_pool(
+    name: str, train: tuple, test: tuple, llms: list[str], newcomer: int, sizes: list[int], seed: int = 0, **params
+) -> dict:
     "Percent earned without the LLM in column `newcomer`, with it after `add_llm` on some training queries, and after fitting all anew."
     rest = [j for j in range(len(llms)) if j != newcomer]
     order, truth = np.random.default_rng(seed).permutation(len(train[0])), test[1][:, [*rest, newcomer]]
-    fit = lambda columns: make_router(name, seed=seed, **params).fit(train[0], train[1][:, columns], [llms[j] for j in columns])
+
+    def fit(columns):
+        return make_router(name, seed=seed, **params).fit(train[0], train[1][:, columns], [llms[j] for j in columns])
+
     row = {"without": 100 * routed_score(fit(rest).predict(test[0]), truth[:, :-1])}
     for size in sizes:
         ids = order[:size]
@@ -65,22 +83,36 @@ def join_pool(name: str, train: tuple, test: tuple, llms: list[str], newcomer: i
     return row | {"anew": 100 * routed_score(fit([*rest, newcomer]).predict(test[0]), truth)}
 
 # %% ../../nbs/04g_router_lab.ipynb #3e463b5e
-def with_typos(text: str, rng: np.random.Generator, share: float = .1) -> str:
+def with_typos(text: str, rng: np.random.Generator, share: float = 0.1) -> str:
     "Two neighbouring inner letters swapped in about a `share` of the longer words."
+
     def swap(match):
         word = match.group()
-        if rng.random() >= share: return word
+        if rng.random() >= share:
+            return word
         i = int(rng.integers(1, len(word) - 2))
-        return word[:i] + word[i + 1] + word[i] + word[i + 2:]
+        return word[:i] + word[i + 1] + word[i] + word[i + 2 :]
+
     return re.sub(r"[A-Za-z]{4,}", swap, text)
 
-WORDS = {"How many": "What number of", "What is": "Tell me what is", "buys": "purchases", "gives": "hands", "There are": "We see", "Which": "Say which"}
+# %% ../../nbs/04g_router_lab.ipynb #3e463b5e-1
+WORDS = {
+    "How many": "What number of",
+    "What is": "Tell me what is",
+    "buys": "purchases",
+    "gives": "hands",
+    "There are": "We see",
+    "Which": "Say which",
+}
 
+# %% ../../nbs/04g_router_lab.ipynb #3e463b5e-2
 def paraphrased(text: str, rng: np.random.Generator) -> str:
     "The same question with some words replaced and a phrase of courtesy before it."
-    for old, new in WORDS.items(): text = text.replace(old, new)
+    for old, new in WORDS.items():
+        text = text.replace(old, new)
     return str(rng.choice(["Please help me with this. ", "Here is a question. ", "I would like to know: "])) + text
 
+# %% ../../nbs/04g_router_lab.ipynb #3e463b5e-3
 def reordered(text: str, rng: np.random.Generator) -> str:
     "The options of a multiple-choice question in another order under the same letters; other texts as they are."
     found = re.findall(r"^([A-J])\. (.*)$", text, re.MULTILINE)
@@ -94,7 +126,9 @@ def changed(texts: list[str], change: Callable, seed: int = 0) -> list[str]:
     return [change(t, rng) for t in texts]
 
 # %% ../../nbs/04g_router_lab.ipynb #4ee0f50a
-def robustness(router: Router, texts: list[str], scores: np.ndarray, changes: dict[str, Callable], seed: int = 0) -> pd.DataFrame:
+def robustness(
+    router: Router, texts: list[str], scores: np.ndarray, changes: dict[str, Callable], seed: int = 0
+) -> pd.DataFrame:
     """Per change of the texts: percent of queries that keep their route, percent earned by the outcomes of the unchanged queries, and what the change
     costs of it, with its 95% interval."""
     before, rows, earned = router.predict(texts), [], lambda p: scores[np.arange(len(p)), p.argmax(1)]
@@ -102,10 +136,18 @@ def robustness(router: Router, texts: list[str], scores: np.ndarray, changes: di
         after = router.predict(changed(texts, change, seed))
         gain = 100 * (earned(after) - earned(before))
         low, high = interval(bootstrap_means(gain[:, None], seed=seed), len(gain))[0]
-        rows.append({"change": name, "same_route": 100 * (after.argmax(1) == before.argmax(1)).mean(), "accuracy": 100 * routed_score(after, scores),
-                     "gain": gain.mean(), "ci_low": low, "ci_high": high, "ece": calibration_error(after, scores)})
+        rows.append(
+            {
+                "change": name,
+                "same_route": 100 * (after.argmax(1) == before.argmax(1)).mean(),
+                "accuracy": 100 * routed_score(after, scores),
+                "gain": gain.mean(),
+                "ci_low": low,
+                "ci_high": high,
+                "ece": calibration_error(after, scores),
+            }
+        )
     return pd.DataFrame(rows)
-
 
 # %% ../../nbs/04g_router_lab.ipynb #36356523
 def route_causes(router: KindContest, texts: list[str], after: list[str]) -> dict[str, float]:
@@ -118,24 +160,47 @@ def route_causes(router: KindContest, texts: list[str], after: list[str]) -> dic
             if (own := router.kinds.get(name)) and own.contest:
                 usual[row, ids] = own.knows(own.contest.transform([wording[i] for i in ids]))
     other, lost, won = kind[0] != kind[1], usual[0] & ~usual[1], ~usual[0] & usual[1]
-    share = lambda where: 100 * float((moved & where).mean())
-    return {"moved": share(True), "other_kind": share(other), "now_unusual": share(~other & lost), "now_usual": share(~other & won),
-            "contest": share(~other & ~lost & ~won)}
+
+    def share(where):
+        return 100 * float((moved & where).mean())
+
+    return {
+        "moved": share(True),
+        "other_kind": share(other),
+        "now_unusual": share(~other & lost),
+        "now_usual": share(~other & won),
+        "contest": share(~other & ~lost & ~won),
+    }
 
 # %% ../../nbs/04g_router_lab.ipynb #18df61bd
-def leave_out(name: str, texts: list[str], scores: np.ndarray, groups: np.ndarray, llms: list[str], **params) -> pd.DataFrame:
+def leave_out(
+    name: str, texts: list[str], scores: np.ndarray, groups: np.ndarray, llms: list[str], **params
+) -> pd.DataFrame:
     """Per group of queries, and in a last row for `all` of them: percent earned by a router, and by the best single LLM, that learned from other
     groups only; and the router's gain with its 95% interval over queries."""
     earned = np.zeros((len(texts), 3))
     for group in set(groups):
         rest, own = np.flatnonzero(groups != group), np.flatnonzero(groups == group)
-        p = make_router(name, **params).fit([texts[i] for i in rest], scores[rest], llms).predict([texts[i] for i in own])
-        earned[own] = 100 * np.stack([scores[own, p.argmax(1)], scores[own, scores[rest].mean(0).argmax()], scores[own].max(1)], 1)
+        p = (
+            make_router(name, **params)
+            .fit([texts[i] for i in rest], scores[rest], llms)
+            .predict([texts[i] for i in own])
+        )
+        earned[own] = 100 * np.stack(
+            [scores[own, p.argmax(1)], scores[own, scores[rest].mean(0).argmax()], scores[own].max(1)], 1
+        )
     rows = []
     for group, own in [*((g, groups == g) for g in sorted(set(groups))), ("all", np.full(len(groups), True))]:
         gain = earned[own, 0] - earned[own, 1]
         low, high = interval(bootstrap_means(gain[:, None]), len(gain))[0]
-        rows.append({"left_out": group, "n": len(gain), **dict(zip(("router", "best_single", "oracle"), earned[own].mean(0))),
-                     "gain": gain.mean(), "ci_low": low, "ci_high": high})
+        rows.append(
+            {
+                "left_out": group,
+                "n": len(gain),
+                **dict(zip(("router", "best_single", "oracle"), earned[own].mean(0))),
+                "gain": gain.mean(),
+                "ci_low": low,
+                "ci_high": high,
+            }
+        )
     return pd.DataFrame(rows)
-

@@ -29,25 +29,40 @@ def validation_table(scores: pd.DataFrame, queries: pd.DataFrame, outcomes: pd.D
     return pd.DataFrame(table)
 
 # %% ../../nbs/04_routers.ipynb #fc47cb46
-def router_table(scores: pd.DataFrame, queries: pd.DataFrame, outcomes: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+def router_table(
+    scores: pd.DataFrame, queries: pd.DataFrame, outcomes: pd.DataFrame, costs: pd.DataFrame
+) -> pd.DataFrame:
     """One row per dataset and router, means over `seeds` seeds: accuracy, its standard deviation over the seeds, and gap closed (percent);
     log-loss, ECE raw and calibrated on validation, parameters."""
     rows = []
     for dataset, own in queries.groupby("dataset", sort=False):
-        o, splits = outcomes[outcomes["query_id"].isin(own["query_id"])], {s: list(q["query_id"]) for s, q in own.groupby("split")}
+        o, splits = (
+            outcomes[outcomes["query_id"].isin(own["query_id"])],
+            {s: list(q["query_id"]) for s, q in own.groupby("split")},
+        )
         llms = pool_of(o)
         truth = {s: matrix(o, "score", ids, llms) for s, ids in splits.items()}
         single, oracle = truth["test"][:, truth["train"].mean(0).argmax()].mean(), truth["test"].max(1).mean()
         for (name, seed), s in scores[scores["query_id"].isin(own["query_id"])].groupby(["router", "seed"], sort=False):
             p = matrix(s, "probability", splits["test"], llms)
-            row = {"dataset": dataset, "router": name, "n": len(p), "accuracy": 100 * routed_score(p, truth["test"]),
-                   "gap_closed": 100 * float(gap_closed(routed_score(p, truth["test"]), single, oracle)),
-                   "log_loss": log_loss(p, truth["test"]), "ece": calibration_error(p, truth["test"])}
+            row = {
+                "dataset": dataset,
+                "router": name,
+                "n": len(p),
+                "accuracy": 100 * routed_score(p, truth["test"]),
+                "gap_closed": 100 * float(gap_closed(routed_score(p, truth["test"]), single, oracle)),
+                "log_loss": log_loss(p, truth["test"]),
+                "ece": calibration_error(p, truth["test"]),
+            }
             if "validation" in splits:
                 seen = matrix(s, "probability", splits["validation"], llms)
                 for cure, fit in (("temperature", fit_temperature), ("isotonic", fit_isotonic)):
                     row[f"ece_{cure}"] = calibration_error(fit(seen, truth["validation"])(p), truth["test"])
-            own_costs = costs[(costs["router"] == name) & (costs["seed"] == seed) & costs["dataset"].str.split("+").map(lambda d: dataset in d)]
+            own_costs = costs[
+                (costs["router"] == name)
+                & (costs["seed"] == seed)
+                & costs["dataset"].str.split("+").map(lambda d: dataset in d)
+            ]
             rows.append(row | {"parameters": int(own_costs["parameters"].iloc[0])})
     each = pd.DataFrame(rows).groupby(["dataset", "router"], sort=False)
     table = each.mean()

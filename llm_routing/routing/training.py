@@ -21,7 +21,6 @@ from .encoders import Encoder
 from ..study.tables import ALL_LLMS, matrix
 from . import classic, networks, recommended  # noqa: F401 (so that their routers are found by name)
 
-
 # %% ../../nbs/04f_training.ipynb #8a033063
 def tune(
     name: str,  # a router
@@ -34,12 +33,19 @@ def tune(
 ) -> dict:  # the best setting of the router's `space`
     "Parameters of least validation log-loss among `trials` draws. A router without a `space` has nothing to tune."
     import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {k: v for k, v in ROUTERS[name][0].space.items() if k not in params}
-    if not space: return {}
+    if not space:
+        return {}
+
     def loss(trial):
         setting = {k: trial.suggest_categorical(k, list(v)) for k, v in space.items()}
-        return log_loss(make_router(name, seed=seed, **params, **setting).fit(*train, llms, validation).predict(validation[0]), validation[1])
+        return log_loss(
+            make_router(name, seed=seed, **params, **setting).fit(*train, llms, validation).predict(validation[0]),
+            validation[1],
+        )
+
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
     study.optimize(loss, trials)
     return study.best_params
@@ -56,9 +62,10 @@ def fit_temperature(predicted: np.ndarray, scores: np.ndarray) -> Callable:
     "A map of probabilities: log-odds times a slope plus an offset, of least log-loss (Platt 1999; Guo et al. 2017)."
     z = logit(np.clip(predicted, 1e-4, 1 - 1e-4))
     W, b = fit_logistic(z.reshape(-1, 1), scores.reshape(-1, 1), 1e-6)
-    slope = max(float(W[0, 0]), 0.)
+    slope = max(float(W[0, 0]), 0.0)
     return lambda p: expit(slope * logit(np.clip(p, 1e-4, 1 - 1e-4)) + b[0])
 
+# %% ../../nbs/04f_training.ipynb #a6d991b1-1
 def fit_isotonic(predicted: np.ndarray, scores: np.ndarray) -> Callable:
     "A monotone map of probabilities of least squared error (Zadrozny and Elkan 2002)."
     model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(predicted.ravel(), scores.ravel())
@@ -70,16 +77,25 @@ def count_parameters(thing) -> int:
     seen, todo, total = set(), [thing], 0
     while todo:
         x = todo.pop()
-        if id(x) in seen or isinstance(x, (str, bytes, type)): continue
+        if id(x) in seen or isinstance(x, (str, bytes, type)):
+            continue
         seen.add(id(x))
-        if isinstance(x, Encoder): continue
-        if isinstance(x, np.ndarray) and x.dtype != object: total += x.size
-        elif sparse.issparse(x): total += x.nnz
-        elif hasattr(x, "state_dict"): total += sum(v.numel() for v in x.state_dict().values())
-        elif hasattr(x, "tree_"): total += x.tree_.node_count * 4 + x.tree_.value.size
-        elif isinstance(x, dict): todo += x.values()
-        elif isinstance(x, (list, tuple, np.ndarray)): todo += list(x)
-        elif hasattr(x, "__dict__"): todo += vars(x).values()
+        if isinstance(x, Encoder):
+            continue
+        if isinstance(x, np.ndarray) and x.dtype != object:
+            total += x.size
+        elif sparse.issparse(x):
+            total += x.nnz
+        elif hasattr(x, "state_dict"):
+            total += sum(v.numel() for v in x.state_dict().values())
+        elif hasattr(x, "tree_"):
+            total += x.tree_.node_count * 4 + x.tree_.value.size
+        elif isinstance(x, dict):
+            todo += x.values()
+        elif isinstance(x, (list, tuple, np.ndarray)):
+            todo += list(x)
+        elif hasattr(x, "__dict__"):
+            todo += vars(x).values()
     return total
 
 # %% ../../nbs/04f_training.ipynb #f2e7c6dd
@@ -92,7 +108,7 @@ def routing_times(router: Router, texts: list[str], single: int = 50) -> dict[st
         began = time.perf_counter()
         router.predict([text])
         one.append(1000 * (time.perf_counter() - began))
-    return {"batched_ms": batched, "single_ms": float(np.median(one)), "single_p99_ms": float(np.quantile(one, .99))}
+    return {"batched_ms": batched, "single_ms": float(np.median(one)), "single_p99_ms": float(np.quantile(one, 0.99))}
 
 # %% ../../nbs/04f_training.ipynb #0beeb966
 def pool_of(outcomes: pd.DataFrame) -> list[str]:
@@ -111,32 +127,49 @@ def parts_of(queries: pd.DataFrame, outcomes: pd.DataFrame, llms: list[str]) -> 
 # %% ../../nbs/04f_training.ipynb #a711894b
 def score_frame(ids, llms, probability: np.ndarray, router: str, seed: int) -> pd.DataFrame:
     "Predictions (n_queries, n_llms) as rows of the `scores` table; an LLM is predicted right from one half on."
-    return pd.DataFrame({"query_id": np.repeat(ids, len(llms)), "llm": np.tile(llms, len(ids)), "router": router, "seed": seed,
-                         "probability": probability.ravel(), "predicted": (probability.ravel() >= .5).astype("int64")})
+    return pd.DataFrame(
+        {
+            "query_id": np.repeat(ids, len(llms)),
+            "llm": np.tile(llms, len(ids)),
+            "router": router,
+            "seed": seed,
+            "probability": probability.ravel(),
+            "predicted": (probability.ravel() >= 0.5).astype("int64"),
+        }
+    )
 
 # %% ../../nbs/04f_training.ipynb #7ad93d2f
 def train_router(name: str, parts: dict, llms: list[str], seed: int = 0, trials: int = 0, **params) -> Router:
     "Router `name` fitted on the train split of `parts`, its `space` tuned with `trials` trials. A `ValueError` says what is missing."
     params = {k: v for k, v in params.items() if v is not None}
     train, validation = parts["train"][1:], parts["validation"][1:] if "validation" in parts else None
-    if trials and validation is None: raise ValueError(f"router {name!r}: tuning needs validation queries; leave `trials` out")
-    if trials: params |= tune(name, train, validation, llms, trials, seed, **params)
+    if trials and validation is None:
+        raise ValueError(f"router {name!r}: tuning needs validation queries; leave `trials` out")
+    if trials:
+        params |= tune(name, train, validation, llms, trials, seed, **params)
     return make_router(name, seed=seed, **params).fit(*train, llms, validation)
 
 # %% ../../nbs/04f_training.ipynb #c6040b83
-def run_router(name: str, queries: pd.DataFrame, outcomes: pd.DataFrame, seed: int = 0, **params) -> tuple[Router, pd.DataFrame, float]:
+def run_router(
+    name: str, queries: pd.DataFrame, outcomes: pd.DataFrame, seed: int = 0, **params
+) -> tuple[Router, pd.DataFrame, float]:
     "A trained router, its `scores` rows for validation and test, and the seconds that fitting took. A `ValueError` says what is missing."
     outcomes = outcomes[outcomes["query_id"].isin(queries["query_id"])]
     llms = pool_of(outcomes)
     parts = parts_of(queries, outcomes, llms)
-    if "train" not in parts: raise ValueError(f"router {name!r}: no training queries in {sorted(queries['dataset'].unique())}")
+    if "train" not in parts:
+        raise ValueError(f"router {name!r}: no training queries in {sorted(queries['dataset'].unique())}")
     began = time.perf_counter()
     router = train_router(name, parts, llms, seed, **{k: v for k, v in params.items() if k != "seeds"})
     seconds = time.perf_counter() - began
-    frames = [score_frame(ids, llms, router.predict(texts), name, seed) for split, (ids, texts, _) in parts.items() if split != "train"]
+    frames = [
+        score_frame(ids, llms, router.predict(texts), name, seed)
+        for split, (ids, texts, _) in parts.items()
+        if split != "train"
+    ]
     return router, pd.concat(frames, ignore_index=True), seconds
 
 # %% ../../nbs/04f_training.ipynb #e3f0f84b
 def seeds_of(name: str, seeds: list[int], params: dict) -> list[int]:
     "The seeds to repeat router `name` with: its own in `params`, or else all, but one for a router that draws nothing."
-    return list(params.get(name, {}).get("seeds", seeds))[:None if ROUTERS[name][0].random else 1]
+    return list(params.get(name, {}).get("seeds", seeds))[: None if ROUTERS[name][0].random else 1]

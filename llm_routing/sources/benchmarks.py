@@ -22,13 +22,16 @@ from ..study.tables import StudyError
 class BenchmarkError(StudyError):
     "A benchmark that is not there, or a row that is not in its format."
 
+# %% ../../nbs/01b_benchmarks.ipynb #754137e6-1
 ROWS = ["text", "choices", "gold", "subject"]
 
+# %% ../../nbs/01b_benchmarks.ipynb #754137e6-2
 def _rows(records: list[dict], where: str, read) -> pd.DataFrame:
     "Records read one by one. Raises `BenchmarkError` naming the first bad row (0-based)."
     rows = []
     for i, record in enumerate(records):
-        try: rows.append(read(record))
+        try:
+            rows.append(read(record))
         except (KeyError, TypeError, IndexError, ValueError) as e:
             raise BenchmarkError(f"{where}, row {i}: {type(e).__name__} {e}: not in the upstream format") from None
     return pd.DataFrame(rows, columns=ROWS)
@@ -39,22 +42,31 @@ def gsm8k_rows(
     where: str = "gsm8k",
 ) -> pd.DataFrame:  # columns `ROWS`
     "GSM8K (Cobbe et al., 2021). Raises `BenchmarkError`."
+
     def read(r):
         solution, mark, gold = r["answer"].rpartition("####")
-        if not mark: raise ValueError("no #### in the answer")
+        if not mark:
+            raise ValueError("no #### in the answer")
         return r["question"].strip(), [], gold.strip().replace(",", ""), ""
+
     return _rows(records, where, read)
 
 # %% ../../nbs/01b_benchmarks.ipynb #554c10e7
-def _options_rows(records: list[dict], where: str, question="question", options="choices", gold="answer", subject="subject"):
+def _options_rows(
+    records: list[dict], where: str, question="question", options="choices", gold="answer", subject="subject"
+):
     "Questions with options whose gold is an index or a letter."
+
     def read(r):
         choices = [str(c) for c in r[options]]
         answer = r[gold] if isinstance(r[gold], str) else "ABCDEFGHIJKLMNOP"[int(r[gold])]
-        if not 0 <= ord(answer) - 65 < len(choices): raise ValueError(f"answer {answer!r} is no option")
+        if not 0 <= ord(answer) - 65 < len(choices):
+            raise ValueError(f"answer {answer!r} is no option")
         return r[question].strip(), choices, answer, str(r.get(subject, ""))
+
     return _rows(records, where, read)
 
+# %% ../../nbs/01b_benchmarks.ipynb #554c10e7-1
 def mmlu_rows(
     records: list[dict],  # with question, choices, answer (index or letter), subject
     where: str = "mmlu",
@@ -67,17 +79,23 @@ def mmlu_pro_rows(records: list[dict], where: str = "mmlu_pro") -> pd.DataFrame:
     "MMLU-Pro (Wang et al., 2024): up to ten options. Raises `BenchmarkError`."
     return _options_rows(records, where, options="options", subject="category")
 
+# %% ../../nbs/01b_benchmarks.ipynb #267c5303-1
 def arc_rows(records: list[dict], where: str = "arc_challenge") -> pd.DataFrame:
     "ARC (Clark et al., 2018): options have labels of their own, letters or digits. Raises `BenchmarkError`."
+
     def read(r):
         labels, texts = list(r["choices"]["label"]), list(r["choices"]["text"])
         return r["question"].strip(), texts, "ABCDEFGHIJ"[labels.index(r["answerKey"])], ""
+
     return _rows(records, where, read)
 
 # %% ../../nbs/01b_benchmarks.ipynb #3a2390b7
 def math_rows(records: list[dict], where: str = "math") -> pd.DataFrame:
     "MATH problems whose answer is a plain number, which extraction can compare; the others are left out. Raises `BenchmarkError`."
-    def read(r): return r["problem"].strip(), [], str(r["answer"]).replace(",", "").strip(), str(r.get("subject", ""))
+
+    def read(r):
+        return r["problem"].strip(), [], str(r["answer"]).replace(",", "").strip(), str(r.get("subject", ""))
+
     rows = _rows(records, where, read)
     return rows[rows.gold.str.fullmatch(r"-?\d+(\.\d+)?(/\d+)?")].reset_index(drop=True)
 
@@ -88,6 +106,7 @@ def fold(
     "A text's form for comparison: lower case, single spaces."
     return " ".join(text.lower().split())
 
+# %% ../../nbs/01b_benchmarks.ipynb #063d43fb-1
 def _order(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows in the order of the sha256 of their question and options, where equal texts stand together."
     keys = [hashlib.sha256(fold("\n".join([t, *c])).encode()).hexdigest() for t, c in zip(rows.text, rows.choices)]
@@ -101,8 +120,9 @@ def paper_gsm8k(
 ) -> pd.DataFrame:  # columns `ROWS` and split
     "GSM8K in the paper's sizes. Raises `BenchmarkError` when there are too few questions."
     pool = _order(splits["train"]).drop_duplicates("key")
-    if len(pool) < train + validation: raise BenchmarkError(f"gsm8k: {len(pool)} different train questions, not {train + validation}")
-    parts = {"train": pool[:train], "validation": pool[train:train + validation], "test": splits["test"]}
+    if len(pool) < train + validation:
+        raise BenchmarkError(f"gsm8k: {len(pool)} different train questions, not {train + validation}")
+    parts = {"train": pool[:train], "validation": pool[train : train + validation], "test": splits["test"]}
     return pd.concat([part[ROWS].assign(split=name) for name, part in parts.items()], ignore_index=True)
 
 # %% ../../nbs/01b_benchmarks.ipynb #66897943
@@ -122,6 +142,7 @@ def paper_mmlu(
 @dataclass(frozen=True)
 class Benchmark:
     "Where a benchmark is, and how it is read."
+
     hub: str  # the hub's dataset id
     config: str
     revision: str  # a commit of the hub's repository, or a branch where no commit is known
@@ -137,8 +158,13 @@ def by_hash(
     "All splits together, divided by the hash of the question: 60% train, 10% validation, 30% test. Repeats fall together."
     rows = _order(pd.concat(splits.values(), ignore_index=True))
     place = rows.key.str[:8].map(lambda k: int(k, 16) / 16**8)
-    return rows[ROWS].assign(split=pd.cut(place, [-1, .6, .7, 1], labels=["train", "validation", "test"]).astype(str)).reset_index(drop=True)
+    return (
+        rows[ROWS]
+        .assign(split=pd.cut(place, [-1, 0.6, 0.7, 1], labels=["train", "validation", "test"]).astype(str))
+        .reset_index(drop=True)
+    )
 
+# %% ../../nbs/01b_benchmarks.ipynb #13b26a02-1
 def own_splits(
     splits: dict[str, pd.DataFrame],
 ) -> pd.DataFrame:  # columns `ROWS` and split
@@ -147,13 +173,34 @@ def own_splits(
 
 # %% ../../nbs/01b_benchmarks.ipynb #dc38088d
 BENCHMARKS = {
-    "gsm8k": Benchmark("openai/gsm8k", "main", "e53f048856ff4f594e959d75785d2c2d37b678ee", ("train", "test"),
-                       gsm8k_rows, paper_gsm8k, "MIT"),
-    "mmlu": Benchmark("cais/mmlu", "all", "c30699e8356da336a370243923dbaf21066bb9fe", ("test", "validation"),
-                      mmlu_rows, paper_mmlu, "MIT"),
+    "gsm8k": Benchmark(
+        "openai/gsm8k",
+        "main",
+        "e53f048856ff4f594e959d75785d2c2d37b678ee",
+        ("train", "test"),
+        gsm8k_rows,
+        paper_gsm8k,
+        "MIT",
+    ),
+    "mmlu": Benchmark(
+        "cais/mmlu",
+        "all",
+        "c30699e8356da336a370243923dbaf21066bb9fe",
+        ("test", "validation"),
+        mmlu_rows,
+        paper_mmlu,
+        "MIT",
+    ),
     "mmlu_pro": Benchmark("TIGER-Lab/MMLU-Pro", "default", "main", ("test",), mmlu_pro_rows, by_hash, "MIT"),
-    "arc_challenge": Benchmark("allenai/ai2_arc", "ARC-Challenge", "main", ("train", "validation", "test"), arc_rows, own_splits,
-                               "CC-BY-SA-4.0"),
+    "arc_challenge": Benchmark(
+        "allenai/ai2_arc",
+        "ARC-Challenge",
+        "main",
+        ("train", "validation", "test"),
+        arc_rows,
+        own_splits,
+        "CC-BY-SA-4.0",
+    ),
     "math": Benchmark("HuggingFaceH4/MATH-500", "default", "main", ("test",), math_rows, by_hash, "MIT"),
 }
 
@@ -162,22 +209,34 @@ def _records(name: str, split: str) -> tuple[list[dict], str]:
     "A split's records, and where they are from. Raises `BenchmarkError`."
     folder = os.environ.get("LLM_ROUTING_BENCHMARKS", "")
     file = Path(folder, name, f"{split}.jsonl")
-    if folder and file.is_file(): return _json_lines(file), str(file)
+    if folder and file.is_file():
+        return _json_lines(file), str(file)
     spec = BENCHMARKS[name]
-    try: import datasets
+    try:
+        import datasets
     except ImportError as e:
-        raise BenchmarkError(f"{name}: `datasets` is not installed: pip install 'llm-routing[hub]', or put {split}.jsonl into a folder "
-                             f"{name} below LLM_ROUTING_BENCHMARKS") from e
-    try: return list(datasets.load_dataset(spec.hub, spec.config, split=split, revision=spec.revision)), f"{spec.hub} {split}"
+        raise BenchmarkError(
+            f"{name}: `datasets` is not installed: pip install 'llm-routing[hub]', or put {split}.jsonl into a folder "
+            f"{name} below LLM_ROUTING_BENCHMARKS"
+        ) from e
+    try:
+        return list(
+            datasets.load_dataset(spec.hub, spec.config, split=split, revision=spec.revision)
+        ), f"{spec.hub} {split}"
     except Exception as e:  # datasets raises many kinds
-        raise BenchmarkError(f"{name}: {spec.hub} at {spec.revision[:8]} could not be loaded ({str(e).splitlines()[0][:200]}): connect, "
-                             f"or put {split}.jsonl into a folder {name} below LLM_ROUTING_BENCHMARKS") from e
+        raise BenchmarkError(
+            f"{name}: {spec.hub} at {spec.revision[:8]} could not be loaded ({str(e).splitlines()[0][:200]}): connect, "
+            f"or put {split}.jsonl into a folder {name} below LLM_ROUTING_BENCHMARKS"
+        ) from e
 
+# %% ../../nbs/01b_benchmarks.ipynb #bedde4d8-1
 def _json_lines(file: Path) -> list[dict]:
     records = []
     for i, line in enumerate(file.read_text(encoding="utf-8").splitlines()):
-        try: records.append(json.loads(line))
-        except ValueError: raise BenchmarkError(f"{file}, row {i}: not JSON: mend it or fetch the file again") from None
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            raise BenchmarkError(f"{file}, row {i}: not JSON: mend it or fetch the file again") from None
     return records
 
 # %% ../../nbs/01b_benchmarks.ipynb #f89418c7
@@ -185,11 +244,14 @@ def benchmark_queries(
     name: str,  # one of `BENCHMARKS`
 ) -> pd.DataFrame:  # the queries table
     "A benchmark's queries in the study's splits. Raises `BenchmarkError`."
-    if name not in BENCHMARKS: raise BenchmarkError(f"no benchmark {name!r}; the benchmarks are {', '.join(BENCHMARKS)}")
+    if name not in BENCHMARKS:
+        raise BenchmarkError(f"no benchmark {name!r}; the benchmarks are {', '.join(BENCHMARKS)}")
     spec = BENCHMARKS[name]
     rows = spec.divide({split: spec.read(*_records(name, split)) for split in spec.splits})
     ids = [f"{name}-{split}-{i:05}" for split, i in zip(rows.split, rows.groupby("split").cumcount())]
-    return rows.assign(query_id=ids, dataset=name)[["query_id", "dataset", "split", "subject", "text", "choices", "gold"]]
+    return rows.assign(query_id=ids, dataset=name)[
+        ["query_id", "dataset", "split", "subject", "text", "choices", "gold"]
+    ]
 
 # %% ../../nbs/01b_benchmarks.ipynb #9b9b6880
 @lru_cache
@@ -198,6 +260,8 @@ def dev_examples(
 ) -> pd.DataFrame:  # text, choices, gold, subject
     "A benchmark's own example rows. Raises `BenchmarkError`."
     if name not in ("mmlu", "mmlu_pro"):
-        raise BenchmarkError(f"{name} has no worked examples: write data/few_shot/{name}.jsonl, or set generation.few_shot to 0")
+        raise BenchmarkError(
+            f"{name} has no worked examples: write data/few_shot/{name}.jsonl, or set generation.few_shot to 0"
+        )
     split = "dev" if name == "mmlu" else "validation"
     return BENCHMARKS[name].read(*_records(name, split))

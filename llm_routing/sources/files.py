@@ -27,6 +27,7 @@ class SourceError(StudyError):
 @dataclass(frozen=True)
 class ExternalFile:
     "A public file at a pinned commit."
+
     path: str  # where it is kept, below the data folder
     sha256: str
     bytes: int
@@ -53,10 +54,10 @@ def registry() -> dict[str, ExternalFile]:
 CITATIONS = {
     "gsm8k": "Cobbe et al. Training Verifiers to Solve Math Word Problems. arXiv 2110.14168, 2021.",
     "routerdc": "Chen et al. RouterDC: Query-Based Router by Dual Contrastive Learning for Assembling Large Language Models. "
-                "NeurIPS 2024, arXiv 2409.19886.",
+    "NeurIPS 2024, arXiv 2409.19886.",
     "routellm": "Ong et al. RouteLLM: Learning to Route LLMs with Preference Data. ICLR 2025, arXiv 2406.18665.",
     "paper": "Srivatsa, Maurya, Kochmar. Harnessing the Power of Multiple Minds: Lessons Learned from LLM Routing. "
-             "Workshop on Insights from Negative Results in NLP, NAACL 2024, arXiv 2405.00467.",
+    "Workshop on Insights from Negative Results in NLP, NAACL 2024, arXiv 2405.00467.",
 }
 
 # %% ../../nbs/01a_files.ipynb #36fb56b7
@@ -64,19 +65,24 @@ def fetch(
     path: str,  # a path of the registry
 ) -> Path:  # the file, its sha256 checked
     "The local copy of an external file. Raises `SourceError` when it is unknown, missing, wrong or out of reach."
-    if path not in registry(): raise SourceError(f"{path} is not in data/sources/files.tsv")
+    if path not in registry():
+        raise SourceError(f"{path} is not in data/sources/files.tsv")
     entry, folder = registry()[path], os.environ.get("LLM_ROUTING_DATA")
-    if folder: return _local(entry, Path(folder))
+    if folder:
+        return _local(entry, Path(folder))
     return _download(entry)
 
 # %% ../../nbs/01a_files.ipynb #47a7ee16
 def _local(entry: ExternalFile, folder: Path) -> Path:
     "A file of the folder that LLM_ROUTING_DATA names."
     import pooch
+
     file = folder.expanduser().resolve() / entry.path
     if not file.is_file():
-        raise SourceError(f"{entry.path} is missing in LLM_ROUTING_DATA={folder}: put it there ({entry.url}), or unset the variable "
-                          "to download it")
+        raise SourceError(
+            f"{entry.path} is missing in LLM_ROUTING_DATA={folder}: put it there ({entry.url}), or unset the variable "
+            "to download it"
+        )
     if file.stat().st_size != entry.bytes or pooch.file_hash(str(file)) != entry.sha256:
         raise SourceError(f"{file}: its sha256 is not that of the pinned file: fetch it again from {entry.url}")
     return file
@@ -85,16 +91,25 @@ def _local(entry: ExternalFile, folder: Path) -> Path:
 def _download(entry: ExternalFile) -> Path:
     "A file of the download cache, downloaded if it is not there."
     import pooch
+
     cache = Path(os.environ.get("LLM_ROUTING_CACHE") or pooch.os_cache("llm-routing"))
     pooch.get_logger().setLevel("WARNING")
-    try: return Path(pooch.retrieve(entry.url, f"sha256:{entry.sha256}", fname=Path(entry.path).name,
-                                    path=cache / Path(entry.path).parent))
+    try:
+        return Path(
+            pooch.retrieve(
+                entry.url, f"sha256:{entry.sha256}", fname=Path(entry.path).name, path=cache / Path(entry.path).parent
+            )
+        )
     except ValueError as e:  # pooch's own error for a hash that differs
-        raise SourceError(f"{entry.url}: what came is not the pinned file (sha256 differs: cut short, or replaced): nothing was kept; "
-                          "try again, or set LLM_ROUTING_DATA") from e
+        raise SourceError(
+            f"{entry.url}: what came is not the pinned file (sha256 differs: cut short, or replaced): nothing was kept; "
+            "try again, or set LLM_ROUTING_DATA"
+        ) from e
     except OSError as e:  # requests' errors are OSErrors
-        raise SourceError(f"{entry.url} could not be downloaded ({type(e).__name__}): connect to the network, or set "
-                          "LLM_ROUTING_DATA to a folder that holds the files") from e
+        raise SourceError(
+            f"{entry.url} could not be downloaded ({type(e).__name__}): connect to the network, or set "
+            "LLM_ROUTING_DATA to a folder that holds the files"
+        ) from e
 
 # %% ../../nbs/01a_files.ipynb #7d05b5d4
 def available(
@@ -102,7 +117,10 @@ def available(
 ) -> bool:
     "Whether files are here already, without downloading: for tests and demonstrations that skip otherwise."
     import pooch
-    folder = Path(os.environ.get("LLM_ROUTING_DATA") or os.environ.get("LLM_ROUTING_CACHE") or pooch.os_cache("llm-routing"))
+
+    folder = Path(
+        os.environ.get("LLM_ROUTING_DATA") or os.environ.get("LLM_ROUTING_CACHE") or pooch.os_cache("llm-routing")
+    )
     return all((folder / p).is_file() for p in paths or registry())
 
 # %% ../../nbs/01a_files.ipynb #5f0e0001
@@ -122,14 +140,26 @@ def text_of(
 ) -> str:
     "The text of a file. Raises `SourceError` for one that is missing, empty, or no UTF-8 text."
     name = name or file.name
-    if not file.is_file(): raise fault(name, "", "there is no such file", "give the path of an existing one")
+    if not file.is_file():
+        raise fault(name, "", "there is no such file", "give the path of an existing one")
     raw = file.read_bytes()
-    if b"\x00" in raw: raise fault(name, f"line {raw[:raw.index(0)].count(10) + 1}", "a NUL byte: not a text file", "save it as UTF-8 text")
-    try: text = raw.decode("utf-8-sig")
+    if b"\x00" in raw:
+        raise fault(
+            name, f"line {raw[: raw.index(0)].count(10) + 1}", "a NUL byte: not a text file", "save it as UTF-8 text"
+        )
+    try:
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        raise fault(name, f"line {raw[:e.start].count(10) + 1}", f"byte 0x{raw[e.start]:02x} is not UTF-8", "save the file as UTF-8") from None
-    if text.startswith("version https://git-lfs"): raise fault(name, "", "a Git LFS pointer, not the file", "fetch the file with `git lfs pull`")
-    if not text.strip(): raise fault(name, "", "the file is empty", "fetch or write it again")
+        raise fault(
+            name,
+            f"line {raw[: e.start].count(10) + 1}",
+            f"byte 0x{raw[e.start]:02x} is not UTF-8",
+            "save the file as UTF-8",
+        ) from None
+    if text.startswith("version https://git-lfs"):
+        raise fault(name, "", "a Git LFS pointer, not the file", "fetch the file with `git lfs pull`")
+    if not text.strip():
+        raise fault(name, "", "the file is empty", "fetch or write it again")
     return text
 
 # %% ../../nbs/01a_files.ipynb #5f0e0003
@@ -143,15 +173,26 @@ def rows_of_csv(
     rows, start = [], 1
     try:
         for row in lines:
-            if row: rows.append((start, row))
+            if row:
+                rows.append((start, row))
             start = lines.line_num + 1
-    except csv.Error as e: raise fault(name, f"line {start}", f"not valid CSV ({e})", "close the quotes; double a quote inside a field") from None
+    except csv.Error as e:
+        raise fault(
+            name, f"line {start}", f"not valid CSV ({e})", "close the quotes; double a quote inside a field"
+        ) from None
     header = [c.strip() for c in rows[0][1]]
     for line, row in rows[1:]:
         if len(row) != len(header):
-            raise fault(name, f"line {line}", f"{len(row)} fields, but the header has {len(header)}", "quote fields that hold commas")
-    if twice := next((c for c in header if header.count(c) > 1), None): raise fault(name, "header", f"column {twice!r} appears twice", "keep one of them")
-    if len(rows) < 2: raise fault(name, "", "a header and no rows", "add rows")
+            raise fault(
+                name,
+                f"line {line}",
+                f"{len(row)} fields, but the header has {len(header)}",
+                "quote fields that hold commas",
+            )
+    if twice := next((c for c in header if header.count(c) > 1), None):
+        raise fault(name, "header", f"column {twice!r} appears twice", "keep one of them")
+    if len(rows) < 2:
+        raise fault(name, "", "a header and no rows", "add rows")
     return header, rows[1:]
 
 # %% ../../nbs/01a_files.ipynb #94cba443
@@ -175,7 +216,18 @@ def outcomes_frame(
     cost: np.ndarray | None = None,  # (n_queries, n_llms), in the source's unit
 ) -> pd.DataFrame:  # the outcomes table
     "Arrays as an outcomes table, what the source lacks left empty."
-    def flat(x): return np.full(scores.size, np.nan) if x is None else np.asarray(x, dtype=float).ravel()
-    return pd.DataFrame({"query_id": np.repeat(query_ids, len(llms)), "llm": np.tile(llms, len(query_ids)),
-                         "majority_answer": pd.Series([None] * scores.size, dtype="str"), "success_rate": flat(success_rate),
-                         "score": flat(scores), "latency_s": flat(latency_s), "cost": flat(cost)})
+
+    def flat(x):
+        return np.full(scores.size, np.nan) if x is None else np.asarray(x, dtype=float).ravel()
+
+    return pd.DataFrame(
+        {
+            "query_id": np.repeat(query_ids, len(llms)),
+            "llm": np.tile(llms, len(query_ids)),
+            "majority_answer": pd.Series([None] * scores.size, dtype="str"),
+            "success_rate": flat(success_rate),
+            "score": flat(scores),
+            "latency_s": flat(latency_s),
+            "cost": flat(cost),
+        }
+    )

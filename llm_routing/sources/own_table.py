@@ -24,17 +24,38 @@ SPLITS = ("train", "validation", "test")
 # %% ../../nbs/01e_own_table.ipynb #k0000010
 def _number(cell, file: Path, where: str, column: str, low: float, high: float, empty: bool = False) -> float:
     "A cell's number within bounds; NaN for an empty one where that is allowed."
-    blank = cell is None or isinstance(cell, str) and not cell.strip() or isinstance(cell, float) and np.isnan(cell) and empty
-    if blank and empty: return float("nan")
+    blank = (
+        cell is None
+        or isinstance(cell, str)
+        and not cell.strip()
+        or isinstance(cell, float)
+        and np.isnan(cell)
+        and empty
+    )
+    if blank and empty:
+        return float("nan")
     try:
-        if isinstance(cell, bool) and column != "score" or isinstance(cell, (list, dict)) or isinstance(cell, str) and "_" in cell: raise ValueError
+        if (
+            isinstance(cell, bool)
+            and column != "score"
+            or isinstance(cell, (list, dict))
+            or isinstance(cell, str)
+            and "_" in cell
+        ):
+            raise ValueError
         value = float(cell)
     except (TypeError, ValueError):
-        raise fault(file.name, where, f"{column} {str(cell)[:40]!r} is not a number", f"write a number from {low:g}" + (f" to {high:g}" if high < np.inf else " up")) from None
+        raise fault(
+            file.name,
+            where,
+            f"{column} {str(cell)[:40]!r} is not a number",
+            f"write a number from {low:g}" + (f" to {high:g}" if high < np.inf else " up"),
+        ) from None
     if not low <= value <= high or value == np.inf:
         raise fault(file.name, where, f"{column} {cell!s:.40} is not within {low:g} to {high:g}", "scale or mend it")
     return value
 
+# %% ../../nbs/01e_own_table.ipynb #k0000010-1
 def _word(cell, file: Path, where: str, column: str) -> str:
     "A cell's text, which may not be empty."
     if not isinstance(cell, str) or not cell.strip():
@@ -48,9 +69,11 @@ def _long(file: Path, rows: list[tuple[str, dict]]) -> pd.DataFrame:
     checked = []
     for where, r in rows:
         row = {c: _word(r.get(c), file, where, c) for c in ("query_id", "text", "split", "llm")}
-        if row["split"] not in SPLITS: raise fault(file.name, where, f"split {row['split']!r} is unknown", f"use {', '.join(SPLITS)}")
+        if row["split"] not in SPLITS:
+            raise fault(file.name, where, f"split {row['split']!r} is unknown", f"use {', '.join(SPLITS)}")
         row["score"] = _number(r.get("score"), file, where, "score", 0, 1)
-        for c in ("latency_s", "cost"): row[c] = _number(r.get(c), file, where, c, 0, np.inf, empty=True)
+        for c in ("latency_s", "cost"):
+            row[c] = _number(r.get(c), file, where, c, 0, np.inf, empty=True)
         row["dataset"] = _word(r["dataset"], file, where, "dataset") if "dataset" in r else file.stem
         checked.append(row | {"where": where})
     return pd.DataFrame(checked)
@@ -60,34 +83,61 @@ def _consistent(file: Path, table: pd.DataFrame) -> None:
     "Raises `SourceError` for repeated rows, queries that contradict themselves, and LLMs that lack queries."
     twice = table[table.duplicated(["query_id", "llm"])]
     if len(twice):
-        raise fault(file.name, twice["where"].iloc[0], f"query {twice.query_id.iloc[0]!r} and LLM {twice.llm.iloc[0]!r} appear twice", "keep one row")
+        raise fault(
+            file.name,
+            twice["where"].iloc[0],
+            f"query {twice.query_id.iloc[0]!r} and LLM {twice.llm.iloc[0]!r} appear twice",
+            "keep one row",
+        )
     for c in ("text", "split", "dataset"):
         first = table.groupby("query_id")[c].transform("first")
         if (other := table[table[c] != first]).size:
-            raise fault(file.name, other["where"].iloc[0], f"query {other.query_id.iloc[0]!r} has another {c} than before", "make them equal")
+            raise fault(
+                file.name,
+                other["where"].iloc[0],
+                f"query {other.query_id.iloc[0]!r} has another {c} than before",
+                "make them equal",
+            )
     llms = table.llm.unique()
     if ALL_LLMS in llms:
         where = table["where"][table.llm == ALL_LLMS].iloc[0]
-        raise fault(file.name, where, f"llm {ALL_LLMS!r} is the study's name for the vote of all", "give the LLM another name")
+        raise fault(
+            file.name, where, f"llm {ALL_LLMS!r} is the study's name for the vote of all", "give the LLM another name"
+        )
     counts = table.groupby("query_id", sort=False).llm.agg(set)
     for q, have in counts[counts.map(len) < len(llms)].items():
         lacking = next(m for m in llms if m not in have)
-        raise fault(file.name, f"query {q!r}", f"LLM {lacking!r} has no row", "every LLM needs a score for every query: add it, or drop the query")
-    if len(llms) < 2: raise fault(file.name, "", f"one LLM only, {llms[0]!r}", "routing needs at least two")
+        raise fault(
+            file.name,
+            f"query {q!r}",
+            f"LLM {lacking!r} has no row",
+            "every LLM needs a score for every query: add it, or drop the query",
+        )
+    if len(llms) < 2:
+        raise fault(file.name, "", f"one LLM only, {llms[0]!r}", "routing needs at least two")
     for d, splits in table.groupby("dataset").split:
         for s in ("train", "test"):
-            if s not in set(splits): raise fault(file.name, "", f"dataset {d!r} has no {s} queries", "routers learn on train and are judged on test")
+            if s not in set(splits):
+                raise fault(
+                    file.name, "", f"dataset {d!r} has no {s} queries", "routers learn on train and are judged on test"
+                )
 
 # %% ../../nbs/01e_own_table.ipynb #k0000013a
 def _parquet(file: Path) -> pd.DataFrame:
     "A Parquet file's rows."
-    if not file.is_file(): raise fault(file.name, "", "there is no such file", "give the path of an existing one")
-    try: frame = pd.read_parquet(file)
+    if not file.is_file():
+        raise fault(file.name, "", "there is no such file", "give the path of an existing one")
+    try:
+        frame = pd.read_parquet(file)
     except Exception as e:  # pyarrow raises many kinds for a broken file
-        raise fault(file.name, "", f"not a readable Parquet file ({str(e).splitlines()[0][:80]})", "write it again") from None
-    if frame.empty: raise fault(file.name, "", "no rows", "add rows")
+        raise fault(
+            file.name, "", f"not a readable Parquet file ({str(e).splitlines()[0][:80]})", "write it again"
+        ) from None
+    if frame.empty:
+        raise fault(file.name, "", "no rows", "add rows")
     return frame.astype(object).where(frame.notna(), None)
 
+# %% ../../nbs/01e_own_table.ipynb #k0000013a-1
 def _records(file: Path) -> tuple[list[str], list[tuple[str, dict]]]:
     "The columns of a CSV or Parquet file, and its rows with their places."
     if file.suffix == ".csv":
@@ -101,42 +151,70 @@ def _read_own(file: Path, header: list[str], rows: list[tuple[str, dict]]) -> pd
     "One's own CSV or Parquet, checked."
     missing, extra = [c for c in NEEDED if c not in header], [c for c in header if c not in NEEDED + OPTIONAL]
     columns = f"the columns are {', '.join(NEEDED)}, and if you like {', '.join(OPTIONAL)}"
-    if missing: raise fault(file.name, "header", f"column {missing[0]!r} is missing", columns)
-    if extra: raise fault(file.name, "header", f"column {extra[0]!r} is unknown", columns)
+    if missing:
+        raise fault(file.name, "header", f"column {missing[0]!r} is missing", columns)
+    if extra:
+        raise fault(file.name, "header", f"column {extra[0]!r} is unknown", columns)
     return _long(file, rows)
 
 # %% ../../nbs/01e_own_table.ipynb #k0000016
 def _turns(prompt: str) -> str:
     "A prompt that is a printed list of turns as one text; any other prompt as it is."
-    if not prompt.startswith("[") or len(prompt) > 10**6: return prompt
-    try: turns = ast.literal_eval(prompt)
-    except (ValueError, SyntaxError, MemoryError, RecursionError): return prompt
+    if not prompt.startswith("[") or len(prompt) > 10**6:
+        return prompt
+    try:
+        turns = ast.literal_eval(prompt)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return prompt
     return "\n".join(turns) if isinstance(turns, list) and all(isinstance(t, str) for t in turns) else prompt
 
+# %% ../../nbs/01e_own_table.ipynb #k0000016-1
 def _read_routerbench(file: Path, header: list[str], rows: list[tuple[str, dict]]) -> pd.DataFrame:
     "RouterBench's table as CSV or Parquet, checked."
     named = {c.rpartition("|")[0] for c in header if c.endswith(("|total_cost", "|model_response"))}
     llms = [c for c in header if c in named]  # in the order of their scores
     for c in ("sample_id", "prompt", "eval_name", *sorted(named), *(f"{m}|total_cost" for m in llms)):
-        if c not in header: raise fault(file.name, "header", f"column {c!r} is missing", "RouterBench has sample_id, prompt, eval_name, and a score and a total_cost per LLM")
+        if c not in header:
+            raise fault(
+                file.name,
+                "header",
+                f"column {c!r} is missing",
+                "RouterBench has sample_id, prompt, eval_name, and a score and a total_cost per LLM",
+            )
     long = []
     for where, r in rows:
         name, text = _word(r["eval_name"], file, where, "eval_name"), _turns(_word(r["prompt"], file, where, "prompt"))
         for m in llms:
-            long.append((where, {"query_id": r["sample_id"], "text": text, "split": "test", "dataset": "mmlu" if name.startswith("mmlu-") else name,
-                                 "llm": m, "score": r[m], "cost": r[f"{m}|total_cost"]}))
+            long.append(
+                (
+                    where,
+                    {
+                        "query_id": r["sample_id"],
+                        "text": text,
+                        "split": "test",
+                        "dataset": "mmlu" if name.startswith("mmlu-") else name,
+                        "llm": m,
+                        "score": r[m],
+                        "cost": r[f"{m}|total_cost"],
+                    },
+                )
+            )
     return _with_splits(_long(file, long))
 
 # %% ../../nbs/01e_own_table.ipynb #k0000018
 def _lines_of_json(file: Path):
     "The objects of a file of JSON lines, with their places."
     for n, line in enumerate(text_of(file).splitlines(), 1):
-        if not line.strip(): continue
+        if not line.strip():
+            continue
         try:
             r = json.loads(line)
-            if "\\u" in line: json.dumps(r, ensure_ascii=False).encode()  # half of a character can be escaped, but is no text
-        except (ValueError, RecursionError) as e: raise fault(file.name, f"line {n}", f"not valid JSON ({str(e)[:60]})", "one JSON object a line") from None
-        if not isinstance(r, dict): raise fault(file.name, f"line {n}", f"a {type(r).__name__}, not an object", "one JSON object a line")
+            if "\\u" in line:
+                json.dumps(r, ensure_ascii=False).encode()  # half of a character can be escaped, but is no text
+        except (ValueError, RecursionError) as e:
+            raise fault(file.name, f"line {n}", f"not valid JSON ({str(e)[:60]})", "one JSON object a line") from None
+        if not isinstance(r, dict):
+            raise fault(file.name, f"line {n}", f"a {type(r).__name__}, not an object", "one JSON object a line")
         yield f"line {n}", r
 
 # %% ../../nbs/01e_own_table.ipynb #k0000018b
@@ -145,17 +223,34 @@ def _read_llmrouter(file: Path) -> pd.DataFrame:
     long = []
     for where, r in _lines_of_json(file):
         for c in ("task_name", "query", "model_name", "performance"):
-            if c not in r: raise fault(file.name, where, f"{c!r} is missing", "LLMRouter has task_name, query, model_name, performance")
+            if c not in r:
+                raise fault(
+                    file.name, where, f"{c!r} is missing", "LLMRouter has task_name, query, model_name, performance"
+                )
         task, text = _word(r["task_name"], file, where, "task_name"), _word(r["query"], file, where, "query")
         query_id = f"{task}-{digest(task, text, str(r.get('ground_truth')), str(r.get('metric')))[:16]}"
-        long.append((where, {"query_id": query_id, "text": text, "split": "test", "dataset": task, "llm": r["model_name"], "score": r["performance"],
-                             "latency_s": r.get("response_time"), "cost": r.get("token_num")}))
+        long.append(
+            (
+                where,
+                {
+                    "query_id": query_id,
+                    "text": text,
+                    "split": "test",
+                    "dataset": task,
+                    "llm": r["model_name"],
+                    "score": r["performance"],
+                    "latency_s": r.get("response_time"),
+                    "cost": r.get("token_num"),
+                },
+            )
+        )
     return _with_splits(_long(file, long))
 
 # %% ../../nbs/01e_own_table.ipynb #k0000019
 def _with_splits(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     "Half of the texts for test, by hash, for a format without splits."
-    return table.assign(split=np.where(split_validation(table.text, .5, seed) == "validation", "test", "train"))
+    return table.assign(split=np.where(split_validation(table.text, 0.5, seed) == "validation", "test", "train"))
+
 
 FORMATS = ("own", "routerbench", "llmrouter")
 
@@ -163,7 +258,9 @@ FORMATS = ("own", "routerbench", "llmrouter")
 def _check_ending(file: Path) -> None:
     "Raises `SourceError` for a file that is of no known kind."
     if file.suffix in (".pkl", ".pickle"):
-        raise fault(file.name, "", "a pickle, which can run code when it is loaded", "convert it to Parquet where you trust it")
+        raise fault(
+            file.name, "", "a pickle, which can run code when it is loaded", "convert it to Parquet where you trust it"
+        )
     if file.suffix not in (".jsonl", ".ndjson", ".csv", ".parquet"):
         raise fault(file.name, "", f"ending {file.suffix!r} is unknown", "use .csv, .parquet or .jsonl")
 
@@ -173,7 +270,8 @@ def load_table(
 ) -> tuple[pd.DataFrame, str]:  # rows in one's own format's columns, and the format's name, one of `FORMATS`
     "Somebody's outcomes, checked; the ending and the columns tell the format. Raises `SourceError` naming file, line and mend."
     _check_ending(file := Path(file))
-    if file.suffix in (".jsonl", ".ndjson"): table, kind = _read_llmrouter(file), "llmrouter"
+    if file.suffix in (".jsonl", ".ndjson"):
+        table, kind = _read_llmrouter(file), "llmrouter"
     else:
         header, rows = _records(file)
         kind = "routerbench" if any(c.endswith("|total_cost") for c in header) else "own"
@@ -187,28 +285,40 @@ def read_user_table(
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # queries and outcomes
     "A table that the user brings. Raises `SourceError`."
-    if not source.path: raise SourceError('source.path is empty: kind = "table" needs the path of a CSV, JSON lines or Parquet file')
+    if not source.path:
+        raise SourceError('source.path is empty: kind = "table" needs the path of a CSV, JSON lines or Parquet file')
     file = Path(source.path) if Path(source.path).is_absolute() else project_root() / source.path
     table, _ = load_table(file)
     unknown = set(source.datasets) - set(table.dataset)
-    if unknown: raise SourceError(f"source.datasets: {min(unknown)!r} is not in {file.name}; it has {', '.join(sorted(set(table.dataset)))}")
+    if unknown:
+        raise SourceError(
+            f"source.datasets: {min(unknown)!r} is not in {file.name}; it has {', '.join(sorted(set(table.dataset)))}"
+        )
     return as_tables(table[table.dataset.isin(source.datasets)], source.validation_share, seed)
 
 # %% ../../nbs/01e_own_table.ipynb #k0000027
 def as_tables(
     table: pd.DataFrame,  # of `load_table`
-    validation_share: float = .15,
+    validation_share: float = 0.15,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # queries and outcomes
     "Checked rows as the study's tables."
     queries = table.drop_duplicates("query_id")[["query_id", "dataset", "split", "text"]].reset_index(drop=True)
     for _, part in queries.groupby("dataset"):
         train = part.index[part.split == "train"]
-        if "validation" not in set(part.split): queries.loc[train, "split"] = split_validation(part.text[train], validation_share, seed)
-    queries = queries.assign(subject="", choices=[[]] * len(queries), gold="")[["query_id", "dataset", "split", "subject", "text", "choices", "gold"]]
+        if "validation" not in set(part.split):
+            queries.loc[train, "split"] = split_validation(part.text[train], validation_share, seed)
+    queries = queries.assign(subject="", choices=[[]] * len(queries), gold="")[
+        ["query_id", "dataset", "split", "subject", "text", "choices", "gold"]
+    ]
     llms = list(table.llm.unique())
-    wide = {c: table.pivot(index="query_id", columns="llm", values=c).loc[queries.query_id, llms].to_numpy() for c in ("score", "latency_s", "cost")}
-    outcomes = outcomes_frame(queries.query_id.tolist(), llms, wide["score"], latency_s=wide["latency_s"], cost=wide["cost"])
+    wide = {
+        c: table.pivot(index="query_id", columns="llm", values=c).loc[queries.query_id, llms].to_numpy()
+        for c in ("score", "latency_s", "cost")
+    }
+    outcomes = outcomes_frame(
+        queries.query_id.tolist(), llms, wide["score"], latency_s=wide["latency_s"], cost=wide["cost"]
+    )
     return check_table("queries", queries), check_table("outcomes", outcomes)
 
 # %% ../../nbs/01e_own_table.ipynb #k0000029
@@ -218,15 +328,32 @@ def import_report(
     "What a file holds, in words, and the profile lines that use it. Raises `SourceError`."
     table, kind = load_table(file)
     queries, outcomes = as_tables(table)
-    lines = [f"{Path(file).name}: format {kind}, {len(queries)} queries, {table.llm.nunique()} LLMs, {len(table)} scores"]
+    lines = [
+        f"{Path(file).name}: format {kind}, {len(queries)} queries, {table.llm.nunique()} LLMs, {len(table)} scores"
+    ]
     for d, part in queries.groupby("dataset"):
         sizes = part.split.value_counts()
         made = "" if "validation" in set(table.split[table.dataset == d]) else " (validation set aside from train)"
         lines.append(f"  {d}: " + ", ".join(f"{sizes.get(s, 0)} {s}" for s in SPLITS) + made)
         shared = set(part.text[part.split != "test"]) & set(part.text[part.split == "test"])
-        if shared: lines.append(f"    {len(shared)} texts stand both in train or validation and in test: routers will have seen them")
+        if shared:
+            lines.append(
+                f"    {len(shared)} texts stand both in train or validation and in test: routers will have seen them"
+            )
         means = table[(table.dataset == d)].groupby("llm").score.mean().sort_values(ascending=False)
         lines.append("    mean score: " + ", ".join(f"{m} {v:.3f}" for m, v in means.items()))
-    lines += [f"  {c}: " + ("none" if (n := int(table[c].notna().sum())) == 0 else f"{n} of {len(table)} rows") for c in ("latency_s", "cost")]
+    lines += [
+        f"  {c}: " + ("none" if (n := int(table[c].notna().sum())) == 0 else f"{n} of {len(table)} rows")
+        for c in ("latency_s", "cost")
+    ]
     names = ", ".join(f'"{d}"' for d in sorted(set(table.dataset)))
-    return "\n".join([*lines, "Use it in a profile:", "  [source]", '  kind = "table"', f'  path = "{Path(file).as_posix()}"', f"  datasets = [{names}]"])
+    return "\n".join(
+        [
+            *lines,
+            "Use it in a profile:",
+            "  [source]",
+            '  kind = "table"',
+            f'  path = "{Path(file).as_posix()}"',
+            f"  datasets = [{names}]",
+        ]
+    )

@@ -18,17 +18,26 @@ from .files import fault, fetch, outcomes_frame, registry, rows_of_csv, split_va
 from ..study.profiles import Source
 
 # %% ../../nbs/01c_published.ipynb #df9de1fc
-ROUTERDC = {"gsm8k": "gsm8k-{}", "mmlu": "mmlu_{}", "cmmlu": "cmmlu_{}", "arc_challenge": "arc_challenge_{}",
-            "humaneval": "humaneval_{}"}  # dataset -> file name
+ROUTERDC = {
+    "gsm8k": "gsm8k-{}",
+    "mmlu": "mmlu_{}",
+    "cmmlu": "cmmlu_{}",
+    "arc_challenge": "arc_challenge_{}",
+    "humaneval": "humaneval_{}",
+}  # dataset -> file name
 SAMPLED = ("gsm8k", "humaneval")  # where a RouterDC score is a share of samples
 
 # %% ../../nbs/01c_published.ipynb #25e4e911
 def _load_json(path: str) -> list:
     "A JSON list of the registry."
-    try: rows = json.loads(text_of(fetch(path), path))
-    except json.JSONDecodeError as e: raise fault(path, f"line {e.lineno}", f"not valid JSON ({e.msg})", "fetch it again") from None
-    except RecursionError: raise fault(path, "", "not valid JSON (nested too deep)", "fetch it again") from None
-    if not isinstance(rows, list) or not rows: raise fault(path, "", f"a {type(rows).__name__}, not a list of queries", "fetch it again")
+    try:
+        rows = json.loads(text_of(fetch(path), path))
+    except json.JSONDecodeError as e:
+        raise fault(path, f"line {e.lineno}", f"not valid JSON ({e.msg})", "fetch it again") from None
+    except RecursionError:
+        raise fault(path, "", "not valid JSON (nested too deep)", "fetch it again") from None
+    if not isinstance(rows, list) or not rows:
+        raise fault(path, "", f"a {type(rows).__name__}, not a list of queries", "fetch it again")
     return rows
 
 # %% ../../nbs/01c_published.ipynb #94f0c791
@@ -38,10 +47,18 @@ def _scores_of(path: str, i: int, row, llms: list[str]) -> list[float]:
     if not isinstance(scores, dict) or not isinstance(row.get("question"), str) or not row["question"].strip():
         raise fault(path, where, "no object with a 'question' and 'scores'", "fetch it again")
     lacking, extra = [m for m in llms if m not in scores], [m for m in scores if m not in llms]
-    if lacking or extra: raise fault(path, where, f"LLM {(lacking or extra)[0]!r} is {'missing' if lacking else 'in no other row'}", "give each query one score per LLM")
+    if lacking or extra:
+        raise fault(
+            path,
+            where,
+            f"LLM {(lacking or extra)[0]!r} is {'missing' if lacking else 'in no other row'}",
+            "give each query one score per LLM",
+        )
     for m in llms:
-        if type(scores[m]) not in (int, float): raise fault(path, where, f"score {scores[m]!r:.40} of {m} is not a number", "write a number from 0 to 1")
-        if not 0 <= scores[m] <= 1: raise fault(path, where, f"score {scores[m]} of {m} is not within 0 to 1", "write a number from 0 to 1")
+        if type(scores[m]) not in (int, float):
+            raise fault(path, where, f"score {scores[m]!r:.40} of {m} is not a number", "write a number from 0 to 1")
+        if not 0 <= scores[m] <= 1:
+            raise fault(path, where, f"score {scores[m]} of {m} is not within 0 to 1", "write a number from 0 to 1")
     return [float(scores[m]) for m in llms]
 
 # %% ../../nbs/01c_published.ipynb #94f0c792
@@ -55,7 +72,8 @@ def read_routerdc_file(
     first = rows[0].get("scores") if isinstance(rows[0], dict) else None
     llms = list(first) if isinstance(first, dict) else []
     scores = np.array([_scores_of(path, i, row, llms) for i, row in enumerate(rows)])
-    if not llms: raise fault(path, "row 0", "no scores", "give each query one score per LLM")
+    if not llms:
+        raise fault(path, "row 0", "no scores", "give each query one score per LLM")
     return [r["question"] for r in rows], [m.split("/")[-1] for m in llms], scores
 
 # %% ../../nbs/01c_published.ipynb #d645fc80
@@ -75,10 +93,23 @@ def _routerdc_part(dataset: str, split: str, source: Source, seed: int) -> tuple
     series = pd.Series(texts)
     subject, gold = _subjects(dataset, series), _golds(dataset, split, series)
     splits = split_validation(series, source.validation_share, seed) if split == "train" else "test"
-    queries = pd.DataFrame({"query_id": ids, "dataset": dataset, "split": splits, "subject": subject, "text": texts,
-                            "choices": [[]] * len(texts), "gold": gold})
-    return queries, outcomes_frame(ids, llms, scores if dataset in SAMPLED else (scores > 0).astype(float),
-                                   success_rate=scores if dataset in SAMPLED else None)
+    queries = pd.DataFrame(
+        {
+            "query_id": ids,
+            "dataset": dataset,
+            "split": splits,
+            "subject": subject,
+            "text": texts,
+            "choices": [[]] * len(texts),
+            "gold": gold,
+        }
+    )
+    return queries, outcomes_frame(
+        ids,
+        llms,
+        scores if dataset in SAMPLED else (scores > 0).astype(float),
+        success_rate=scores if dataset in SAMPLED else None,
+    )
 
 # %% ../../nbs/01c_published.ipynb #ac8c6fa5
 @functools.cache
@@ -86,8 +117,11 @@ def mmlu_subjects() -> dict[str, str]:
     "MMLU question with its options (as RouterDC and RouteLLM print them) -> subject."
     subjects = {}
     for path in registry():
-        if not path.startswith("routellm/mmlu/"): continue
-        subjects |= dict.fromkeys(_routellm_file(path).prompt.str.removesuffix("\nAnswer:"), Path(path).stem.removeprefix("mmlu_"))
+        if not path.startswith("routellm/mmlu/"):
+            continue
+        subjects |= dict.fromkeys(
+            _routellm_file(path).prompt.str.removesuffix("\nAnswer:"), Path(path).stem.removeprefix("mmlu_")
+        )
     return subjects
 
 # %% ../../nbs/01c_published.ipynb #bd463406
@@ -97,12 +131,16 @@ def read_gsm8k(
     "GSM8K's published text (Cobbe et al., 2021). Raises `SourceError`."
     path, rows = f"gsm8k/{split}.jsonl", []
     for n, line in enumerate(text_of(fetch(path), path).splitlines(), 1):
-        try: row = json.loads(line)
-        except (ValueError, RecursionError): raise fault(path, f"line {n}", "not valid JSON", "fetch it again") from None
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            raise fault(path, f"line {n}", "not valid JSON", "fetch it again") from None
         texts = [row.get(c) if isinstance(row, dict) else None for c in ("question", "answer")]
-        if not all(isinstance(t, str) and t.strip() for t in texts): raise fault(path, f"line {n}", "no 'question' and 'answer'", "fetch it again")
+        if not all(isinstance(t, str) and t.strip() for t in texts):
+            raise fault(path, f"line {n}", "no 'question' and 'answer'", "fetch it again")
         gold = texts[1].rpartition("####")[2].strip().replace(",", "")
-        if "####" not in texts[1] or not gold: raise fault(path, f"line {n}", "the answer has no '#### N'", "fetch it again")
+        if "####" not in texts[1] or not gold:
+            raise fault(path, f"line {n}", "the answer has no '#### N'", "fetch it again")
         rows.append((*texts, gold))
     return pd.DataFrame(rows, columns=["question", "answer", "gold"])
 
@@ -110,8 +148,10 @@ def read_gsm8k(
 def _subjects(dataset: str, texts: pd.Series):
     return texts.map(mmlu_subjects()).fillna("") if dataset == "mmlu" else ""
 
+
 def _golds(dataset: str, split: str, texts: pd.Series):
-    if dataset != "gsm8k": return ""
+    if dataset != "gsm8k":
+        return ""
     return texts.map(read_gsm8k(split).set_index("question").gold).fillna("")
 
 # %% ../../nbs/01c_published.ipynb #65ba5136
@@ -134,7 +174,8 @@ def _routellm_file(path: str) -> pd.DataFrame:
         raise fault(path, "header", f"column {lacking!r} is missing", f"RouteLLM has prompt, {', '.join(ROUTELLM)}")
     for line, row in rows:
         cells = dict(zip(header, row))
-        if not cells["prompt"].strip(): raise fault(path, f"line {line}", "prompt is empty", "fetch it again")
+        if not cells["prompt"].strip():
+            raise fault(path, f"line {line}", "prompt is empty", "fetch it again")
         if m := next((m for m in ROUTELLM if cells[m] not in ("True", "False")), None):
             raise fault(path, f"line {line}", f"the flag of {m} is {cells[m]!r:.40}", "write True or False")
     table = pd.DataFrame([row for _, row in rows], columns=header)
@@ -145,18 +186,31 @@ def routellm_table(
     dataset: str,  # "gsm8k" or "mmlu"
 ) -> pd.DataFrame:  # prompt, subject, a flag per LLM of `ROUTELLM`, and for GSM8K `<llm>_response`
     "RouteLLM's published table, MMLU's 57 subjects in one."
-    if dataset == "gsm8k": return _routellm_file("routellm/gsm8k_responses.csv").assign(subject="")
+    if dataset == "gsm8k":
+        return _routellm_file("routellm/gsm8k_responses.csv").assign(subject="")
     paths = [p for p in registry() if p.startswith("routellm/mmlu/")]
-    return pd.concat([_routellm_file(p).assign(subject=Path(p).stem.removeprefix("mmlu_")) for p in paths],
-                     ignore_index=True)
+    return pd.concat(
+        [_routellm_file(p).assign(subject=Path(p).stem.removeprefix("mmlu_")) for p in paths], ignore_index=True
+    )
 
 # %% ../../nbs/01c_published.ipynb #f5c0b1e7
 def _routellm_part(dataset: str, source: Source, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Queries and outcomes of one RouteLLM dataset."
     table = routellm_table(dataset)
     ids = [f"{dataset}-{i:05d}" for i in range(len(table))]
-    in_test = split_validation(table.prompt, .5, seed) == "validation"
+    in_test = split_validation(table.prompt, 0.5, seed) == "validation"
     splits = np.where(in_test, "test", split_validation(table.prompt, source.validation_share, seed + 1).astype(object))
-    queries = pd.DataFrame({"query_id": ids, "dataset": dataset, "split": splits, "subject": table.subject,
-                            "text": table.prompt, "choices": [[]] * len(table), "gold": ""})
-    return queries, outcomes_frame(ids, [m.split("/")[-1] for m in ROUTELLM], table[list(ROUTELLM)].to_numpy(dtype=float))
+    queries = pd.DataFrame(
+        {
+            "query_id": ids,
+            "dataset": dataset,
+            "split": splits,
+            "subject": table.subject,
+            "text": table.prompt,
+            "choices": [[]] * len(table),
+            "gold": "",
+        }
+    )
+    return queries, outcomes_frame(
+        ids, [m.split("/")[-1] for m in ROUTELLM], table[list(ROUTELLM)].to_numpy(dtype=float)
+    )

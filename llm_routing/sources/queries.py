@@ -43,23 +43,28 @@ DATASETS = {
     "released": tuple(SECONDS),
 }  # the data sets that a kind of source has, where that is known beforehand
 
-
 # %% ../../nbs/01_queries.ipynb #b94caf97
 def read_source(
     source: Source,  # a profile's source section
     seed: int,  # the profile's seed
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the queries and the outcomes table
     "Queries and outcomes of a published source. Raises `SourceError`."
-    if source.kind not in SOURCES: raise SourceError(f"source.kind {source.kind!r} has no reader; there are {', '.join(sorted(SOURCES))}")
+    if source.kind not in SOURCES:
+        raise SourceError(f"source.kind {source.kind!r} has no reader; there are {', '.join(sorted(SOURCES))}")
     _check_datasets(source)
     return SOURCES[source.kind](source, seed)
 
+# %% ../../nbs/01_queries.ipynb #b94caf97-1
 def _check_datasets(source: Source) -> None:
     "Raises `SourceError` for datasets that a source does not have, or that are named twice."
     twice = [d for d in source.datasets if source.datasets.count(d) > 1]
-    if twice: raise SourceError(f"source.datasets: {twice[0]!r} is named twice")
+    if twice:
+        raise SourceError(f"source.datasets: {twice[0]!r} is named twice")
     unknown = sorted(set(source.datasets) - set(DATASETS.get(source.kind, source.datasets)))
-    if unknown: raise SourceError(f"source.datasets: {', '.join(unknown)} not in {source.kind}; it has {', '.join(DATASETS[source.kind])}")
+    if unknown:
+        raise SourceError(
+            f"source.datasets: {', '.join(unknown)} not in {source.kind}; it has {', '.join(DATASETS[source.kind])}"
+        )
 
 # %% ../../nbs/01_queries.ipynb #e265a17f
 def load_queries(
@@ -69,7 +74,10 @@ def load_queries(
     queries, _ = read_source(profile.source, profile.seed)
     for dataset, splits in queries.groupby("dataset").split:
         lacking = {"train", "validation", "test"} - set(splits)
-        if lacking: raise StudyError(f"{dataset} has no {' and no '.join(sorted(lacking))} queries: every dataset needs all three splits")
+        if lacking:
+            raise StudyError(
+                f"{dataset} has no {' and no '.join(sorted(lacking))} queries: every dataset needs all three splits"
+            )
     return queries
 
 # %% ../../nbs/01_queries.ipynb #45418880
@@ -87,15 +95,23 @@ def folded(
     "Texts as they are compared: lower case, single spaces."
     return texts.str.lower().str.split().str.join(" ")
 
+# %% ../../nbs/01_queries.ipynb #406f78ea-1
 def find_duplicates(
     queries: pd.DataFrame,
-) -> pd.DataFrame:  # dataset, queries that repeat an earlier one of their split, test queries that stand in train or validation too
+) -> (
+    pd.DataFrame
+):  # dataset, queries that repeat an earlier one of their split, test queries that stand in train or validation too
     "Repeated texts per dataset, within a split and across splits."
     rows = []
     for dataset, part in queries.assign(text=folded(queries.text)).groupby("dataset"):
         learnt = set(part.text[part.split != "test"])
-        rows.append({"dataset": dataset, "repeated_in_split": int(part.duplicated(["split", "text"]).sum()),
-                     "test_seen_in_train": int(part.text[part.split == "test"].isin(learnt).sum())})
+        rows.append(
+            {
+                "dataset": dataset,
+                "repeated_in_split": int(part.duplicated(["split", "text"]).sum()),
+                "test_seen_in_train": int(part.text[part.split == "test"].isin(learnt).sum()),
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/01_queries.ipynb #138b6053
@@ -106,4 +122,6 @@ def leaks(
     rows = queries.assign(text=folded(queries.text))
     learnt = rows[rows.split != "test"].drop_duplicates(["dataset", "text"])
     both = rows[rows.split == "test"].merge(learnt, on=["dataset", "text"], suffixes=("", "_learnt"))
-    return both.rename(columns={"split_learnt": "stands_in", "query_id_learnt": "as"})[["dataset", "query_id", "stands_in", "as"]]
+    return both.rename(columns={"split_learnt": "stands_in", "query_id_learnt": "as"})[
+        ["dataset", "query_id", "stands_in", "as"]
+    ]

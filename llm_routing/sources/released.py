@@ -23,19 +23,41 @@ from ..study.tables import atomic_write, digest
 
 # %% ../../nbs/01d_released.ipynb #be765634
 REPOSITORY, COMMIT = "kvadityasrivatsa/llm-routing", "c87af597e6ef5c1eab8dba4117d725f9489d2ab3"
-LLM_NAMES = {"maj_gemma-7b-it_CHAT": "gemma-7b-it", "maj_gemma-7b_LM": "gemma-7b", "maj_llama2-13b-chat_CHAT": "llama2-13b-chat",
-             "maj_llama2-7b-lm_LM": "llama2-7b", "maj_metamath-7b_LM": "metamath-7b", "maj_mistral-7b-inst_CHAT": "mistral-7b-it",
-             "maj_mistral-7b-lm_LM": "mistral-7b"}  # in the order of the logits; GSM8K has no llama2-7b
-SECONDS = {"gsm8k": {"gemma-7b-it": .7, "gemma-7b": 7.1, "llama2-13b-chat": 1.8, "metamath-7b": 4.7, "mistral-7b-it": 1.,
-                     "mistral-7b": 3.7},
-           "mmlu": {"gemma-7b-it": 1., "gemma-7b": 3., "llama2-13b-chat": 4.8, "llama2-7b": 2.3, "metamath-7b": 2.4,
-                    "mistral-7b-it": 1.1, "mistral-7b": 1.8}}  # as measured by the authors on one A100
+LLM_NAMES = {
+    "maj_gemma-7b-it_CHAT": "gemma-7b-it",
+    "maj_gemma-7b_LM": "gemma-7b",
+    "maj_llama2-13b-chat_CHAT": "llama2-13b-chat",
+    "maj_llama2-7b-lm_LM": "llama2-7b",
+    "maj_metamath-7b_LM": "metamath-7b",
+    "maj_mistral-7b-inst_CHAT": "mistral-7b-it",
+    "maj_mistral-7b-lm_LM": "mistral-7b",
+}  # in the order of the logits; GSM8K has no llama2-7b
+SECONDS = {
+    "gsm8k": {
+        "gemma-7b-it": 0.7,
+        "gemma-7b": 7.1,
+        "llama2-13b-chat": 1.8,
+        "metamath-7b": 4.7,
+        "mistral-7b-it": 1.0,
+        "mistral-7b": 3.7,
+    },
+    "mmlu": {
+        "gemma-7b-it": 1.0,
+        "gemma-7b": 3.0,
+        "llama2-13b-chat": 4.8,
+        "llama2-7b": 2.3,
+        "metamath-7b": 2.4,
+        "mistral-7b-it": 1.1,
+        "mistral-7b": 1.8,
+    },
+}  # as measured by the authors on one A100
 ROWS = {"gsm8k": {"all": 8792, "test": 1319}, "mmlu": {"test": 1530}}  # what the authors' own evaluation printed
 
 # %% ../../nbs/01d_released.ipynb #3f035f6f
 @dataclass(frozen=True)
 class Released:
     "One released file. Arrays are (n_queries, n_llms)."
+
     dataset: str
     texts: list[str]
     split: np.ndarray  # (n_queries,) train, validation or test
@@ -57,26 +79,42 @@ class Released:
     def part(self, split: str) -> "Released":
         "The queries of one split."
         rows = self.split == split
-        return Released(self.dataset, [t for t, r in zip(self.texts, rows) if r], self.split[rows], self.llms, self.right[rows],
-                        self.labelled[rows], self.logit[rows])
+        return Released(
+            self.dataset,
+            [t for t, r in zip(self.texts, rows) if r],
+            self.split[rows],
+            self.llms,
+            self.right[rows],
+            self.labelled[rows],
+            self.logit[rows],
+        )
 
 # %% ../../nbs/01d_released.ipynb #1d47660d
 COLUMNS = ["question", "split", "true_label", "prediction", "raw_predictions", "confidence"]
 _NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?")
 
+# %% ../../nbs/01d_released.ipynb #1d47660d-1
 def _numbers(cell: str, n: int) -> list[float] | None:
     "The numbers of an array as NumPy prints it, or nothing if they are not n."
     body = cell.strip()
-    if not (body.startswith("[") and body.endswith("]")): return None
+    if not (body.startswith("[") and body.endswith("]")):
+        return None
     words = body[1:-1].split()
     values = [float(w) for w in words] if len(words) == n and all(_NUMBER.fullmatch(w) for w in words) else None
     return values if values and np.isfinite(values).all() else None
 
+# %% ../../nbs/01d_released.ipynb #1d47660d-2
 def _names(cell: str, names: list[str]) -> list[int] | None:
     "1 for each LLM that a list literal names, or nothing if it names another, or one twice."
-    try: found = ast.literal_eval(cell)
-    except (ValueError, SyntaxError, MemoryError, RecursionError): return None
-    known = isinstance(found, list) and all(isinstance(f, str) and f in names for f in found) and len(set(found)) == len(found)
+    try:
+        found = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    known = (
+        isinstance(found, list)
+        and all(isinstance(f, str) and f in names for f in found)
+        and len(set(found)) == len(found)
+    )
     return [int(n in found) for n in names] if known else None
 
 # %% ../../nbs/01d_released.ipynb #7dcb1fa8
@@ -85,7 +123,13 @@ def _column(name: str, rows: list, header: list[str], column: str, read, what: s
     cells = []
     for line, row in rows:
         cell = row[header.index(column)]
-        if (value := read(cell)) is None: raise fault(name, f"line {line}, column {column!r}", f"{cell[:80]!r} is not {what}", f"fetch it again from {REPOSITORY}")
+        if (value := read(cell)) is None:
+            raise fault(
+                name,
+                f"line {line}, column {column!r}",
+                f"{cell[:80]!r} is not {what}",
+                f"fetch it again from {REPOSITORY}",
+            )
         cells.append(value)
     return np.array(cells)
 
@@ -96,15 +140,27 @@ def parse_released(
 ) -> Released:
     "A released file, checked. Raises `SourceError` naming file, line and column."
     name, (header, rows) = Path(path).name, rows_of_csv(Path(path))
-    if header != COLUMNS: raise fault(name, "header", f"columns {', '.join(header)}", f"expected {', '.join(COLUMNS)}")
+    if header != COLUMNS:
+        raise fault(name, "header", f"columns {', '.join(header)}", f"expected {', '.join(COLUMNS)}")
     keys = [k for k, v in LLM_NAMES.items() if v in SECONDS[dataset]]
-    def column(c, read, what): return _column(name, rows, header, c, read, what)
+
+    def column(c, read, what):
+        return _column(name, rows, header, c, read, what)
+
     texts = column("question", lambda x: x if x.strip() else None, "a text")
     split = column("split", {"train": "train", "val": "validation", "test": "test"}.get, "train, val or test")
-    right, said = (column(c, lambda x: _names(x, keys), f"a list of {', '.join(keys)}") > 0 for c in ("true_label", "prediction"))
+    right, said = (
+        column(c, lambda x: _names(x, keys), f"a list of {', '.join(keys)}") > 0 for c in ("true_label", "prediction")
+    )
     raw, logit = (column(c, lambda x: _numbers(x, len(keys)), f"an array of {len(keys)} numbers") for c in COLUMNS[4:])
     differ = np.argwhere(raw != said)
-    if len(differ): raise fault(name, f"line {rows[differ[0][0]][0]}", "'prediction' and 'raw_predictions' differ", f"fetch it again from {REPOSITORY}")
+    if len(differ):
+        raise fault(
+            name,
+            f"line {rows[differ[0][0]][0]}",
+            "'prediction' and 'raw_predictions' differ",
+            f"fetch it again from {REPOSITORY}",
+        )
     return Released(dataset, texts.tolist(), split, [LLM_NAMES[k] for k in keys], right, said, logit)
 
 # %% ../../nbs/01d_released.ipynb #986e37ec
@@ -119,12 +175,23 @@ def write_example(
 ) -> Path:
     "Write a small file in the format of the release, with invented queries and numbers."
     keys, rng = [k for k, v in LLM_NAMES.items() if v in SECONDS[dataset]], np.random.default_rng(seed)
-    if right is None: right = rng.random((n, len(keys))) < np.linspace(.4, .7, len(keys))
-    if logit is None: logit = rng.normal(0, 1.5, (len(right), len(keys))) + right
+    if right is None:
+        right = rng.random((n, len(keys))) < np.linspace(0.4, 0.7, len(keys))
+    if logit is None:
+        logit = rng.normal(0, 1.5, (len(right), len(keys))) + right
     splits = splits or [("train", "val", "test")[i % 3] for i in range(len(right))]
     logit, said = np.asarray(logit, np.float32), np.asarray(logit) > 0
-    rows = [(f"Invented question {i}, with a comma?", s, str([k for k, x in zip(keys, r) if x]), str([k for k, x in zip(keys, p) if x]),
-             str(p.astype(int)), str(c)) for i, (s, r, p, c) in enumerate(zip(splits, np.asarray(right), said, logit))]
+    rows = [
+        (
+            f"Invented question {i}, with a comma?",
+            s,
+            str([k for k, x in zip(keys, r) if x]),
+            str([k for k, x in zip(keys, p) if x]),
+            str(p.astype(int)),
+            str(c),
+        )
+        for i, (s, r, p, c) in enumerate(zip(splits, np.asarray(right), said, logit))
+    ]
     return atomic_write(Path(path), lambda tmp: pd.DataFrame(rows, columns=COLUMNS).to_csv(tmp, index=False))
 
 # %% ../../nbs/01d_released.ipynb #360af0c3
@@ -135,15 +202,20 @@ def fetch_released(
     name, folder = f"{dataset}_cls_predictions.csv", os.environ.get("LLM_ROUTING_DATA")
     host = os.environ.get("LLM_ROUTING_MIRROR", "https://raw.githubusercontent.com").rstrip("/")
     url = f"{host}/{REPOSITORY}/{COMMIT}/data/routing_classifier_predictions/{name}"
-    if folder and (file := Path(folder) / "released" / name).is_file(): return file
+    if folder and (file := Path(folder) / "released" / name).is_file():
+        return file
     import pooch
+
     cache = Path(os.environ.get("LLM_ROUTING_CACHE") or pooch.os_cache("llm-routing")) / "released"
     pooch.get_logger().setLevel("WARNING")
-    try: return Path(pooch.retrieve(url, None, fname=name, path=cache))
+    try:
+        return Path(pooch.retrieve(url, None, fname=name, path=cache))
     except OSError as e:
-        raise SourceError(f"{url} could not be downloaded ({type(e).__name__}): connect to the network, or put the file into "
-                          f"{'LLM_ROUTING_DATA=' + folder if folder else 'the folder that LLM_ROUTING_DATA names'}, "
-                          f"as released/{name}") from e
+        raise SourceError(
+            f"{url} could not be downloaded ({type(e).__name__}): connect to the network, or put the file into "
+            f"{'LLM_ROUTING_DATA=' + folder if folder else 'the folder that LLM_ROUTING_DATA names'}, "
+            f"as released/{name}"
+        ) from e
 
 # %% ../../nbs/01d_released.ipynb #15ad0374
 def check_counts(
@@ -154,11 +226,16 @@ def check_counts(
     test = rel.part("test")
     for part, n in ROWS[rel.dataset].items():
         found = len(rel.texts) if part == "all" else len(test.texts)
-        if found != n: raise SourceError(f"released {rel.dataset} file: {found} rows ({part}), expected {n}: not the released file")
+        if found != n:
+            raise SourceError(
+                f"released {rel.dataset} file: {found} rows ({part}), expected {n}: not the released file"
+            )
     for llm, share in zip(test.llms, 100 * test.right.mean(0)):
-        if llm in accuracy and abs(share - accuracy[llm]) > .0101:
-            raise SourceError(f"released {rel.dataset} file: {llm} is right on {share:.4f}% of test, published {accuracy[llm]}%: "
-                              "not the released file")
+        if llm in accuracy and abs(share - accuracy[llm]) > 0.0101:
+            raise SourceError(
+                f"released {rel.dataset} file: {llm} is right on {share:.4f}% of test, published {accuracy[llm]}%: "
+                "not the released file"
+            )
 
 # %% ../../nbs/01d_released.ipynb #350b3ddf
 def _row(right: np.ndarray, index: np.ndarray, seconds: np.ndarray, only_right: bool) -> tuple[float, float]:
@@ -171,6 +248,7 @@ def first_right(right: np.ndarray) -> np.ndarray:
     "The first right LLM of each query in list order, whatever its speed (mistake 4); 0 where none is."
     return right.argmax(1)
 
+# %% ../../nbs/01d_released.ipynb #7a941597-1
 def sorted_order(right: np.ndarray) -> np.ndarray:
     "LLMs from the least to the most often right *on test*; equals in the order in which they first appear (mistake 6)."
     seen = list(dict.fromkeys([*np.argwhere(right)[:, 1].tolist(), *range(right.shape[1])]))
@@ -182,13 +260,20 @@ def as_published(
 ) -> dict[str, tuple[float, float]]:  # row -> percent right, seconds
     "The rows of the released result file that need no random draw."
     every, top = np.arange(len(rel.texts)), rel.confidence.argmax(1)
-    def row(right, index): return _row(right, index, rel.seconds, only_right=True)
+
+    def row(right, index):
+        return _row(right, index, rel.seconds, only_right=True)
+
     bound = rel.right & rel.labelled
     order = sorted_order(rel.right)
-    return {"oracle": row(rel.right.any(1), first_right(rel.right)), "mlc_upper_bound": row(bound.any(1), first_right(bound)),
-            "argmax": row(bound[every, top], top), "prediction": row(rel.right[every, top], top),
-            "sorted_prediction": row(rel.right[every, order[top]], top),
-            **{m: row(rel.right[:, j], np.full(len(every), j)) for j, m in enumerate(rel.llms)}}
+    return {
+        "oracle": row(rel.right.any(1), first_right(rel.right)),
+        "mlc_upper_bound": row(bound.any(1), first_right(bound)),
+        "argmax": row(bound[every, top], top),
+        "prediction": row(rel.right[every, top], top),
+        "sorted_prediction": row(rel.right[every, order[top]], top),
+        **{m: row(rel.right[:, j], np.full(len(every), j)) for j, m in enumerate(rel.llms)},
+    }
 
 # %% ../../nbs/01d_released.ipynb #0d71d563
 def example(right, logit, dataset="gsm8k") -> Released:
@@ -207,16 +292,21 @@ def published_draws(
     rng, n = np.random.default_rng(seed), len(rel.texts)
     conf, top = rel.confidence, rel.confidence.argmax(1)
     three = np.argsort(-conf, 1, kind="stable")[:, :3]
+
     def policy():
-        index = np.where(conf.max(1) <= .6, three[np.arange(n), rng.integers(3, size=n)], top)
+        index = np.where(conf.max(1) <= 0.6, three[np.arange(n), rng.integers(3, size=n)], top)
         return _row((rel.right & rel.labelled)[np.arange(n), index], index, rel.seconds, True)
+
     def uniform():
         index = rng.integers(len(rel.llms), size=n)
         return _row(rel.right[np.arange(n), index], index, rel.seconds, True)
+
     one, many = np.array([policy() for _ in range(draws)]), np.array([uniform() for _ in range(draws)])
     half = 1.96 * many.std(0) / np.sqrt(1000)
-    return {"random_policy": np.stack([one.mean(0), *np.quantile(one, [.025, .975], axis=0)], 1),
-            "random": np.stack([many.mean(0), many.mean(0) - half, many.mean(0) + half], 1)}
+    return {
+        "random_policy": np.stack([one.mean(0), *np.quantile(one, [0.025, 0.975], axis=0)], 1),
+        "random": np.stack([many.mean(0), many.mean(0) - half, many.mean(0) + half], 1),
+    }
 
 # %% ../../nbs/01d_released.ipynb #2df288dd
 def mended(
@@ -224,17 +314,27 @@ def mended(
 ) -> dict[str, tuple[float, float]]:
     "The same rows with the mistakes mended."
     every, top, conf = np.arange(len(rel.texts)), rel.confidence.argmax(1), rel.confidence
-    def row(right, index): return _row(right, index, rel.seconds, only_right=False)
-    def fastest(among): return np.where(among, rel.seconds, np.where(among.any(1, keepdims=True), np.inf, rel.seconds)).argmin(1)
+
+    def row(right, index):
+        return _row(right, index, rel.seconds, only_right=False)
+
+    def fastest(among):
+        return np.where(among, rel.seconds, np.where(among.any(1, keepdims=True), np.inf, rel.seconds)).argmin(1)
+
     bound = rel.right & rel.labelled
     three = np.argsort(np.argsort(-conf, 1, kind="stable"), 1) < 3
-    share = np.where((conf.max(1) <= .6)[:, None], three / 3, np.eye(len(rel.llms))[top])
+    share = np.where((conf.max(1) <= 0.6)[:, None], three / 3, np.eye(len(rel.llms))[top])
     argmax = row(rel.right[every, top], top)
-    return {"oracle": row(rel.right.any(1), fastest(rel.right)), "mlc_upper_bound": row(bound.any(1), fastest(bound)),
-            "argmax": argmax, "prediction": argmax, "sorted_prediction": argmax,
-            "random_policy": (100 * (share * rel.right).sum(1).mean(), float((share @ rel.seconds).mean())),
-            "random": (100 * rel.right.mean(), float(rel.seconds.mean())),
-            **{m: row(rel.right[:, j], np.full(len(every), j)) for j, m in enumerate(rel.llms)}}
+    return {
+        "oracle": row(rel.right.any(1), fastest(rel.right)),
+        "mlc_upper_bound": row(bound.any(1), fastest(bound)),
+        "argmax": argmax,
+        "prediction": argmax,
+        "sorted_prediction": argmax,
+        "random_policy": (100 * (share * rel.right).sum(1).mean(), float((share @ rel.seconds).mean())),
+        "random": (100 * rel.right.mean(), float(rel.seconds.mean())),
+        **{m: row(rel.right[:, j], np.full(len(every), j)) for j, m in enumerate(rel.llms)},
+    }
 
 # %% ../../nbs/01d_released.ipynb #80ff546a
 def label_report(
@@ -242,15 +342,26 @@ def label_report(
 ) -> pd.DataFrame:  # a row per LLM
     "Precision, recall, F1 and support of the router's labels; 0 where a ratio has no denominator."
     hit, said, true = (rel.right & rel.labelled).sum(0), rel.labelled.sum(0), rel.right.sum(0)
-    def ratio(a, b): return np.divide(a, b, out=np.zeros(len(a)), where=b > 0)
-    return pd.DataFrame({"llm": rel.llms, "precision": ratio(hit, said), "recall": ratio(hit, true), "f1": ratio(2 * hit, said + true),
-                         "support": true})
 
+    def ratio(a, b):
+        return np.divide(a, b, out=np.zeros(len(a)), where=b > 0)
+
+    return pd.DataFrame(
+        {
+            "llm": rel.llms,
+            "precision": ratio(hit, said),
+            "recall": ratio(hit, true),
+            "f1": ratio(2 * hit, said + true),
+            "support": true,
+        }
+    )
+
+# %% ../../nbs/01d_released.ipynb #80ff546a-1
 def weighted_f1(
     report: pd.DataFrame,  # of `label_report`
 ) -> float:
     "The F1 of all LLMs, weighted by support."
-    return float(np.average(report.f1, weights=report.support)) if report.support.sum() else 0.
+    return float(np.average(report.f1, weights=report.support)) if report.support.sum() else 0.0
 
 # %% ../../nbs/01d_released.ipynb #6e909138
 def read_released(
@@ -262,9 +373,23 @@ def read_released(
     for dataset in source.datasets:
         rel = parse_released(fetch_released(dataset), dataset)
         ids = [f"{dataset}-released-{i:05d}" for i in range(len(rel.texts))]
-        queries = pd.DataFrame({"query_id": ids, "dataset": dataset, "split": rel.split, "subject": "", "text": rel.texts,
-                                "choices": [[]] * len(ids), "gold": ""})
-        tables.append((queries, outcomes_frame(ids, rel.llms, rel.right.astype(float), latency_s=np.tile(rel.seconds, (len(ids), 1)))))
+        queries = pd.DataFrame(
+            {
+                "query_id": ids,
+                "dataset": dataset,
+                "split": rel.split,
+                "subject": "",
+                "text": rel.texts,
+                "choices": [[]] * len(ids),
+                "gold": "",
+            }
+        )
+        tables.append(
+            (
+                queries,
+                outcomes_frame(ids, rel.llms, rel.right.astype(float), latency_s=np.tile(rel.seconds, (len(ids), 1))),
+            )
+        )
     return tuple(pd.concat(t, ignore_index=True) for t in zip(*tables))
 
 # %% ../../nbs/01d_released.ipynb #49e2d09d

@@ -18,26 +18,35 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .tables import StudyError, project_root
 
 # %% ../../nbs/00b_profiles.ipynb #bf31c29d
-_SECRET_KEY = re.compile(r"(api|auth|access|hf|private)[-_]?(key|token)$|^(token|key|password|passwd|secret|authorization|bearer)$|_(password|secret)$", re.I)
+_SECRET_KEY = re.compile(
+    r"(api|auth|access|hf|private)[-_]?(key|token)$|^(token|key|password|passwd|secret|authorization|bearer)$|_(password|secret)$",
+    re.I,
+)
 _SECRET = re.compile(r"^(Bearer )?(hf_[A-Za-z0-9]{20,}|sk-[\w-]{16,}|gh[pousr]_\w{20,})$")
 
+# %% ../../nbs/00b_profiles.ipynb #bf31c29d-1
 def harmless(
     value: Any,  # a setting, with all that is in it
     at: str = "",  # its key
 ) -> None:
     "Raises `ValueError` for a secret, or for a switch that lets downloaded code run."
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in parts: harmless(inner, str(key))
+    for key, inner in parts:
+        harmless(inner, str(key))
     if value and _SECRET_KEY.search(at) or isinstance(value, str) and _SECRET.search(value):
-        raise ValueError("looks like a secret, and a profile is kept in the run folder: set HF_TOKEN or OPENAI_API_KEY in the environment")
-    if at == "trust_remote_code" and value: raise ValueError("trust_remote_code would run downloaded code: the study never does")
+        raise ValueError(
+            "looks like a secret, and a profile is kept in the run folder: set HF_TOKEN or OPENAI_API_KEY in the environment"
+        )
+    if at == "trust_remote_code" and value:
+        raise ValueError("trust_remote_code would run downloaded code: the study never does")
 
 # %% ../../nbs/00b_profiles.ipynb #a058372f
 def inside(
     path: str,  # of a file or folder; a relative one is meant from the checkout's root
 ) -> str:
     "The path itself. Raises `ValueError` for a relative one that climbs out of the checkout, and for one with control characters."
-    if re.search(r"[\x00-\x1f\x7f]", path): raise ValueError("a path with control characters")
+    if re.search(r"[\x00-\x1f\x7f]", path):
+        raise ValueError("a path with control characters")
     if ".." in PurePath(path).parts and not PurePath(path).is_absolute():
         raise ValueError("points outside the checkout: write an absolute path if that is meant")
     return path
@@ -45,11 +54,13 @@ def inside(
 # %% ../../nbs/00b_profiles.ipynb #b8139190
 class Section(BaseModel):
     "A part of a profile: unknown keys are errors, values never change after reading."
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 # %% ../../nbs/00b_profiles.ipynb #6484863a
 class Source(Section):
     "Where queries and outcomes come from."
+
     kind: Literal["generate", "routerdc", "routellm", "released", "table"] = "generate"
     datasets: list[str] = Field(min_length=1)  # which datasets of the source to use
     validation_share: float = Field(0.15, gt=0, lt=1)  # of train, where the source has no validation split
@@ -59,6 +70,7 @@ class Source(Section):
 # %% ../../nbs/00b_profiles.ipynb #45bea9cb
 class LLM(Section):
     "One LLM of the pool."
+
     name: str = Field(pattern=r"^\w[\w.+-]*$", max_length=100)
     model: str  # a hub id, or a folder relative to the checkout
     revision: str = "main"
@@ -76,6 +88,7 @@ class LLM(Section):
 # %% ../../nbs/00b_profiles.ipynb #a73ad3d9
 class Generation(Section):
     "How responses are sampled."
+
     engine: Literal["transformers", "vllm", "openai", "ray"] = "transformers"
     base_url: str = ""  # engine "openai": the endpoint
     samples: int = Field(10, ge=1)
@@ -111,18 +124,24 @@ class Generation(Section):
     @classmethod
     def _no_credentials(cls, url: str) -> str:
         if re.search(r"://[^/?#]*@|[?&#](?:[\w-]*(?:key|token|secret|password|signature|sig))=", url, re.I):
-            raise ValueError("an address with credentials in it: set OPENAI_API_KEY (or your storage's own variables) in the environment")
+            raise ValueError(
+                "an address with credentials in it: set OPENAI_API_KEY (or your storage's own variables) in the environment"
+            )
         return url
 
 # %% ../../nbs/00b_profiles.ipynb #cab83219
 class Extraction(Section):
     "How answers are read and voted on."
+
     rules: Literal["default", "as_published"] = "default"
-    label: Literal["majority", "success_rate"] = "majority"  # what `score` is: the vote's, or the share of right samples
+    label: Literal["majority", "success_rate"] = (
+        "majority"  # what `score` is: the vote's, or the share of right samples
+    )
 
 # %% ../../nbs/00b_profiles.ipynb #cb52da0d
 class Routers(Section):
     "Which routers learn, and how."
+
     names: list[str] = Field(min_length=1)  # whose scores go on to the policies
     seeds: list[int] = Field([0], min_length=1)
     joint: bool = False  # one router for all datasets, or one for each as in the paper
@@ -132,6 +151,7 @@ class Routers(Section):
 # %% ../../nbs/00b_profiles.ipynb #604f8d71
 class Policies(Section):
     "Which policies turn scores into selections."
+
     names: list[str] = Field(["argmax", "random_top3"], min_length=1)
     routers: list[str] = []  # routers that are tried under every policy, the others under the first alone; empty: all
     params: dict[str, dict[str, Any]] = {}  # policy -> its parameters
@@ -141,6 +161,7 @@ class Policies(Section):
 # %% ../../nbs/00b_profiles.ipynb #66f4f87f
 class Analysis(Section):
     "How results are computed."
+
     resamples: int = Field(10_000, ge=100)  # bootstrap resamples over queries
     confidence: float = Field(0.95, gt=0, lt=1)
     learning_curves: list[str] = []  # routers that are trained again on parts of the training queries
@@ -148,6 +169,7 @@ class Analysis(Section):
 # %% ../../nbs/00b_profiles.ipynb #193cbd4d
 class Profile(Section):
     "One study's settings."
+
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=100)
     description: str
     needs: str = ""  # hardware and downloads, in words
@@ -170,7 +192,8 @@ class Profile(Section):
         if self.source.kind == "generate" and not self.generation.pool:
             raise ValueError('source.kind = "generate" needs LLMs: add [[generation.pool]] tables')
         names = [m.name for m in self.generation.pool]
-        if len(set(names)) < len(names): raise ValueError("generation.pool: two LLMs have the same name")
+        if len(set(names)) < len(names):
+            raise ValueError("generation.pool: two LLMs have the same name")
         return self
 
 # %% ../../nbs/00b_profiles.ipynb #ec87d116
@@ -185,7 +208,9 @@ def _explain(error: dict, file: str) -> str:
         allowed = ", ".join(getattr(model, "model_fields", {}))
         return f"{file}: unknown key {'.'.join([*parents, last])!r}; allowed here: {allowed}"
     hidden = error["type"] == "value_error"  # the study's own checks: what they refuse may be a secret
-    return f"{file}: {'.'.join([*parents, last])}: {error['msg']}" + ("" if hidden else f" (got {reprlib.repr(error.get('input'))})")
+    return f"{file}: {'.'.join([*parents, last])}: {error['msg']}" + (
+        "" if hidden else f" (got {reprlib.repr(error.get('input'))})"
+    )
 
 # %% ../../nbs/00b_profiles.ipynb #d62f4f49
 def parse_profile(
@@ -193,8 +218,10 @@ def parse_profile(
     file: str = "profile",  # their source, for messages
 ) -> Profile:
     "A checked profile. Raises `StudyError` naming the file, the key and what is allowed."
-    try: return Profile.model_validate(settings)
-    except ValidationError as e: raise StudyError("\n".join(_explain(dict(x), file) for x in e.errors()[:5])) from None
+    try:
+        return Profile.model_validate(settings)
+    except ValidationError as e:
+        raise StudyError("\n".join(_explain(dict(x), file) for x in e.errors()[:5])) from None
 
 # %% ../../nbs/00b_profiles.ipynb #457a656b
 def profile_names() -> list[str]:
@@ -208,13 +235,17 @@ def set_key(
 ) -> None:
     "Set one dotted key. Raises `StudyError` when it is no assignment."
     key, eq, value = assignment.partition("=")
-    if not eq or not key.strip(): raise StudyError(f"--set {assignment!r}: write key=value, such as analysis.resamples=1000")
-    try: parsed = tomllib.loads(f"x = {value}")["x"]
-    except (ValueError, RecursionError): parsed = value.strip()
+    if not eq or not key.strip():
+        raise StudyError(f"--set {assignment!r}: write key=value, such as analysis.resamples=1000")
+    try:
+        parsed = tomllib.loads(f"x = {value}")["x"]
+    except (ValueError, RecursionError):
+        parsed = value.strip()
     *parents, last = key.strip().split(".")
     for part in parents:
         settings = settings.setdefault(part, {})
-        if not isinstance(settings, dict): raise StudyError(f"--set {assignment!r}: {part!r} is a value, not a section")
+        if not isinstance(settings, dict):
+            raise StudyError(f"--set {assignment!r}: {part!r} is a value, not a section")
     settings[last] = parsed
 
 # %% ../../nbs/00b_profiles.ipynb #9b08c325
@@ -226,13 +257,21 @@ def load_profile(
     own = not str(name).endswith(".toml")
     file = project_root() / "profiles" / f"{name}.toml" if own else Path(name)
     if not (name in profile_names() if own else _is_file(file)):
-        raise StudyError(f"no profile {reprlib.repr(name)}; the profiles are {', '.join(profile_names())}, or give the path of a TOML file")
-    try: settings = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as e: raise StudyError(f"{file.name}: not valid TOML: {str(e)[:200]}") from None
-    for change in changes: set_key(settings, change)
+        raise StudyError(
+            f"no profile {reprlib.repr(name)}; the profiles are {', '.join(profile_names())}, or give the path of a TOML file"
+        )
+    try:
+        settings = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as e:
+        raise StudyError(f"{file.name}: not valid TOML: {str(e)[:200]}") from None
+    for change in changes:
+        set_key(settings, change)
     return parse_profile(settings, file.name)
 
+# %% ../../nbs/00b_profiles.ipynb #9b08c325-1
 def _is_file(path: Path) -> bool:
     "Whether a file is there, also for a name that no file can have."
-    try: return path.is_file()
-    except (OSError, ValueError): return False
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

@@ -19,6 +19,7 @@ from .tables import StudyError, TABLES, TableError, in_words, project_root, read
 # %% ../../nbs/00c_runs.ipynb #a7311c14
 class Run:
     "One run of one profile: its settings, tables and figures."
+
     def __init__(self, profile: Profile, folder: Path, figures: Path):
         self.profile, self.folder, self.figures = profile, Path(folder), Path(figures)
 
@@ -27,17 +28,24 @@ class Run:
         """Open a run. `run_dir` defaults to `runs/<profile>`, with figures in `figures/<profile>`; elsewhere they go to
         `<run_dir>/figures`, and settings that the runner resolved are read from `<run_dir>/profile.json`. Raises `StudyError`."""
         kept = Path(run_dir) / "profile.json" if run_dir else None
-        return cls.of(_read_settings(kept) if kept and kept.is_file() and not changes else load_profile(profile, changes), run_dir)
+        return cls.of(
+            _read_settings(kept) if kept and kept.is_file() and not changes else load_profile(profile, changes), run_dir
+        )
 
     @classmethod
     def of(cls, settings: Profile, run_dir: str | Path = "") -> "Run":
         "A run of these very settings, its folder made if it is not there. Raises `StudyError`."
         home = project_root() / "runs" / settings.name
         folder = Path(run_dir).resolve() if run_dir else home
-        if (taken := _own_folder(folder)): raise StudyError(f"{folder} belongs to the project's {taken}: give another --run-dir")
-        try: folder.mkdir(parents=True, exist_ok=True)
-        except OSError as e: raise StudyError(f"{folder} cannot be a run folder: {in_words(e)}") from None
-        return cls(settings, folder, project_root() / "figures" / settings.name if folder == home else folder / "figures")
+        if taken := _own_folder(folder):
+            raise StudyError(f"{folder} belongs to the project's {taken}: give another --run-dir")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise StudyError(f"{folder} cannot be a run folder: {in_words(e)}") from None
+        return cls(
+            settings, folder, project_root() / "figures" / settings.name if folder == home else folder / "figures"
+        )
 
     def path(self, table: str) -> Path:
         "Where a table's file is."
@@ -45,7 +53,8 @@ class Run:
 
     def read(self, table: str) -> pd.DataFrame:
         "Read a table, having the stages before run when it is not there. Raises `TableError`."
-        if table in TABLES and not self.path(table).is_file(): self._make(table)
+        if table in TABLES and not self.path(table).is_file():
+            self._make(table)
         return read_table(table, self.path(table))
 
     def write(self, table: str, frame: pd.DataFrame) -> Path:
@@ -55,20 +64,44 @@ class Run:
     def _make(self, table: str) -> None:
         print(f"{self.path(table).name} is not there yet: running the stages up to {TABLES[table]}", file=sys.stderr)
         known = [] if (self.folder / "profile.json").is_file() else ["--profile", self.profile.name]
-        done = subprocess.run([sys.executable, "-m", "llm_routing.cli.runner", "run", *known, "--run-dir", str(self.folder), "--to", TABLES[table]])
-        if done.returncode: raise TableError(f"{self.path(table)} is missing, and the stages up to {TABLES[table]} did not make it (see above)")
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "llm_routing.cli.runner",
+                "run",
+                *known,
+                "--run-dir",
+                str(self.folder),
+                "--to",
+                TABLES[table],
+            ]
+        )
+        if done.returncode:
+            raise TableError(
+                f"{self.path(table)} is missing, and the stages up to {TABLES[table]} did not make it (see above)"
+            )
 
 # %% ../../nbs/00c_runs.ipynb #acfd7f66
 def _read_settings(file: Path) -> Profile:
     "The settings that the runner resolved and kept. Raises `StudyError`."
-    try: settings = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
-        raise StudyError(f"{file} is not readable ({str(e)[:100]}): delete it, and say again which --profile (and --set) this run has") from None
+        raise StudyError(
+            f"{file} is not readable ({str(e)[:100]}): delete it, and say again which --profile (and --set) this run has"
+        ) from None
     return parse_profile(settings, str(file))
 
+# %% ../../nbs/00c_runs.ipynb #acfd7f66-1
 def _own_folder(folder: Path) -> str:
     "Which of the checkout's own parts a folder is or is in, where a run would overwrite what is not its own; empty for none."
     root = project_root()
-    if folder == root: return "root"
+    if folder == root:
+        return "root"
     top = folder.relative_to(root).parts[0] if folder.is_relative_to(root) else ""
-    return top if top in ("nbs", "llm_routing", "tests", "profiles", "data", "figures", "benchmarks", ".git", ".ci") else ""
+    return (
+        top
+        if top in ("nbs", "llm_routing", "tests", "profiles", "data", "figures", "benchmarks", ".git", ".ci")
+        else ""
+    )

@@ -41,10 +41,12 @@ def bootstrap_means(
     "Means of paired, stratified resamples of the queries. Raises `ValueError` when there are none."
     values = np.asarray(values, float)
     n = len(values)
-    if not n or values.ndim != 2: raise ValueError(f"values must be (n_queries, n_systems) with a query, not {values.shape}")
+    if not n or values.ndim != 2:
+        raise ValueError(f"values must be (n_queries, n_systems) with a query, not {values.shape}")
     labels = np.zeros(n, int) if strata is None else np.unique(strata, return_inverse=True)[1]
     groups, rng = [np.flatnonzero(labels == k) for k in range(labels.max() + 1)], np.random.default_rng(seed)
-    if n * resamples > draws: return _gaussian_means(values, groups, resamples, rng)
+    if n * resamples > draws:
+        return _gaussian_means(values, groups, resamples, rng)
     step = max(1, min(resamples, 4_000_000 // n))
     blocks = [min(step, resamples - i) for i in range(0, resamples, step)]
     return np.concatenate([resample_counts(groups, n, b, rng) @ values for b in blocks]) / n
@@ -61,9 +63,10 @@ def _gaussian_means(values, groups, resamples, rng):
     return values.mean(0) + rng.standard_normal((resamples, k)) @ (axes * np.sqrt(np.clip(scales, 0, None))).T
 
 # %% ../../nbs/00d_statistics.ipynb #54b47640
-def expanded_levels(n: int, confidence: float = .95) -> tuple[float, float]:
+def expanded_levels(n: int, confidence: float = 0.95) -> tuple[float, float]:
     "The two quantiles of the resamples that bound an interval with `n` queries."
-    if n < 2: return 0., 1.
+    if n < 2:
+        return 0.0, 1.0
     low = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - confidence) / 2, n - 1))
     return low, 1 - low
 
@@ -71,18 +74,19 @@ def expanded_levels(n: int, confidence: float = .95) -> tuple[float, float]:
 def interval(
     draws: np.ndarray,  # (resamples, n_systems)
     n: int,  # queries behind the draws
-    confidence: float = .95,
+    confidence: float = 0.95,
 ) -> np.ndarray:  # (n_systems, 2) low and high
     "Expanded percentile intervals of each column; NaN where a column has no number."
     bounds, known = np.full((draws.shape[1], 2), np.nan), ~np.isnan(draws).all(0)
-    if known.any(): bounds[known] = np.nanquantile(draws[:, known], expanded_levels(n, confidence), axis=0).T
+    if known.any():
+        bounds[known] = np.nanquantile(draws[:, known], expanded_levels(n, confidence), axis=0).T
     return bounds
 
 # %% ../../nbs/00d_statistics.ipynb #f217d92b
 def mean_intervals(
     values: np.ndarray,  # (n_queries, n_systems)
     draws: np.ndarray,  # (resamples, n_systems) of `bootstrap_means`
-    confidence: float = .95,
+    confidence: float = 0.95,
 ) -> np.ndarray:  # (n_systems, 2)
     "Intervals of the means; exact binomial ones for systems that earned 0 or 1 everywhere."
     n, means = len(values), values.mean(0)
@@ -117,11 +121,14 @@ def mcnemar(
     mid: bool = True,  # mid-p, or else exact
 ) -> float:
     "Two-sided p-value of McNemar's test."
-    if b + c == 0: return 1.
+    if b + c == 0:
+        return 1.0
     k, n = min(b, c), b + c
-    if mid and b != c: return float(2 * stats.binom.cdf(k, n, .5) - stats.binom.pmf(k, n, .5))
-    if mid: return float(1 - stats.binom.pmf(k, n, .5))
-    return float(min(1, 2 * stats.binom.cdf(k, n, .5)))
+    if mid and b != c:
+        return float(2 * stats.binom.cdf(k, n, 0.5) - stats.binom.pmf(k, n, 0.5))
+    if mid:
+        return float(1 - stats.binom.pmf(k, n, 0.5))
+    return float(min(1, 2 * stats.binom.cdf(k, n, 0.5)))
 
 # %% ../../nbs/00d_statistics.ipynb #f8c983a3
 def sign_flip_test(
@@ -134,12 +141,12 @@ def sign_flip_test(
     d = np.asarray(differences, float)
     total, n = np.abs(d.sum(0)), len(d)
     if n * permutations > draws:
-        return np.where(total > 0, 2 * stats.norm.sf(total / np.sqrt((d**2).sum(0)).clip(1e-300)), 1.)
+        return np.where(total > 0, 2 * stats.norm.sf(total / np.sqrt((d**2).sum(0)).clip(1e-300)), 1.0)
     rng, beyond, step = np.random.default_rng(seed), np.zeros(d.shape[1]), max(1, 4_000_000 // n)
     for start in range(0, permutations, step):
         size = min(step, permutations - start)
         bits = np.unpackbits(rng.integers(0, 256, (size, (n + 7) // 8), dtype=np.uint8), axis=1)[:, :n]
-        beyond += (np.abs(2. * (bits @ d) - d.sum(0)) >= total - 1e-9).sum(0)
+        beyond += (np.abs(2.0 * (bits @ d) - d.sum(0)) >= total - 1e-9).sum(0)
     return (1 + beyond) / (1 + permutations)
 
 # %% ../../nbs/00d_statistics.ipynb #49d69391
@@ -154,7 +161,8 @@ def paired_tests(
     binary = (d * d == abs(d)).all(0)
     p = np.ones(d.shape[1])
     p[binary] = [mcnemar(int((d[:, j] > 0).sum()), int((d[:, j] < 0).sum())) for j in np.flatnonzero(binary)]
-    if (~binary).any(): p[~binary] = sign_flip_test(d[:, ~binary], permutations, seed)
+    if (~binary).any():
+        p[~binary] = sign_flip_test(d[:, ~binary], permutations, seed)
     return p
 
 # %% ../../nbs/00d_statistics.ipynb #1a9b608e
@@ -182,25 +190,34 @@ def effect_sizes(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     "Difference (points), share of queries that differ, odds ratio and Cohen's g of the disagreements, standardised difference."
     d = np.asarray(first, float) - np.asarray(second, float)
     b, c = float((d > 0).sum()), float((d < 0).sum())
-    spread = d.std(ddof=1) if len(d) > 1 else 0.
-    return {"points": 100 * d.mean(), "differ": (b + c) / len(d), "odds_ratio": b / c if c else float("inf") if b else float("nan"),
-            "cohens_g": b / (b + c) - .5 if b + c else 0., "d_z": d.mean() / spread if spread else 0.}
+    spread = d.std(ddof=1) if len(d) > 1 else 0.0
+    return {
+        "points": 100 * d.mean(),
+        "differ": (b + c) / len(d),
+        "odds_ratio": b / c if c else float("inf") if b else float("nan"),
+        "cohens_g": b / (b + c) - 0.5 if b + c else 0.0,
+        "d_z": d.mean() / spread if spread else 0.0,
+    }
 
 # %% ../../nbs/00d_statistics.ipynb #65603acc
 def detectable_difference(
     n: int,  # queries
     differ: float,  # share of queries that the two systems decide differently
-    power: float = .8,
-    level: float = .05,
+    power: float = 0.8,
+    level: float = 0.05,
 ) -> float:  # in points; NaN where not even the largest possible difference is detected
     "The smallest true difference that a paired test finds with the given power (Connor 1987)."
     from scipy.optimize import brentq
+
     a, b = stats.norm.ppf(1 - level / 2), stats.norm.ppf(power)
-    def short(d): return d * np.sqrt(n) - a * np.sqrt(differ) - b * np.sqrt(max(differ - d * d, 0))
+
+    def short(d):
+        return d * np.sqrt(n) - a * np.sqrt(differ) - b * np.sqrt(max(differ - d * d, 0))
+
     return 100 * brentq(short, 0, differ) if differ and short(differ) > 0 else float("nan")
 
 # %% ../../nbs/00d_statistics.ipynb #2ac9e191
-def rank_intervals(draws: np.ndarray, confidence: float = .95) -> tuple[np.ndarray, np.ndarray]:
+def rank_intervals(draws: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     "(n_systems, 2) lowest and highest rank (1 is best) over paired resamples, and (n_systems,) the share of them in which it is first."
     ranks = stats.rankdata(-draws, axis=1, method="min")
     tail = (1 - confidence) / 2
@@ -214,7 +231,7 @@ def split_half_oracle(
     seed: int = 0,
 ) -> float:
     "The share right when the LLM is chosen on a random half of the samples and scored on the other (ties shared)."
-    rng, half, earned = np.random.default_rng(seed), samples // 2, 0.
+    rng, half, earned = np.random.default_rng(seed), samples // 2, 0.0
     right = np.asarray(right, int)
     for _ in range(splits):
         seen = rng.hypergeometric(right, samples - right, half)
@@ -226,10 +243,15 @@ def split_half_oracle(
 def fit_beta_binomial(right: np.ndarray, samples: int) -> tuple[float, float]:
     "The beta law (a, b) of an LLM's chance of being right, by maximum likelihood over its (n_queries,) counts."
     from scipy.optimize import minimize
-    counts = np.bincount(np.asarray(right, int), minlength=samples + 1)
-    def loss(x): return -(counts * stats.betabinom.logpmf(np.arange(samples + 1), samples, *np.exp(x))).sum() / counts.sum()
-    return tuple(np.exp(minimize(loss, [0., 0.], method="L-BFGS-B", bounds=[(-6, 6)] * 2).x))
 
+    counts = np.bincount(np.asarray(right, int), minlength=samples + 1)
+
+    def loss(x):
+        return -(counts * stats.betabinom.logpmf(np.arange(samples + 1), samples, *np.exp(x))).sum() / counts.sum()
+
+    return tuple(np.exp(minimize(loss, [0.0, 0.0], method="L-BFGS-B", bounds=[(-6, 6)] * 2).x))
+
+# %% ../../nbs/00d_statistics.ipynb #b9a0dc8d-1
 def beta_binomial_oracle(right: np.ndarray, samples: int, draws: int = 200, seed: int = 0) -> float:
     "The mean over queries of the largest of the LLMs' chances, given their counts."
     right, rng = np.asarray(right, int), np.random.default_rng(seed)
@@ -242,11 +264,14 @@ def hull(cost: np.ndarray, quality: np.ndarray) -> np.ndarray:  # (k, 2), k <= n
     "The upper non-decreasing convex hull of points (cost, quality), by rising cost (RouterBench, section 3)."
     corners: list[tuple[float, float]] = []
     for x, y in sorted(zip(map(float, cost), map(float, quality)), key=lambda p: (p[0], -p[1])):
-        if corners and y <= corners[-1][1]: continue  # dearer and no better
-        while len(corners) > 1 and _left(corners[-2], corners[-1], (x, y)): corners.pop()
+        if corners and y <= corners[-1][1]:
+            continue  # dearer and no better
+        while len(corners) > 1 and _left(corners[-2], corners[-1], (x, y)):
+            corners.pop()
         corners.append((x, y))
     return np.array(corners)
 
+# %% ../../nbs/00d_statistics.ipynb #f47130b3-1
 def _left(a, b, c) -> bool:
     "Whether b lies on or under the line from a to c."
     return (b[0] - a[0]) * (c[1] - a[1]) >= (b[1] - a[1]) * (c[0] - a[0])
@@ -256,7 +281,8 @@ def aiq(cost: np.ndarray, quality: np.ndarray, low: float | None = None, high: f
     "Average improvement in quality: the area under the hull between two costs, over their distance."
     corners = hull(cost, quality)
     low, high = corners[0, 0] if low is None else low, float(np.max(cost)) if high is None else high
-    if high <= low: return float(corners[-1, 1])
+    if high <= low:
+        return float(corners[-1, 1])
     x = np.unique(np.r_[low, corners[(corners[:, 0] > low) & (corners[:, 0] < high), 0], high])
     return float(np.trapezoid(np.interp(x, *corners.T), x) / (high - low))
 
@@ -267,16 +293,20 @@ def apgr(share: np.ndarray, quality: np.ndarray, weak: float, strong: float) -> 
     x, y = np.asarray(share, float)[order], np.asarray(quality, float)[order]
     return float((np.trapezoid(y, x) / (x[-1] - x[0]) - weak) / (strong - weak))
 
-def cpt(share: np.ndarray, quality: np.ndarray, weak: float, strong: float, recovered: float = .5) -> float:
+# %% ../../nbs/00d_statistics.ipynb #049e55ab-1
+def cpt(share: np.ndarray, quality: np.ndarray, weak: float, strong: float, recovered: float = 0.5) -> float:
     "Call-performance threshold: the least share of calls to the strong LLM that recovers that part of the gap; NaN if none does."
     order = np.argsort(share)
     x, gap = np.asarray(share, float)[order], (np.asarray(quality, float)[order] - weak) / (strong - weak)
-    if not (gap >= recovered - 1e-12).any(): return float("nan")
+    if not (gap >= recovered - 1e-12).any():
+        return float("nan")
     i = int((gap >= recovered - 1e-12).argmax())
-    return float(x[i]) if i == 0 else float(np.interp(recovered, gap[i - 1:i + 1], x[i - 1:i + 1]))
+    return float(x[i]) if i == 0 else float(np.interp(recovered, gap[i - 1 : i + 1], x[i - 1 : i + 1]))
 
 # %% ../../nbs/00d_statistics.ipynb #4283df89
-def router_arena_score(accuracy: float, cost: float, beta: float = .1, cheapest: float = .0044, dearest: float = 200.) -> float:
+def router_arena_score(
+    accuracy: float, cost: float, beta: float = 0.1, cheapest: float = 0.0044, dearest: float = 200.0
+) -> float:
     "RouterArena's score in [0, 1] from accuracy in [0, 1] and dollars per 1,000 queries (Lu et al. 2025)."
     cheap = np.log2(dearest / np.clip(cost, cheapest, dearest)) / np.log2(dearest / cheapest)
-    return float((1 + beta) * accuracy * cheap / (beta * accuracy + cheap)) if accuracy + cheap else 0.
+    return float((1 + beta) * accuracy * cheap / (beta * accuracy + cheap)) if accuracy + cheap else 0.0

@@ -26,10 +26,15 @@ class StudyError(ValueError):
     "An error of the study's user-facing kind: one message that names the place and the mend."
 
 # %% ../../nbs/00a_tables.ipynb #bd2e359d
-_MENDS = {errno.ENOSPC: "the disk is full: free some space", errno.EDQUOT: "your quota is used up: free some space",
-          errno.EROFS: "it is read-only: give another folder with --run-dir", errno.EACCES: "you may not write there: mend its rights, or give --run-dir",
-          errno.EPERM: "you may not write there: mend its rights, or give --run-dir"}
+_MENDS = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "your quota is used up: free some space",
+    errno.EROFS: "it is read-only: give another folder with --run-dir",
+    errno.EACCES: "you may not write there: mend its rights, or give --run-dir",
+    errno.EPERM: "you may not write there: mend its rights, or give --run-dir",
+}
 
+# %% ../../nbs/00a_tables.ipynb #bd2e359d-1
 def in_words(
     error: OSError,  # what the system said
 ) -> str:
@@ -43,62 +48,141 @@ def project_root(
     "The checkout's root folder. Raises `StudyError` outside a checkout."
     here = Path(start or Path.cwd()).resolve()
     for folder in (here, *here.parents, *Path(__file__ if "__file__" in globals() else here).resolve().parents):
-        if (folder / "settings.ini").is_file() and (folder / "nbs").is_dir(): return folder
+        if (folder / "settings.ini").is_file() and (folder / "nbs").is_dir():
+            return folder
     raise StudyError(f"{here} is not inside an llm-routing checkout: clone the repository and run from inside it")
 
 # %% ../../nbs/00a_tables.ipynb #d02c69bc
 def _schemas() -> dict:
     "The pandera schema of each table; built on first use, since pandera is slow to import."
     import pandera.pandas as pa
-    def col(dtype, *checks, nullable=False): return pa.Column(dtype, list(checks), nullable=nullable, coerce=True)
-    def lists(): return pa.Column(object, pa.Check(_is_text_list, element_wise=True,
-                                                   error="a list of texts"))
+
+    def col(dtype, *checks, nullable=False):
+        return pa.Column(dtype, list(checks), nullable=nullable, coerce=True)
+
+    def lists():
+        return pa.Column(object, pa.Check(_is_text_list, element_wise=True, error="a list of texts"))
+
     share = pa.Check.in_range(0, 1)
     text, key = col(str), col(str, pa.Check.str_length(min_value=1))
     num, opt = col(float), col(float, nullable=True)
     positive = col(float, pa.Check.ge(0), nullable=True)
     prob = col(float, share)
-    return {name: pa.DataFrameSchema(columns, strict=True, unique=unique, name=name) for name, (columns, unique) in {
-        "queries": ({"query_id": key, "dataset": key,
-                     "split": col(str, pa.Check.isin(["train", "validation", "test"])), "subject": text,
-                     "text": key, "choices": lists(), "gold": text}, ["query_id"]),
-        "responses": ({"query_id": key, "llm": key, "sample": col("int64", pa.Check.ge(0)), "text": text,
-                       "finish_reason": text, "prompt_tokens": col("int64", pa.Check.ge(0)),
-                       "completion_tokens": col("int64", pa.Check.ge(0)), "latency_s": positive},
-                      ["query_id", "llm", "sample"]),
-        "outcomes": ({"query_id": key, "llm": key, "majority_answer": col(str, nullable=True),
-                      "success_rate": col(float, share, nullable=True), "score": prob,
-                      "latency_s": positive, "cost": positive}, ["query_id", "llm"]),
-        "scores": ({"query_id": key, "llm": key, "router": key, "seed": col("int64"), "probability": prob,
-                    "predicted": col("int64", pa.Check.isin([0, 1]))}, ["query_id", "llm", "router", "seed"]),
-        "selections": ({"query_id": key, "group": col(str, pa.Check.isin(["bound", "llm", "router"])), "system": key,
-                        "policy": text, "seed": col("int64"), "llms": lists(), "score": prob,
-                        "latency_s": positive, "cost": positive},
-                       ["query_id", "group", "system", "policy", "seed"]),
-        "results": ({"dataset": key, "group": col(str, pa.Check.isin(["bound", "llm", "router"])), "system": key,
-                     "policy": text, "n": col("int64", pa.Check.ge(1)), "accuracy": col(float, pa.Check.in_range(0, 100)),
-                     "ci_low": num, "ci_high": num, "latency_s": positive, "cost": positive, "usage": num,
-                     "seeds": col("int64"), "gap_closed": opt, "gap_low": opt, "gap_high": opt,
-                     "p_value": opt, "p_holm": opt}, ["dataset", "group", "system", "policy"]),
-    }.items()}
+    return {
+        name: pa.DataFrameSchema(columns, strict=True, unique=unique, name=name)
+        for name, (columns, unique) in {
+            "queries": (
+                {
+                    "query_id": key,
+                    "dataset": key,
+                    "split": col(str, pa.Check.isin(["train", "validation", "test"])),
+                    "subject": text,
+                    "text": key,
+                    "choices": lists(),
+                    "gold": text,
+                },
+                ["query_id"],
+            ),
+            "responses": (
+                {
+                    "query_id": key,
+                    "llm": key,
+                    "sample": col("int64", pa.Check.ge(0)),
+                    "text": text,
+                    "finish_reason": text,
+                    "prompt_tokens": col("int64", pa.Check.ge(0)),
+                    "completion_tokens": col("int64", pa.Check.ge(0)),
+                    "latency_s": positive,
+                },
+                ["query_id", "llm", "sample"],
+            ),
+            "outcomes": (
+                {
+                    "query_id": key,
+                    "llm": key,
+                    "majority_answer": col(str, nullable=True),
+                    "success_rate": col(float, share, nullable=True),
+                    "score": prob,
+                    "latency_s": positive,
+                    "cost": positive,
+                },
+                ["query_id", "llm"],
+            ),
+            "scores": (
+                {
+                    "query_id": key,
+                    "llm": key,
+                    "router": key,
+                    "seed": col("int64"),
+                    "probability": prob,
+                    "predicted": col("int64", pa.Check.isin([0, 1])),
+                },
+                ["query_id", "llm", "router", "seed"],
+            ),
+            "selections": (
+                {
+                    "query_id": key,
+                    "group": col(str, pa.Check.isin(["bound", "llm", "router"])),
+                    "system": key,
+                    "policy": text,
+                    "seed": col("int64"),
+                    "llms": lists(),
+                    "score": prob,
+                    "latency_s": positive,
+                    "cost": positive,
+                },
+                ["query_id", "group", "system", "policy", "seed"],
+            ),
+            "results": (
+                {
+                    "dataset": key,
+                    "group": col(str, pa.Check.isin(["bound", "llm", "router"])),
+                    "system": key,
+                    "policy": text,
+                    "n": col("int64", pa.Check.ge(1)),
+                    "accuracy": col(float, pa.Check.in_range(0, 100)),
+                    "ci_low": num,
+                    "ci_high": num,
+                    "latency_s": positive,
+                    "cost": positive,
+                    "usage": num,
+                    "seeds": col("int64"),
+                    "gap_closed": opt,
+                    "gap_low": opt,
+                    "gap_high": opt,
+                    "p_value": opt,
+                    "p_holm": opt,
+                },
+                ["dataset", "group", "system", "policy"],
+            ),
+        }.items()
+    }
 
+# %% ../../nbs/00a_tables.ipynb #d02c69bc-1
 def _is_text_list(value) -> bool:
     return isinstance(value, (list, tuple, np.ndarray)) and all(isinstance(v, str) for v in value)
 
 # %% ../../nbs/00a_tables.ipynb #ba60dd74
-TABLES = {"queries": "01_queries", "responses": "02_generation", "outcomes": "03_extraction", "scores": "04_routers",
-          "selections": "05_policies", "results": "06_analysis"}  # table -> the stage that writes it
+TABLES = {
+    "queries": "01_queries",
+    "responses": "02_generation",
+    "outcomes": "03_extraction",
+    "scores": "04_routers",
+    "selections": "05_policies",
+    "results": "06_analysis",
+}  # table -> the stage that writes it
 _SCHEMAS: dict = {}
 ALL_LLMS = "all_llms"  # the vote over all samples of all LLMs, as one more LLM of `outcomes`
-
 
 # %% ../../nbs/00a_tables.ipynb #eed20971
 def schema(
     table: str,  # one of `TABLES`
 ):
     "The pandera schema of a table. Raises `StudyError` for an unknown name."
-    if table not in TABLES: raise StudyError(f"no table {table!r}; the tables are {', '.join(TABLES)}")
-    if not _SCHEMAS: _SCHEMAS.update(_schemas())
+    if table not in TABLES:
+        raise StudyError(f"no table {table!r}; the tables are {', '.join(TABLES)}")
+    if not _SCHEMAS:
+        _SCHEMAS.update(_schemas())
     return _SCHEMAS[table]
 
 # %% ../../nbs/00a_tables.ipynb #429ccbb2
@@ -113,22 +197,29 @@ def check_table(
 ) -> pd.DataFrame:
     "The rows with the schema's types. Raises `TableError` naming file, column, row and the mend."
     import pandera.errors as errors
+
     columns = list(schema(table).columns)
     where = str(file) or f"the {table} table"
     mend = f"mend the rows, or make the table again with `llm-routing run --from {TABLES[table]} --force`"
     missing, extra = [c for c in columns if c not in frame], [c for c in frame if c not in columns]
-    if missing: raise TableError(f"{where}: column {missing[0]!r} is missing; {table} has {', '.join(columns)}; {mend}")
-    if extra: raise TableError(f"{where}: column {extra[0]!r} is unknown; {table} has {', '.join(columns)}; {mend}")
-    try: return schema(table).validate(frame[columns].reset_index(drop=True), lazy=True)
+    if missing:
+        raise TableError(f"{where}: column {missing[0]!r} is missing; {table} has {', '.join(columns)}; {mend}")
+    if extra:
+        raise TableError(f"{where}: column {extra[0]!r} is unknown; {table} has {', '.join(columns)}; {mend}")
+    try:
+        return schema(table).validate(frame[columns].reset_index(drop=True), lazy=True)
     except errors.SchemaErrors as e:
-        raise TableError(f"{where}: {_first_surrogate(frame) or _first_failure(e.failure_cases, frame)}; {mend}") from None
+        raise TableError(
+            f"{where}: {_first_surrogate(frame) or _first_failure(e.failure_cases, frame)}; {mend}"
+        ) from None
 
 # %% ../../nbs/00a_tables.ipynb #01125085
 def _first_failure(cases: pd.DataFrame, frame: pd.DataFrame) -> str:
     "The first failing cell in words: column, row (0-based), value, expectation."
     case = cases.iloc[0]
     column, row, value = case["column"], case["index"], case["failure_case"]
-    if "unique" in str(case["check"]): return f"row {row} repeats an earlier row's key ({value!r})"
+    if "unique" in str(case["check"]):
+        return f"row {row} repeats an earlier row's key ({value!r})"
     at = f", row {int(row)}" if pd.notna(row) else ""
     expected = str(case["check"]).replace("not_nullable", "a value, not an empty cell")
     return f"column {column!r}{at}: {value!r} does not hold {expected} ({len(cases)} such cells in all)"
@@ -152,10 +243,13 @@ def seal(
         sha.update(name.encode() + b"\0" + _column_bytes(frame[name]))
     return sha.hexdigest()
 
+# %% ../../nbs/00a_tables.ipynb #54336539-1
 def _column_bytes(column: pd.Series) -> bytes:
     "A column's values as bytes that do not depend on how they are held in memory."
-    if column.dtype.kind == "f": return np.where(column.isna(), np.nan, column).astype("<f8").tobytes()
-    if column.dtype.kind in "iu": return column.to_numpy().astype("<i8").tobytes()
+    if column.dtype.kind == "f":
+        return np.where(column.isna(), np.nan, column).astype("<f8").tobytes()
+    if column.dtype.kind in "iu":
+        return column.to_numpy().astype("<i8").tobytes()
     values = [list(v) if isinstance(v, (list, tuple, np.ndarray)) else None if pd.isna(v) else v for v in column]
     return json.dumps(values).encode()
 
@@ -168,8 +262,10 @@ def write_table(
     "Check the rows, seal them and write them atomically. The same rows give the same bytes. Raises `StudyError`."
     path = Path(path)
     frame = check_table(table, frame, path)
-    try: rows = pa.Table.from_pandas(frame, preserve_index=False)
-    except UnicodeEncodeError: raise TableError(f"{path}: {_first_surrogate(frame)}") from None
+    try:
+        rows = pa.Table.from_pandas(frame, preserve_index=False)
+    except UnicodeEncodeError:
+        raise TableError(f"{path}: {_first_surrogate(frame)}") from None
     rows = rows.replace_schema_metadata({**rows.schema.metadata, b"seal": seal(frame).encode()})
     return atomic_write(path, lambda tmp: pq.write_table(rows, tmp, compression="zstd"))
 
@@ -187,9 +283,11 @@ def atomic_write(
         write(Path(tmp))
         os.chmod(tmp, 0o644)
         os.replace(tmp, path)
-    except OSError as e: raise StudyError(f"{path}: could not be written ({in_words(e)}); nothing was changed") from e
+    except OSError as e:
+        raise StudyError(f"{path}: could not be written ({in_words(e)}); nothing was changed") from e
     finally:
-        if tmp: Path(tmp).unlink(missing_ok=True)
+        if tmp:
+            Path(tmp).unlink(missing_ok=True)
     return path
 
 # %% ../../nbs/00a_tables.ipynb #ac82323b
@@ -199,21 +297,31 @@ def read_table(
 ) -> pd.DataFrame:
     "Read and check a table. Raises `TableError` naming the file when it is missing, broken, altered or does not fit."
     path = Path(path)
-    def again(force: str = "") -> str: return f": make it with `llm-routing run --from {TABLES[table]}{force}`" if table in TABLES else ""
-    if not path.is_file(): raise TableError(f"{path} is missing{again()}")
-    try: frame, sealed = _read_parquet(path)
+
+    def again(force: str = "") -> str:
+        return f": make it with `llm-routing run --from {TABLES[table]}{force}`" if table in TABLES else ""
+
+    if not path.is_file():
+        raise TableError(f"{path} is missing{again()}")
+    try:
+        frame, sealed = _read_parquet(path)
     except Exception as e:  # pyarrow raises many kinds for a broken file
         said = str(e).splitlines() or [type(e).__name__]
         raise TableError(f"{path} is not a readable Parquet file ({said[0]}){again(' --force')}") from e
     try:
         frame = check_table(table, frame, path)
         whole = not sealed or sealed == seal(frame)
-    except StudyError: raise
-    except Exception: whole = False  # such as text that is no UTF-8: a bit was flipped
+    except StudyError:
+        raise
+    except Exception:
+        whole = False  # such as text that is no UTF-8: a bit was flipped
     if not whole:
-        raise TableError(f"{path} was altered after it was written (its rows are not those that it was sealed with){again(' --force')}")
+        raise TableError(
+            f"{path} was altered after it was written (its rows are not those that it was sealed with){again(' --force')}"
+        )
     return frame
 
+# %% ../../nbs/00a_tables.ipynb #ac82323b-1
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, str]:
     "A file's rows, and its seal if it has one."
     rows = pq.read_table(path, partitioning=None)
@@ -246,6 +354,10 @@ def digest(
             for file in sorted(p for p in part.rglob("*") if p.is_file()):
                 sha.update(digest(str(file.relative_to(part)), file).encode())
         elif isinstance(part, Path):
-            with open(part, "rb") as f: sha.update(hashlib.file_digest(f, "sha256").digest())
-        else: sha.update(hashlib.sha256(part if isinstance(part, bytes) else part.encode(errors="surrogatepass")).digest())
+            with open(part, "rb") as f:
+                sha.update(hashlib.file_digest(f, "sha256").digest())
+        else:
+            sha.update(
+                hashlib.sha256(part if isinstance(part, bytes) else part.encode(errors="surrogatepass")).digest()
+            )
     return sha.hexdigest()
