@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['POLICIES', 'NEEDS', 'policy', 'apply_policy', 'argmax', 'top', 'random_top3', 'target_confidence',
-           'predict_confidence', 'prediction', 'prediction_forest', 'sorted_prediction', 'argmax_as_published',
-           'random_top3_as_published', 'published_argmax', 'prediction_as_published', 'published_order',
-           'sorted_prediction_as_published', 'penalised', 'money_worth', 'spend', 'integer_program', 'knapsack',
-           'budgeted', 'least', 'cheapest_above', 'cheapest_accurate', 'top_vote', 'threshold_vote', 'conformal_bar',
-           'conformal', 'rising', 'called_until', 'cascade', 'cascade_consistency', 'cascade_agreement',
-           'strong_and_weak', 'two_llm_threshold', 'fallback']
+           'predict_confidence', 'nearest', 'prediction', 'prediction_forest', 'sorted_prediction',
+           'prediction_over_orders', 'argmax_as_published', 'random_top3_as_published', 'published_argmax',
+           'prediction_as_published', 'published_order', 'sorted_prediction_as_published', 'penalised',
+           'lagrange_multiplier', 'spend', 'integer_program', 'knapsack', 'budgeted', 'least', 'cheapest_above',
+           'cheapest_accurate', 'top_vote', 'threshold_vote', 'conformal_bar', 'conformal', 'rising', 'called_until',
+           'cascade', 'cascade_consistency', 'seconded', 'cascade_agreement', 'strong_and_weak', 'two_llm_threshold',
+           'fallback']
 
 # %% ../../nbs/05b_policies.ipynb #imports
 from collections.abc import Callable
 
 import numpy as np
 
-from .choices import Choice, Scores, draw, pick, when_right
+from .choices import Choice, Outcomes, Scores, draw, pick, surest, when_right
 from ..study.tables import StudyError
 
 # %% ../../nbs/05b_policies.ipynb #40b70049
@@ -46,8 +47,8 @@ def apply_policy(name: str, scores: Scores, **params) -> Choice:
 # %% ../../nbs/05b_policies.ipynb #cafa15b8
 @policy("argmax")
 def argmax(s: Scores) -> Choice:
-    "The most likely LLM; the first of equals."
-    return pick(s.probability.argmax(1), len(s.llms))
+    "The most likely LLM; the cheaper of equals."
+    return pick(surest(s.probability, s.price), len(s.llms))
 
 # %% ../../nbs/05b_policies.ipynb #2efa703b
 def top(p: np.ndarray, k: int) -> np.ndarray:
@@ -66,29 +67,39 @@ def random_top3(s: Scores, threshold: float = 0.6, k: int = 3) -> Choice:
     return draw(np.where(p.max(1, keepdims=True) <= threshold, top(p, k), top(p, 1)))
 
 # %% ../../nbs/05b_policies.ipynb #a4addee0
-def target_confidence(p: np.ndarray, right: np.ndarray, order: np.ndarray) -> np.ndarray:
-    "(n,) the probability of the first right LLM in the given order; 0.5 where none is right."
+def target_confidence(
+    p: np.ndarray,  # (n, n_llms)
+    right: np.ndarray,  # (n, n_llms) bool
+    order: np.ndarray | None = None,  # of the LLMs; none: the surest right LLM's
+) -> np.ndarray:  # (n,)
+    "The probability of the surest right LLM, or of the first right one in an order; 0.5 where none is right."
+    if order is None:
+        return np.where(right.any(1), np.where(right, p, -np.inf).max(1), 0.5)
     p, right = p[:, order], right[:, order]
     return np.where(right.any(1), p[np.arange(len(p)), right.argmax(1)], 0.5)
 
 # %% ../../nbs/05b_policies.ipynb #b746a164
-def predict_confidence(s: Scores, order: np.ndarray, model: str = "linear") -> np.ndarray:
+def predict_confidence(s: Scores, order: np.ndarray | None = None, model: str = "linear") -> np.ndarray:
     "(n_queries,) the target's probability as a regressor learnt it on validation: `linear` or `forest`."
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.linear_model import LinearRegression
 
-    regressor = {
-        "linear": LinearRegression(),
-        "forest": RandomForestRegressor(50, min_samples_leaf=5, random_state=s.seed),
-    }[model]
-    return regressor.fit(s.calibration, target_confidence(s.calibration, s.earned >= 0.5, order)).predict(s.probability)
+    forest = RandomForestRegressor(50, min_samples_leaf=5, random_state=s.seed)
+    regressor = {"linear": LinearRegression(), "forest": forest}[model]
+    by_name = np.argsort(s.llms)  # whatever the pool's order
+    target = target_confidence(s.calibration, s.seen >= 0.5, order)
+    return regressor.fit(s.calibration[:, by_name], target).predict(s.probability[:, by_name])
+
+# %% ../../nbs/05b_policies.ipynb #21c52a8b
+def nearest(p: np.ndarray, aim: np.ndarray) -> Choice:
+    "The LLM whose probability (n_queries, n_llms) is nearest to the aim (n_queries,)."
+    return pick(abs(p - aim[:, None]).argmin(1), p.shape[1])
 
 # %% ../../nbs/05b_policies.ipynb #991919a6
 @policy("prediction")
 def prediction(s: Scores, model: str = "linear") -> Choice:
-    "The LLM whose probability is nearest to the predicted one (section 3, Prediction)."
-    aim = predict_confidence(s, np.arange(len(s.llms)), model)
-    return pick(abs(s.probability - aim[:, None]).argmin(1), len(s.llms))
+    "The LLM whose probability is nearest to the predicted one (Srivatsa et al. 2024, section 3, Prediction)."
+    return nearest(s.probability, predict_confidence(s, model=model))
 
 # %% ../../nbs/05b_policies.ipynb #991919a6-1
 @policy("prediction_forest")
@@ -99,30 +110,39 @@ def prediction_forest(s: Scores) -> Choice:
 # %% ../../nbs/05b_policies.ipynb #991919a6-2
 @policy("sorted_prediction")
 def sorted_prediction(s: Scores, model: str = "linear") -> Choice:
-    "Prediction with LLMs in order of ascending validation accuracy, scored and read in that one order."
-    order = np.argsort(s.earned.mean(0), kind="stable")
-    aim = predict_confidence(s, order, model)
-    return pick(order[abs(s.probability[:, order] - aim[:, None]).argmin(1)], len(s.llms))
+    "Prediction with the weakest right LLM as target: the first in order of ascending validation accuracy, then name."
+    return nearest(s.probability, predict_confidence(s, np.lexsort((s.llms, s.seen.mean(0))), model))
+
+# %% ../../nbs/05b_policies.ipynb #0f7aef3c
+def prediction_over_orders(
+    s: Scores,
+    truth: Outcomes,  # the test queries
+    orders: int = 60,  # random orders of the pool
+) -> np.ndarray:  # (orders,) accuracy in [0, 1]
+    "How Prediction scores when its target is the first right LLM in an order, over random orders."
+    rng = np.random.default_rng(s.seed)
+    choices = [nearest(s.probability, predict_confidence(s, rng.permutation(len(s.llms)))) for _ in range(orders)]
+    return np.array([(c.answer * truth.score).sum(1).mean() for c in choices])
 
 # %% ../../nbs/05b_policies.ipynb #5f089951
 @policy("argmax_as_published")
 def argmax_as_published(s: Scores) -> Choice:
-    "ArgMax, earning nothing where the called LLM is not labelled right."
-    one = argmax(s).answer
+    "ArgMax, 0 where the called LLM is not labelled right; the first of equals."
+    one = pick(s.probability.argmax(1), len(s.llms)).answer
     return Choice(one * s.predicted, one)
 
 # %% ../../nbs/05b_policies.ipynb #5f089951-1
 @policy("random_top3_as_published")
 def random_top3_as_published(s: Scores) -> Choice:
-    "Random of the top 3 (equal confidences all mean the first of them), earning nothing on an LLM not labelled right."
+    "Random of the top 3 (equal confidences all mean the first of them), 0 on an LLM that is not labelled right."
     three = np.sort(s.probability, 1)[:, ::-1][:, :3]
     drawn = sum(np.eye(len(s.llms))[(s.probability == t[:, None]).argmax(1)] for t in three.T) / three.shape[1]
-    share = np.where(s.probability.max(1, keepdims=True) <= 0.6, drawn, argmax(s).answer)
+    share = np.where(s.probability.max(1, keepdims=True) <= 0.6, drawn, top(s.probability, 1))
     return when_right(Choice(share * s.predicted, share), s.peek)
 
 # %% ../../nbs/05b_policies.ipynb #48c10374
 def published_argmax(s: Scores, order: np.ndarray) -> np.ndarray:
-    "(n_queries,) argmax of confidences less one number, learnt from calibration confidences against labels of other (test) queries."
+    "(n_queries,) argmax of confidences less one number, learnt from calibration confidences and other (test) labels."
     from sklearn.linear_model import LinearRegression
 
     n = min(len(s.calibration), len(s.peek))
@@ -138,7 +158,7 @@ def prediction_as_published(s: Scores) -> Choice:
 
 # %% ../../nbs/05b_policies.ipynb #b540d9d1
 def published_order(right: np.ndarray) -> np.ndarray:
-    "(n_llms,) LLMs from the least to the most often right on test; of equals, the one that is first right on an earlier query."
+    "(n_llms,) LLMs from the least to the most often right on test; of equals, the one first right on an earlier query."
     return np.lexsort((right.argmax(0), right.sum(0)))
 
 # %% ../../nbs/05b_policies.ipynb #b540d9d1-1
@@ -152,12 +172,13 @@ def sorted_prediction_as_published(s: Scores) -> Choice:
 # %% ../../nbs/05b_policies.ipynb #cd67b192
 @policy("penalised", "price")
 def penalised(s: Scores, weight: float = 0.1) -> Choice:
-    "The largest probability less `weight` times the price, in units of the dearest LLM's."
-    return pick((s.probability - weight * s.price / s.price.max()).argmax(1), len(s.llms))
+    "The largest probability less `weight` times the price, in units of the most expensive LLM's."
+    paid = s.price / (s.price.max() or 1.0)  # all free: nothing to subtract
+    return pick(surest(s.probability - weight * paid, s.price), len(s.llms))
 
 # %% ../../nbs/05b_policies.ipynb #02d5a8bd
-def money_worth(p: np.ndarray, price: np.ndarray, budget: float) -> float:
-    "The least worth of a unit of money at which argmax p - worth x price keeps to a total budget; 0 where ArgMax does."
+def lagrange_multiplier(p: np.ndarray, price: np.ndarray, budget: float) -> float:
+    "The least multiplier at which argmax p - multiplier x price keeps to a total budget; 0 where ArgMax does."
     if price[p.argmax(1)].sum() <= budget:
         return 0.0
     low, high = 0.0, 1 / max(np.diff(np.unique(price)).min(initial=np.inf), 1e-12) + 1e-9
@@ -167,9 +188,9 @@ def money_worth(p: np.ndarray, price: np.ndarray, budget: float) -> float:
     return high
 
 # %% ../../nbs/05b_policies.ipynb #0c876d69
-def spend(p: np.ndarray, price: np.ndarray, budget: float, worth: float) -> np.ndarray:
-    "(n,) argmax p - worth x price, and then the upgrades that lose least, as far as the money left over goes."
-    value, rows = p - worth * price, np.arange(len(p))
+def spend(p: np.ndarray, price: np.ndarray, budget: float, multiplier: float) -> np.ndarray:
+    "(n,) argmax p - multiplier x price, and then the upgrades that lose least, as far as the money left over goes."
+    value, rows = p - multiplier * price, np.arange(len(p))
     chosen = value.argmax(1)
     left, loss = budget - price[chosen].sum(), (value.max(1, keepdims=True) - value).ravel()
     better = np.flatnonzero((p > p[rows, chosen][:, None]) & (price > price[chosen][:, None]))
@@ -181,19 +202,17 @@ def spend(p: np.ndarray, price: np.ndarray, budget: float, worth: float) -> np.n
 
 # %% ../../nbs/05b_policies.ipynb #d297f014
 def integer_program(p: np.ndarray, price: np.ndarray, able: np.ndarray, budget: float) -> np.ndarray:
-    "(n,) the most probable choice among the LLMs that each query is `able` to call; alike queries are one kind, called in counts."
+    "(n,) the most probable choice among the LLMs that each query is `able` to call; alike queries are one kind."
     from scipy.optimize import LinearConstraint, milp
     from scipy.sparse import csr_array
 
     kinds, kind, count = np.unique(np.hstack([p, able]), axis=0, return_inverse=True, return_counts=True)
     k, j = np.nonzero(kinds[:, p.shape[1] :])
     each = LinearConstraint(csr_array((np.ones(len(k)), (k, np.arange(len(k))))), count, count)
-    paid = LinearConstraint(
-        price[j][None] / price.max(), -np.inf, budget / price.max()
-    )  # HiGHS keeps bounds to a millionth
-    calls = np.rint(
-        milp(-kinds[k, j], constraints=[each, paid], integrality=np.ones(len(k)), options={"mip_rel_gap": 1e-9}).x
-    ).astype(int)
+    unit = price.max()  # HiGHS keeps bounds to a millionth
+    paid = LinearConstraint(price[j][None] / unit, -np.inf, budget / unit)
+    found = milp(-kinds[k, j], constraints=[each, paid], integrality=np.ones(len(k)), options={"mip_rel_gap": 1e-9})
+    calls = np.rint(found.x).astype(int)
     chosen = np.empty(len(p), int)
     for g in range(len(kinds)):
         chosen[kind.ravel() == g] = np.repeat(j[k == g], calls[k == g])
@@ -201,16 +220,16 @@ def integer_program(p: np.ndarray, price: np.ndarray, able: np.ndarray, budget: 
 
 # %% ../../nbs/05b_policies.ipynb #1a3b0fe6
 def knapsack(p: np.ndarray, price: np.ndarray, budget: float) -> np.ndarray:
-    "(n,) the LLM of each query: the exact optimum under a total budget. Raises `StudyError` if even the cheapest exceed it."
+    "(n,) the exact optimum under a total budget. Raises `StudyError` if even the cheapest LLM exceeds it."
     n = len(p)
     if n * price.min() > budget:
         raise StudyError(f"budget {budget:g} does not pay {n} calls of the cheapest LLM ({price.min():g} each)")
-    worth = money_worth(p, price, budget)
-    value, chosen = p - worth * price, spend(p, price, budget, worth)
-    gap = worth * budget + value.max(1).sum() - p[np.arange(n), chosen].sum()
+    multiplier = lagrange_multiplier(p, price, budget)
+    value, chosen = p - multiplier * price, spend(p, price, budget, multiplier)
+    gap = multiplier * budget + value.max(1).sum() - p[np.arange(n), chosen].sum()
     able = value.max(1, keepdims=True) - value <= gap + 1e-9
     core = able.sum(1) > 1
-    if not worth or not core.any():
+    if not multiplier or not core.any():
         return chosen
     best = value.argmax(1)
     best[core] = integer_program(p[core], price, able[core], budget - price[best[~core]].sum())
@@ -220,30 +239,38 @@ def knapsack(p: np.ndarray, price: np.ndarray, budget: float) -> np.ndarray:
 @policy("budget", "price")
 def budgeted(s: Scores, share: float = 0.5, exact: int = 2000) -> Choice:
     "The most right answers for a mean price `share` of the way from the cheapest LLM's to that of ArgMax."
-    n, argmax_price = len(s.probability), s.price[s.probability.argmax(1)].mean()
+    n, argmax_price = len(s.probability), s.price[surest(s.probability, s.price)].mean()
     total = n * (s.price.min() + share * (argmax_price - s.price.min())) + 1e-9
+    multiplier = lagrange_multiplier(s.probability, s.price, total)
+    if not multiplier:
+        return argmax(s)
     if n <= exact:
         return pick(knapsack(s.probability, s.price, total), len(s.llms))
-    return pick(spend(s.probability, s.price, total, money_worth(s.probability, s.price, total)), len(s.llms))
+    return pick(spend(s.probability, s.price, total, multiplier), len(s.llms))
 
 # %% ../../nbs/05b_policies.ipynb #ddd3d897
-def least(price: np.ndarray, among: np.ndarray) -> np.ndarray:
-    "The cheapest LLM of each row among those allowed; the first of equals, or the first allowed where prices are unknown."
+def least(
+    price: np.ndarray,  # (n_llms,), or of each query; NaN where not known
+    among: np.ndarray,  # (n_queries, n_llms) bool, those allowed
+) -> np.ndarray:  # (n_queries,)
+    "The cheapest LLM among those allowed; the first of equals, or the first allowed where prices are unknown."
     return np.where(among, np.nan_to_num(price, nan=0.0), np.inf).argmin(1)
 
 # %% ../../nbs/05b_policies.ipynb #5066c0af
 def cheapest_above(p: np.ndarray, price: np.ndarray, threshold: float) -> np.ndarray:
-    "(n,) the cheapest LLM with at least that probability, or the most likely."
+    "(n,) the cheapest LLM with at least that probability, the surest of equally cheap ones; or the most likely."
     able = p >= threshold
-    return np.where(able.any(1), least(price, able), p.argmax(1))
+    paid = np.where(able, price, np.inf)
+    cheap = able & (paid == paid.min(1, keepdims=True))
+    return np.where(able.any(1), np.where(cheap, p, -np.inf).argmax(1), surest(p, price))
 
 # %% ../../nbs/05b_policies.ipynb #5066c0af-1
 @policy("cheapest_accurate", "price")
 def cheapest_accurate(s: Scores, slack: float = 0.0) -> Choice:
     "The cheapest sure LLM, as sure as validation needs to stay within `slack` of the best single LLM."
-    goal, rows = s.earned.mean(0).max() - slack, np.arange(len(s.earned))
+    goal, rows = s.seen.mean(0).max() - slack, np.arange(len(s.seen))
     tried = [(t, cheapest_above(s.calibration, s.price, t)) for t in np.linspace(0, 1, 51)]
-    good = [(s.price[c].mean(), -t) for t, c in tried if s.earned[rows, c].mean() >= goal]
+    good = [(s.price[c].mean(), -t) for t, c in tried if s.seen[rows, c].mean() >= goal]
     return pick(cheapest_above(s.probability, s.price, -min(good)[1] if good else 1.01), len(s.llms))
 
 # %% ../../nbs/05b_policies.ipynb #1b17b9a2
@@ -263,7 +290,7 @@ def threshold_vote(s: Scores, threshold: float = 0.5) -> Choice:
 # %% ../../nbs/05b_policies.ipynb #f2be8627
 def conformal_bar(s: Scores, coverage: float = 0.9) -> float:
     "The probability above which an LLM is in the set (split conformal prediction)."
-    right = s.earned >= 0.5
+    right = s.seen >= 0.5
     solved = right.any(1)
     unsure = np.sort(1 - np.where(right, s.calibration, 0).max(1)[solved])
     k = int(np.ceil((len(unsure) + 1) * coverage))
@@ -277,14 +304,13 @@ def conformal(s: Scores, coverage: float = 0.9) -> Choice:
 
 # %% ../../nbs/05b_policies.ipynb #257f3616
 def rising(s: Scores) -> np.ndarray:
-    "(n_queries, n_llms) the order of calls: by rising price, or by falling probability where prices are not known."
-    if np.isnan(s.price).any():
-        return np.argsort(-s.probability, 1, kind="stable")
-    return np.tile(np.argsort(s.price, kind="stable"), (len(s.probability), 1))
+    "(n_queries, n_llms) the order of calls: by rising price, by falling probability where prices are no help."
+    price = np.zeros(len(s.llms)) if np.isnan(s.price).any() else s.price
+    return np.lexsort((-s.probability, np.broadcast_to(price, s.probability.shape)), axis=1)
 
 # %% ../../nbs/05b_policies.ipynb #257f3616-1
 def called_until(order: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "(n_queries, n_llms) bool, who is called until the first that is `good` (by LLM), all where none is; (n_queries,) the last of them."
+    "(n_queries, n_llms) bool: LLMs called up to the first `good` one (all if none is); (n_queries,) the last of them."
     inside = np.take_along_axis(good, order, 1)
     stop = np.where(inside.any(1), inside.argmax(1), order.shape[1] - 1)
     called = np.zeros(order.shape, bool)
@@ -294,51 +320,57 @@ def called_until(order: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.nd
 # %% ../../nbs/05b_policies.ipynb #d13b8cd2
 @policy("cascade", "price")
 def cascade(s: Scores, threshold: float = 0.7) -> Choice:
-    "Call LLMs by rising price until one is sure enough; every call on the way is paid. The surest called LLM answers."
+    "Call LLMs by rising price until one is sure enough; every call is paid. The surest called LLM answers."
     called, _ = called_until(rising(s), s.probability >= threshold)
     return Choice(top(np.where(called, s.probability, -1), 1) * 1.0, called * 1.0)
 
 # %% ../../nbs/05b_policies.ipynb #d13b8cd2-1
 @policy("cascade_consistency", "agreement")
 def cascade_consistency(s: Scores, threshold: float = 0.7) -> Choice:
-    "Call LLMs by rising price until at least `threshold` of one's samples agree; the most consistent called LLM answers."
+    "Call LLMs by rising price until `threshold` of one's samples agree; the most consistent called LLM answers."
     called, _ = called_until(rising(s), s.agreement >= threshold - 1e-9)
     return Choice(top(np.where(called, s.agreement, -1), 1) * 1.0, called * 1.0)
+
+# %% ../../nbs/05b_policies.ipynb #09013c57
+def seconded(answer: np.ndarray) -> np.ndarray:
+    "(n_queries, n_calls) bool: whether an answer, in the order of calls, is one that an earlier call gave."
+    again = [(answer[:, :j] == answer[:, [j]]).any(1) for j in range(answer.shape[1])]
+    return np.stack(again, 1) & (answer >= 0)
 
 # %% ../../nbs/05b_policies.ipynb #ad43b8c5
 @policy("cascade_agreement", "answer")
 def cascade_agreement(s: Scores) -> Choice:
     "Call LLMs by rising price until two answers agree; the surest LLM answers where none do."
     order = rising(s)
-    answer, back = np.take_along_axis(s.answer, order, 1), np.argsort(order, 1)
-    seconded = np.stack(
-        [((answer[:, :j] == answer[:, [j]]) & (answer[:, [j]] >= 0)).any(1) for j in range(answer.shape[1])], 1
-    )
-    called, last = called_until(order, np.take_along_axis(seconded, back, 1))
-    return pick(np.where(seconded.any(1), last, s.probability.argmax(1)), len(s.llms)).calling(called)
+    agreed = seconded(np.take_along_axis(s.answer, order, 1))
+    called, last = called_until(order, np.take_along_axis(agreed, np.argsort(order, 1), 1))
+    return pick(np.where(agreed.any(1), last, surest(s.probability, s.price)), len(s.llms)).calling(called)
 
 # %% ../../nbs/05b_policies.ipynb #30cda15f
-def strong_and_weak(earned: np.ndarray, price: np.ndarray) -> tuple[int, int]:
-    "The LLM that earns most (n_llms,), and the cheapest; the second best where prices are not known or the two are one."
-    ranked = np.argsort(-earned, kind="stable")
-    return int(ranked[0]), int(ranked[1] if np.isnan(price).any() or price.argmin() == ranked[0] else price.argmin())
+def strong_and_weak(accuracy: np.ndarray, price: np.ndarray) -> tuple[int, int]:
+    "The best LLM (n_llms,), and the cheapest; the second best where prices are not known or the two are one."
+    ranked = np.argsort(-accuracy, kind="stable")
+    cheapest = np.flatnonzero(price == price.min())  # none where a price is not known
+    if not len(cheapest) or ranked[0] in cheapest:
+        return int(ranked[0]), int(ranked[1])
+    return int(ranked[0]), int(cheapest[accuracy[cheapest].argmax()])
 
 # %% ../../nbs/05b_policies.ipynb #30cda15f-1
 @policy("two_llm_threshold")
 def two_llm_threshold(s: Scores, share: float = 0.5) -> Choice:
     "The strong LLM where its lead over the weak one is above validation's (1 - share) quantile (RouteLLM)."
-    strong, weak = strong_and_weak(s.earned.mean(0), s.price)
+    strong, weak = strong_and_weak(s.seen.mean(0), s.price)
     bar = np.quantile(s.calibration[:, strong] - s.calibration[:, weak], 1 - share)
     return pick(np.where(s.probability[:, strong] - s.probability[:, weak] > bar, strong, weak), len(s.llms))
 
 # %% ../../nbs/05b_policies.ipynb #30cda15f-2
 @policy("fallback")
 def fallback(s: Scores) -> Choice:
-    "The best single LLM, unless another is surer by the margin that earned most on validation."
+    "The best single LLM, unless another is surer by the margin that scored best on validation."
 
     def chosen(p, margin):
-        return np.where(p.max(1) - p[:, s.best] > margin, p.argmax(1), s.best)
+        return np.where(p.max(1) - p[:, s.best] > margin, surest(p, s.price), s.best)
 
-    rows, margins = np.arange(len(s.earned)), [1.0, *np.linspace(1, 0, 101)[1:]]
-    margin = max(margins, key=lambda t: s.earned[rows, chosen(s.calibration, t)].mean())
+    rows, margins = np.arange(len(s.seen)), [1.0, *np.linspace(1, 0, 101)[1:]]
+    margin = max(margins, key=lambda t: s.seen[rows, chosen(s.calibration, t)].mean())
     return pick(chosen(s.probability, margin), len(s.llms))

@@ -47,41 +47,37 @@ def read_scores(
     "One router's scores as arrays. Raises `TableError` naming a query and an LLM without a score."
 
     def take(column, o):
-        return (
-            matrix(scores[scores["query_id"].isin(set(o.ids))], column, o.ids, truth.llms)
-            if o.ids
-            else np.empty((0, len(truth.llms)))
-        )
+        if not o.ids:
+            return np.empty((0, len(truth.llms)))
+        return matrix(scores[scores["query_id"].isin(set(o.ids))], column, o.ids, truth.llms)
 
-    paid = (
-        {"seconds": calibration.latency, "cost": calibration.cost}[price]
-        if calibration.ids
-        else np.full((1, len(truth.llms)), np.nan)
-    )
-    known = ~np.isnan(paid).all(0)
     mean = np.full(len(truth.llms), np.nan)
-    mean[known] = np.nanmean(paid[:, known], 0)
+    if calibration.ids:
+        paid = {"seconds": calibration.latency, "cost": calibration.cost}[price]
+        known = ~np.isnan(paid).all(0)
+        mean[known] = np.nanmean(paid[:, known], 0)
     return Scores(
-        truth.llms,
-        take("probability", truth),
-        take("predicted", truth) > 0,
-        take("probability", calibration),
-        calibration.score,
-        mean,
-        truth.answer,
-        truth.agreement,
-        truth.score,
-        seed,
+        llms=truth.llms,
+        probability=take("probability", truth),
+        predicted=take("predicted", truth) > 0,
+        calibration=take("probability", calibration),
+        seen=calibration.score,
+        price=mean,
+        answer=truth.answer,
+        agreement=truth.agreement,
+        peek=truth.score,
+        seed=seed,
+        seen_answer=calibration.answer,
     )
 
 # %% ../../nbs/05_policies.ipynb #64f8e4fc
 def missing_need(name: str, s: Scores) -> str:
     "What a policy needs and the source does not have, in words, or nothing."
-    if not len(s.earned):
+    if not len(s.seen):
         return "validation queries"
     if NEEDS.get(name) == "price" and np.isnan(s.price).any():
         return "seconds or costs of calls"
-    if NEEDS.get(name) == "answer" and s.answer is None:
+    if NEEDS.get(name) == "answer" and (s.answer is None or s.seen_answer is None):
         return "the LLMs' answers"
     if NEEDS.get(name) == "agreement" and s.agreement is None:
         return "several samples of each LLM"
