@@ -34,8 +34,9 @@ from llm_routing.policies.policies import (
     conformal_bar,
     integer_program,
     knapsack,
-    least,
     lagrange_multiplier,
+    least,
+    missing_need,
     predict_confidence,
     published_order,
     rising,
@@ -44,7 +45,7 @@ from llm_routing.policies.policies import (
     target_confidence,
     top,
 )
-from llm_routing.policies.selections import missing_need, read_known, read_scores, select
+from llm_routing.policies.selections import read_known, read_scores, select
 from llm_routing.sources.released import parse_released
 from llm_routing.study.profiles import Policies
 from llm_routing.study.tables import ALL_LLMS, StudyError, TableError
