@@ -342,7 +342,8 @@ def cascade(s: Scores, threshold: float = 0.7) -> Choice:
 def cascade_consistency(s: Scores, threshold: float = 0.7) -> Choice:
     "Call LLMs by rising price until `threshold` of one's samples agree; the most consistent called LLM answers."
     called, _ = called_until(rising(s), s.agreement >= threshold - 1e-9)
-    return Choice(top(np.where(called, s.agreement, -1), 1) * 1.0, called * 1.0)
+    consistent = s.agreement + 1e-6 * s.probability  # of equals the surer
+    return Choice(top(np.where(called, consistent, -1), 1) * 1.0, called * 1.0)
 
 # %% ../../nbs/05b_policies.ipynb #09013c57
 def seconded(answer: np.ndarray) -> np.ndarray:

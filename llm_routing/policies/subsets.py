@@ -286,8 +286,8 @@ SWEEPS: dict[str, tuple[str, tuple]] = {  # policy -> its parameter, and the val
     "best5_vote": ("k", (1, 2, 3, 4, 5, 6, 7, 8)),
     "all_weighted": ("", ("",)),
     "all_decided": ("", ("",)),
-    "best_subset": ("rate", (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)),
-    "sequential": ("rate", (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5)),
+    "best_subset": ("rate", (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)),
+    "sequential": ("rate", (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 3.0)),
 }
 
 # %% ../../nbs/05d_subsets.ipynb #sub00072
