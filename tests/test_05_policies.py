@@ -334,6 +334,7 @@ def random_scores(seed=0, n=200, m=4, **more):
         rng.integers(1, 11, (n, m)) / 10,
         (rng.random((n, m)) < p) * 1.0,
         seed,
+        rng.integers(0, 3, (n, m)),
     )
 
 # %% ../nbs/05_policies.ipynb #f5e8c47c-1
