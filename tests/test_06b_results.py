@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/06b_results.ipynb #01a1c8c5
+# %% ../nbs/06b_results.ipynb #929442f7
 import json
 from types import SimpleNamespace
 
@@ -28,7 +28,7 @@ from llm_routing.findings.results import (
 )
 from llm_routing.study.tables import StudyError
 
-# %% ../nbs/06b_results.ipynb #cfad22d4
+# %% ../nbs/06b_results.ipynb #bda0102c
 def test_results_have_one_row_per_system_over_seeds():
     rows = system_rows(system_scores(made_up_selections(made_up_systems())), resamples=500).set_index(
         ["group", "system"]
@@ -42,18 +42,18 @@ def test_results_have_one_row_per_system_over_seeds():
     assert np.isnan(rows.loc[("llm", "a")].p_value) and rows.loc[("llm", "b")].p_holm < 0.05
     assert np.isnan(rows.loc[("bound", "oracle")].p_value) and rows.usage.eq(1).all() and rows.n.eq(200).all()
 
-# %% ../nbs/06b_results.ipynb #2b6be7c4
+# %% ../nbs/06b_results.ipynb #4394797b
 def test_every_row_has_an_interval_that_holds_it():
     rows = results_table(made_up_queries(), made_up_selections(made_up_systems()), resamples=500)
     assert rows[["ci_low", "ci_high", "gap_low", "gap_high"]].notna().all().all()
     assert ((rows.ci_low <= rows.accuracy) & (rows.accuracy <= rows.ci_high) & (rows.ci_low < rows.ci_high)).all()
 
-# %% ../nbs/06b_results.ipynb #c074befc
+# %% ../nbs/06b_results.ipynb #01d4fed2
 def test_a_wider_confidence_gives_wider_intervals():
     narrow, wide = (system_rows(system_scores(made_up_selections(made_up_systems())), 500, c) for c in (0.8, 0.99))
     assert ((wide.ci_high - wide.ci_low) > (narrow.ci_high - narrow.ci_low)).all()
 
-# %% ../nbs/06b_results.ipynb #3ee31fa3
+# %% ../nbs/06b_results.ipynb #ee9ecccd
 def test_published_rows_keep_the_published_seconds():
     systems = {
         ("llm", "a", "", 0): [1, 0, 1, 1],
@@ -71,7 +71,7 @@ def test_published_rows_keep_the_published_seconds():
     )  # one query apart: 2 x 1/2 - 1/2
     assert np.isnan(mean_taken(np.array([1.0, 2]), np.zeros(2), True))
 
-# %% ../nbs/06b_results.ipynb #6e790645
+# %% ../nbs/06b_results.ipynb #1a691aa2
 def test_holm_is_over_the_routers_and_over_the_llms_apart():
     rows = pd.DataFrame({"group": ["llm", "llm", "router", "router", "router", "bound"]})
     rng = np.random.default_rng(1)
@@ -83,7 +83,7 @@ def test_holm_is_over_the_routers_and_over_the_llms_apart():
     assert tested.p_holm[worst.index[0]] == pytest.approx(min(1, 3 * worst.iloc[0]))
     assert add_tests(rows, score, 0, [False, False, True, False, False, False]).p_value[2:3].isna().all()
 
-# %% ../nbs/06b_results.ipynb #4b86946b
+# %% ../nbs/06b_results.ipynb #b67b03a3
 def test_systems_on_different_queries_are_refused_and_other_orders_are_not():
     rows = made_up_selections(made_up_systems())
     with pytest.raises(ValueError, match="run 05_policies again"):
@@ -95,18 +95,27 @@ def test_systems_on_different_queries_are_refused_and_other_orders_are_not():
     assert (b.score[:, b.index("llm", "a")[0]] <= b.score[:, b.index("bound", "oracle")[0]]).all()  # query by query
     assert len(a.index("router", "r", "argmax")) == 2
 
-# %% ../nbs/06b_results.ipynb #189d8448
+# %% ../nbs/06b_results.ipynb #4697ebcc
 def test_the_best_single_llm_and_the_oracle_are_the_ends_of_the_gap():
     e = system_scores(made_up_selections(made_up_systems()))
     assert [e.columns[i][:2] for i in reference_columns(e)] == [("llm", "a"), ("bound", "oracle")]
 
-# %% ../nbs/06b_results.ipynb #4d2da2d5
+# %% ../nbs/06b_results.ipynb #762ea03b
 def test_router_costs_are_read_and_refused(tmp_path):
     run, path = SimpleNamespace(folder=tmp_path), tmp_path / "router_costs.json"
     assert read_router_costs(run).empty
-    row = {"router": "r", "dataset": "d", "seed": 0, "single_ms": 2.5, "batched_ms": 0, "fit_s": 1, "parameters": 7}
+    row = {
+        "router": "r",
+        "dataset": "d",
+        "pool": "all",
+        "seed": 0,
+        "single_ms": 2.5,
+        "batched_ms": 0,
+        "fit_s": 1,
+        "parameters": 7,
+    }
     path.write_text(json.dumps([row]))
-    assert read_router_costs(run).iloc[0].tolist() == ["r", "d", 2.5, 0]
+    assert read_router_costs(run).iloc[0].tolist() == ["r", "d", "all", 2.5, 0]
     path.write_text(json.dumps([{k: v for k, v in row.items() if k != "batched_ms"}]))
     with pytest.raises(StudyError, match="has no batched_ms"):
         read_router_costs(run)
@@ -118,11 +127,12 @@ def test_router_costs_are_read_and_refused(tmp_path):
     with pytest.raises(StudyError, match="no JSON"):
         read_router_costs(run)
 
-# %% ../nbs/06b_results.ipynb #8d7f1b62
+# %% ../nbs/06b_results.ipynb #63ae4a87
 def test_router_time_is_added_to_every_query():
     rows = pd.DataFrame(
         {
             "dataset": "d",
+            "pool": "all",
             "group": ["llm", "router", "router", "router"],
             "system": ["a", "r", "r", "s"],
             "policy": ["", "argmax", "argmax_as_published", "argmax"],
@@ -134,6 +144,7 @@ def test_router_time_is_added_to_every_query():
         {
             "router": ["r", "r", "s", "r"],
             "dataset": ["c+d", "d", "d", "e"],
+            "pool": "all",
             "single_ms": [200, 300, 4, 999],
             "batched_ms": [1.0, 1, 1, 9],
         }

@@ -23,12 +23,12 @@ def test_gap_parts_add_up():
     assert rows.gained[0] > 10 > rows.gained[1] and rows.model[1] > rows.model[0]  # noise loses at the model
     assert (rows.labels == 0).all() and rows.gap[0] == pytest.approx(100 * (score.max(1).mean() - score.mean(0).max()))
 
-# %% ../nbs/06d_gap.ipynb #f66f0d55
+# %% ../nbs/06d_gap.ipynb #bdccabea
 def test_sampling_noise_is_the_labels_part_where_samples_were_scored():
     score = np.random.default_rng(1).binomial(10, 0.5, (400, 4)) / 10  # nothing but noise
     rows = gap_parts(score, {"r": np.full((400, 4), 0.5)}, samples=10)
     assert rows.labels[0] == pytest.approx(rows.gap[0], abs=2) and "are sampling noise" in gap_story(
-        rows.assign(dataset="d")
+        rows.assign(dataset="d", pool="all")
     )
     outcomes, _ = made_up_tables(score, score)
     table = noise_table(made_up_queries(400), outcomes.assign(success_rate=outcomes.score))

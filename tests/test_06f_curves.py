@@ -21,7 +21,7 @@ def test_training_parts_are_nested_and_leave_the_rest_alone():
     assert [(x.split == "train").sum() for x in (small, large)] == [8, 32] and set(small.query_id) < set(large.query_id)
     assert all((x.split != "train").sum() == 36 and x.index.is_monotonic_increasing for x in (small, large))
 
-# %% ../nbs/06f_curves.ipynb #a684d8d9
+# %% ../nbs/06f_curves.ipynb #a6e5e5b8
 def test_training_curves_by_hand():
     scored = np.c_[np.repeat([1, 0], [50, 50]), np.repeat([1, 0], [60, 40]), np.repeat([1, 0], [60, 40])]
     curve, step = training_curve([10, 20, 40], scored, 300)
@@ -35,6 +35,7 @@ def test_training_curves_by_hand():
         pd.DataFrame(
             {
                 "dataset": "d",
+                "pool": "all",
                 "router": ["a", "b", "c"],
                 "n_train": 40,
                 "points": [2.0, -2, 0],
@@ -50,7 +51,7 @@ def test_training_curves_by_hand():
         == 1
     )
 
-# %% ../nbs/06f_curves.ipynb #062ce2ba
+# %% ../nbs/06f_curves.ipynb #444f9f12
 def test_learning_curves_train_the_named_routers_again():
     rng = np.random.default_rng(5)
     kind = rng.integers(0, 2, 320)
@@ -67,7 +68,7 @@ def test_learning_curves_train_the_named_routers_again():
     assert (
         curves.n_train.tolist() == [25, 100, 200]
         and curves.accuracy.iloc[-1] == 100
-        and list(curves) == ["dataset", "router", "n_train", "accuracy", "ci_low", "ci_high"]
+        and list(curves) == ["dataset", "pool", "router", "n_train", "accuracy", "ci_low", "ci_high"]
     )
     assert len(steps) == 1 and learning_curves(queries, outcomes, scores, {})[0].empty
     with pytest.raises(StudyError, match="'sc' has no scores; the routers are r"):

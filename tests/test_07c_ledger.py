@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/07c_ledger.ipynb #25dc2231
+# %% ../nbs/07c_ledger.ipynb #c1d2a24f
 import json
 import shlex
 
@@ -22,6 +22,7 @@ from llm_routing.sources import released
 from llm_routing.study.profiles import load_profile
 from llm_routing.study.runs import Run
 from llm_routing.study.tables import StudyError
+from llm_routing.study.tasks import tasks
 
 # %% ../nbs/07c_ledger.ipynb #ac9beee3
 def leaves(x):
@@ -74,7 +75,7 @@ def test_every_command_of_the_ledger_is_one_that_the_runner_takes():
             policies_policies.POLICIES
         )
 
-# %% ../nbs/07c_ledger.ipynb #c61ccb05
+# %% ../nbs/07c_ledger.ipynb #20fa1517
 def paper_run(more, datasets=("gsm8k", "mmlu"), n=30):
     "A run of the paper's pool with invented outcomes, under a command's settings."
     changes = [w for w in shlex.split(more) if w != "--set"] + ["analysis.resamples=100"]
@@ -82,12 +83,12 @@ def paper_run(more, datasets=("gsm8k", "mmlu"), n=30):
     llms = [m.name for m in profile.generation.pool]
     queries = pd.DataFrame(
         [
-            (f"{d}-{s}-{i}", d, s, "", f"{i} apples and {i % 7} pears", [], "")
+            (f"{d}-{s}-{i}", d, s, "", f"{i} apples and {i % 7} pears", [], "", -1)
             for d in datasets
             for s in ("train", "validation", "test")
             for i in range(n)
         ],
-        columns="query_id dataset split subject text choices gold".split(),
+        columns="query_id dataset split subject text choices gold fold".split(),
     )
     long = pd.DataFrame(
         {"query_id": np.repeat(queries.query_id, len(llms)), "llm": np.tile(llms, len(queries))}
@@ -100,9 +101,12 @@ def paper_run(more, datasets=("gsm8k", "mmlu"), n=30):
         success_rate=0.5,
     )
     scores = pd.concat(
-        [long.assign(router=r, seed=0, probability=rng.random(len(long)), predicted=1) for r in profile.routers.names]
+        [
+            long.assign(pool="all", fold=-1, router=r, seed=0, probability=rng.random(len(long)), predicted=1)
+            for r in profile.routers.names
+        ]
     )
-    selections, _ = policies.select(queries, outcomes, scores, profile.policies)
+    selections, _ = policies.select(list(tasks(queries, outcomes, [])), outcomes, scores, profile.policies)
     return profile, dict(
         queries=queries,
         outcomes=outcomes,

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['comparisons', 'verdict', 'verdicts', 'p_words', 'power_table', 'rank_table']
 
-# %% ../../nbs/06c_comparisons.ipynb #1b058a49
+# %% ../../nbs/06c_comparisons.ipynb #7fbdb735
 import numpy as np
 import pandas as pd
 
-from .results import KEYS, system_scores, outcome_matrix, reference_columns
+from .results import KEYS, by_pool, outcome_matrix, place, reference_columns, system_scores
 from llm_routing.study.statistics import (
     bootstrap_means,
     detectable_difference,
@@ -19,7 +19,7 @@ from llm_routing.study.statistics import (
     rank_intervals,
 )
 
-# %% ../../nbs/06c_comparisons.ipynb #928e90c8
+# %% ../../nbs/06c_comparisons.ipynb #49cdbb34
 def comparisons(
     selections: pd.DataFrame,
     queries: pd.DataFrame,
@@ -27,13 +27,15 @@ def comparisons(
     resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> pd.DataFrame:  # dataset, system: points over the best LLM, their interval, effect sizes, p-values, a verdict
+) -> pd.DataFrame:  # dataset, pool, system: points over the best LLM, interval, effect sizes, p-values, a verdict
     "Every tested router and LLM against the best single LLM, paired over queries."
     rows = []
-    for dataset, q in queries.groupby("dataset", sort=False):
-        e = system_scores(selections[selections["query_id"].isin(set(q["query_id"]))])
+    for dataset, pool, _, own in by_pool(selections, queries):
+        e = system_scores(own)
         best = e.score[:, reference_columns(e)[0]]
-        tested = results[(results["dataset"] == dataset) & results["p_holm"].notna()].reset_index(drop=True)
+        tested = results[
+            (results["dataset"] == dataset) & (results["pool"] == pool) & results["p_holm"].notna()
+        ].reset_index(drop=True)
         if tested.empty:
             continue
         score = np.stack(
@@ -43,7 +45,7 @@ def comparisons(
         for r, s, (low, high) in zip(tested.to_dict("records"), score.T, ends):
             spread = ((s - best) ** 2).mean()
             rows.append(
-                {k: r[k] for k in ("dataset", *KEYS, "n")}
+                {k: r[k] for k in ("dataset", "pool", *KEYS, "n")}
                 | effect_sizes(s, best)
                 | {
                     "ci_low": low,
@@ -63,13 +65,14 @@ def verdict(p_holm: float, difference: float, confidence: float = 0.95) -> str:
         return "not told apart from"
     return "better than" if difference > 0 else "worse than"
 
-# %% ../../nbs/06c_comparisons.ipynb #cef94dba
+# %% ../../nbs/06c_comparisons.ipynb #c1b955e1
 def verdicts(table: pd.DataFrame) -> str:
     "Which routers differ from the best single LLM, and which do not: a Markdown list by dataset, from `comparisons`."
     lines = []
-    for dataset, rows in table[table["group"] == "router"].groupby("dataset", sort=False):
+    for (dataset, pool), rows in table[table["group"] == "router"].groupby(["dataset", "pool"], sort=False):
         lines.append(
-            f"- **{dataset}** ({rows['n'].iloc[0]:,} queries, {len(rows)} pairs of router and policy, Holm-corrected):"
+            f"- **{place(dataset, pool)}** ({rows['n'].iloc[0]:,} queries, {len(rows)} pairs of router and policy, "
+            "Holm-corrected):"
         )
         plain = rows["policy"] == "argmax"
         lines += [
@@ -118,12 +121,12 @@ def power_table(queries: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
         )
     return pd.DataFrame(rows)
 
-# %% ../../nbs/06c_comparisons.ipynb #917d394c
+# %% ../../nbs/06c_comparisons.ipynb #abefab74
 def rank_table(selections: pd.DataFrame, queries: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> pd.DataFrame:
     "Every LLM and ArgMax router: rank, 95% interval of the rank, share of resamples in which it is first."
     frames = []
-    for dataset, q in queries.groupby("dataset", sort=False):
-        e = system_scores(selections[selections["query_id"].isin(set(q["query_id"]))])
+    for dataset, pool, _, own in by_pool(selections, queries):
+        e = system_scores(own)
         kept = [i for i, c in enumerate(e.columns) if c[0] == "llm" or c[::2][:2] == ("router", "argmax")]
         systems, draws = over_seeds(
             bootstrap_means(e.score[:, kept], None, resamples, seed), [e.columns[i][:2] for i in kept], seed=seed
@@ -134,6 +137,7 @@ def rank_table(selections: pd.DataFrame, queries: pd.DataFrame, resamples: int =
             pd.DataFrame(systems, columns=["group", "system"])
             .assign(
                 dataset=dataset,
+                pool=pool,
                 accuracy=100 * means,
                 rank=pd.Series(-means).rank(method="min").astype(int),
                 rank_low=ends[:, 0],

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['CURVE', 'DOUBLING', 'training_part', 'trained_on_parts', 'training_curve', 'learning_curves', 'training_story']
 
-# %% ../../nbs/06f_curves.ipynb #7e0f6965
+# %% ../../nbs/06f_curves.ipynb #471b5fca
 import numpy as np
 import pandas as pd
 
 from .gap import argmax_score
-from .results import each_test_set
+from .results import each_test_set, place
 from ..routing.training import make_router
 from ..study.statistics import bootstrap_means, interval, mean_intervals
 from ..study.tables import StudyError, matrix
@@ -70,7 +70,7 @@ def training_curve(
         pd.DataFrame([[n_train[-1], 100 * step, 100 * last[0], 100 * last[1]]], columns=DOUBLING),
     )
 
-# %% ../../nbs/06f_curves.ipynb #4e5ec422
+# %% ../../nbs/06f_curves.ipynb #fbf64cb8
 def learning_curves(
     queries: pd.DataFrame,
     outcomes: pd.DataFrame,
@@ -87,21 +87,21 @@ def learning_curves(
             f"the routers are {', '.join(scores['router'].unique())}"
         )
     curves, steps = (
-        [pd.DataFrame(columns=["dataset", "router", *CURVE])],
-        [pd.DataFrame(columns=["dataset", "router", *DOUBLING])],
+        [pd.DataFrame(columns=["dataset", "pool", "router", *CURVE])],
+        [pd.DataFrame(columns=["dataset", "pool", "router", *DOUBLING])],
     )
-    for dataset, router, q, score, llms, p in each_test_set(queries, outcomes, scores):
-        if router not in routers:
+    for dataset, pool, router, q, score, llms, p in each_test_set(queries, outcomes, scores):
+        if router not in routers or "train" not in set(q["split"]):
             continue
         n, parts = trained_on_parts(router, q, outcomes, llms, shares, seed, **routers[router])
         whole = int((q["split"] == "train").sum())
         for table, rows in zip(
             (curves, steps), training_curve([*n, whole], np.stack([argmax_score(score, x) for x in [*parts, p]], 1))
         ):
-            table.append(rows.assign(dataset=dataset, router=router)[list(table[0])])
+            table.append(rows.assign(dataset=dataset, pool=pool, router=router)[list(table[0])])
     return tuple(pd.concat(t[1:] or t, ignore_index=True) for t in (curves, steps))
 
-# %% ../../nbs/06f_curves.ipynb #5e8d901b
+# %% ../../nbs/06f_curves.ipynb #32b1dc6f
 def training_story(steps: pd.DataFrame) -> str:
     "What more training queries brought, in words."
 
@@ -115,7 +115,7 @@ def training_story(steps: pd.DataFrame) -> str:
         )
 
     return "\n".join(
-        f"- **{r.dataset}**, {r.router}: the second half of {r.n_train:,} training queries brought "
+        f"- **{place(r.dataset, r.pool)}**, {r.router}: the second half of {r.n_train:,} training queries brought "
         f"{r.points:+.1f} points [{r.ci_low:.1f}, {r.ci_high:.1f}]: {still(r)}."
         for r in steps.itertuples()
     )

@@ -8,7 +8,7 @@ __all__ = ['MISTAKES', 'ERRATUM', 'TWINS', 'RELEASED_ROWS', 'ELSEWHERE', 'UNKNOW
            'seconds_errata', 'cluster_scores', 'clustering_errata', 'filter_errata', 'sampling_errata', 'unpaired',
            'ranking_errata', 'released_errata', 'released_both', 'resampled', 'make_errata', 'mistakes_table']
 
-# %% ../../nbs/07d_errata.ipynb #cd634aae
+# %% ../../nbs/07d_errata.ipynb #04a0b0ad
 from dataclasses import replace
 
 import numpy as np
@@ -22,11 +22,12 @@ from .plots import label, name_of
 from ..outcomes.answers import INVALID, read_answers
 from ..outcomes.outcomes import majority_vote, published_viability, published_vote, viability
 from ..routing.encoders import make_encoder
-from ..routing.training import parts_of, pool_of
+from ..routing.training import parts_of
 from ..sources.released import as_published, fetch_released, mended, parse_released, published_draws
 from ..study.runs import Run
 from ..study.statistics import bootstrap_means, interval
 from ..study.tables import ALL_LLMS, project_root
+from ..study.tasks import llms_of
 
 # %% ../../nbs/07d_errata.ipynb #00eb2894
 MISTAKES = {
@@ -266,12 +267,12 @@ def cluster_scores(
         found.append((scored(V, validation[1]).mean(), scored(T, test[1])))
     return max(found, key=lambda f: f[0])[1]
 
-# %% ../../nbs/07d_errata.ipynb #570588d9
+# %% ../../nbs/07d_errata.ipynb #d17eb1f4
 def clustering_errata(queries: pd.DataFrame, outcomes: pd.DataFrame) -> list[tuple]:
     "The effect of mistake 7 on this run's clustering."
     rows = []
     for dataset, q in queries.groupby("dataset", sort=False):
-        parts = parts_of(q, outcomes, pool_of(outcomes[outcomes.query_id.isin(set(q.query_id))]))
+        parts = parts_of(q, outcomes, llms_of(outcomes[outcomes.query_id.isin(set(q.query_id))]))
         if not {"train", "validation", "test"} <= set(parts):
             continue
         old, new = (

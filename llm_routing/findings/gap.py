@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['sample_count', 'cross_fitted', 'argmax_score', 'gap_parts', 'decompose', 'gap_story', 'noise_table']
 
-# %% ../../nbs/06d_gap.ipynb #357dc301
+# %% ../../nbs/06d_gap.ipynb #5b1905c3
 import numpy as np
 import pandas as pd
 
-from .results import outcome_matrix
+from .results import each_test_set, outcome_matrix, place
 from ..study.statistics import beta_binomial_oracle, split_half_oracle
-from ..study.tables import matrix
 
 # %% ../../nbs/06d_gap.ipynb #10eb4dd1
 def sample_count(rate: np.ndarray) -> int:
@@ -53,25 +52,25 @@ def gap_parts(score: np.ndarray, probabilities: dict[str, np.ndarray], samples: 
     rows = {name: parts(p) | {"gap": 100 * (oracle - best)} for name, p in probabilities.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("router").reset_index()
 
-# %% ../../nbs/06d_gap.ipynb #c93233f2
+# %% ../../nbs/06d_gap.ipynb #c9f9bb37
 def decompose(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    "The parts of the gap for every dataset and router (first seed)."
+    "The parts of the gap for every dataset, pool and router (first seed)."
+    sets: dict = {}
+    for dataset, pool, router, q, score, llms, p in each_test_set(queries, outcomes, scores):
+        sets.setdefault((dataset, pool), (q, score, llms, {}))[3][router] = p
     frames = []
-    for dataset, q in queries[queries["split"] == "test"].groupby("dataset", sort=False):
-        ids = q["query_id"].tolist()
-        score, llms = outcome_matrix(outcomes, ids)
-        rate, _ = outcome_matrix(outcomes, ids, "success_rate")
+    for (dataset, pool), (q, score, llms, p) in sets.items():
+        ids = q.loc[q["split"] == "test", "query_id"].tolist()
+        rate, _ = outcome_matrix(outcomes[outcomes["llm"].isin(llms)], ids, "success_rate")
         sampled = sample_count(rate) if np.allclose(rate, score) else 0
-        own = scores[scores["query_id"].isin(set(ids))].drop_duplicates(["query_id", "llm", "router"])
-        p = {name: matrix(rows, "probability", ids, llms) for name, rows in own.groupby("router", sort=False)}
-        frames.append(gap_parts(score, p, sampled).assign(dataset=dataset))
+        frames.append(gap_parts(score, p, sampled).assign(dataset=dataset, pool=pool))
     return pd.concat(frames, ignore_index=True)
 
-# %% ../../nbs/06d_gap.ipynb #601e1e39
+# %% ../../nbs/06d_gap.ipynb #db97d4bf
 def gap_story(parts: pd.DataFrame) -> str:
     "Where each dataset's gap goes, for its best router, in words."
     lines = []
-    for dataset, rows in parts.groupby("dataset", sort=False):
+    for (dataset, pool), rows in parts.groupby(["dataset", "pool"], sort=False):
         r = rows.nlargest(1, "gained").iloc[0]
         worst = r[["labels", "features", "model", "policy"]].astype(float).idxmax()
         noise = (
@@ -80,7 +79,7 @@ def gap_story(parts: pd.DataFrame) -> str:
             else "how much is sampling noise a single score per query does not say"
         )
         lines.append(
-            f"- **{dataset}**: of the {r.gap:.1f} points from the best single LLM to the oracle, {noise}; "
+            f"- **{place(dataset, pool)}**: of the {r.gap:.1f} points from the best single LLM to the oracle, {noise}; "
             f"{r.router} gains {r.gained:.1f}, and most is lost to the {worst} ({r[worst]:.1f})."
         )
     return "\n".join(lines)

@@ -9,7 +9,7 @@ __all__ = ['PAIR', 'GPU', 'CPU', 'FINE_TUNED', 'CLUSTERS', 'FIVE', 'WHERE', 'NOW
            'found_released', 'released_rows', 'printed_digits', 'agrees', 'verdict', 'make_ledger', 'say_counts',
            'stated_twice', 'disagreements', 'say_disagreements']
 
-# %% ../../nbs/07c_ledger.ipynb #411f43f6
+# %% ../../nbs/07c_ledger.ipynb #63df7184
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +22,11 @@ from .results import results_table
 from ..policies.selections import select
 from ..routing.base import make_router
 from ..routing.encoders import make_encoder
-from ..routing.training import parts_of, pool_of
+from ..routing.training import parts_of
 from ..study.runs import Run
 from ..study.statistics import bootstrap_means, interval
 from ..study.tables import ALL_LLMS, StudyError, project_root
+from ..study.tasks import llms_of, tasks
 
 # %% ../../nbs/07c_ledger.ipynb #26f37188
 PAIR = ("accuracy_percent", "latency_s")  # what a pair of numbers is where its table does not say
@@ -130,7 +131,7 @@ MAIN = {
     "clustering_roberta": ("router", "clustering_minilm", "argmax"),
 }
 
-# %% ../../nbs/07c_ledger.ipynb #1979ec82
+# %% ../../nbs/07c_ledger.ipynb #527bdd9c
 def paper_llms(reference: dict, dataset: str) -> set[str]:
     "The LLMs of the paper's main table on a dataset (llama2-7b stands in the pool, but not in the table of GSM8K)."
     return {m for m in reference["pool"] if reference["main_results"].get(dataset, {}).get(m, [None])[0] is not None}
@@ -138,9 +139,9 @@ def paper_llms(reference: dict, dataset: str) -> set[str]:
 
 def own_llms(outcomes: pd.DataFrame, queries: pd.DataFrame, dataset: str) -> set[str]:
     "The LLMs that a run has on a dataset."
-    return set(pool_of(outcomes[outcomes.query_id.isin(set(queries.query_id[queries.dataset == dataset]))]))
+    return set(llms_of(outcomes[outcomes.query_id.isin(set(queries.query_id[queries.dataset == dataset]))]))
 
-# %% ../../nbs/07c_ledger.ipynb #984df016
+# %% ../../nbs/07c_ledger.ipynb #5a9bc9e7
 def narrowed(
     run: Run,
     dataset: str,
@@ -152,7 +153,7 @@ def narrowed(
     "One dataset's results as if the pool had these LLMs alone."
     q = queries[queries.dataset == dataset]
     o, s = (t[t.llm.isin(llms) & t.query_id.isin(set(q.query_id))] for t in (outcomes, scores))
-    selections, _ = select(q, o, s, run.profile.policies)
+    selections, _ = select(list(tasks(q, o, [])), o, s, run.profile.policies)
     return results_table(q, selections, run.profile.analysis.resamples), selections
 
 # %% ../../nbs/07c_ledger.ipynb #6f80c363
@@ -265,11 +266,11 @@ def found_clustering(run: Run, reference: dict, queries, outcomes, results, **_)
         }
     return {f"released_clustering_gsm8k.{k}": v for k, v in found.items()}
 
-# %% ../../nbs/07c_ledger.ipynb #0daef02d
+# %% ../../nbs/07c_ledger.ipynb #45f549eb
 def cluster_bound(queries: pd.DataFrame, outcomes: pd.DataFrame, k: int) -> tuple[float, float, float]:
     "What the LLM that is best on each cluster's *test* queries earns on GSM8K, of clusters fitted on train."
     parts = parts_of(
-        q := queries[queries.dataset == "gsm8k"], outcomes, pool_of(outcomes[outcomes.query_id.isin(set(q.query_id))])
+        q := queries[queries.dataset == "gsm8k"], outcomes, llms_of(outcomes[outcomes.query_id.isin(set(q.query_id))])
     )
     features = make_encoder("tfidf").fit(parts["train"][1])
     model = KMeans(k, n_init=3, random_state=0).fit(features.transform(parts["train"][1]))

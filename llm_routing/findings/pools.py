@@ -6,7 +6,7 @@
 __all__ = ['pools', 'pool_gains', 'gain_intervals', 'thirds', 'trend_curves', 'what_if', 'best_subsets', 'pool_trends',
            'say_dominance']
 
-# %% ../../nbs/06e_pools.ipynb #3356a37e
+# %% ../../nbs/06e_pools.ipynb #62c6fbb5
 from itertools import combinations
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from .gap import argmax_score
-from .results import each_test_set
+from .results import each_test_set, place
 from ..study.statistics import bootstrap_means, interval
 
 # %% ../../nbs/06e_pools.ipynb #3d24c7c8
@@ -89,32 +89,35 @@ def trend_curves(
         )
     return pd.concat(out, ignore_index=True)
 
-# %% ../../nbs/06e_pools.ipynb #3b361763
+# %% ../../nbs/06e_pools.ipynb #116619a3
 def what_if(
     queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame, **settings
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Every pool of every dataset and router (first seed) with its gain's interval, and the curves over pools."
     pools_, trends = [], []
-    for dataset, router, _, score, llms, p in each_test_set(queries, outcomes, scores):
+    for dataset, pool, router, _, score, llms, p in each_test_set(queries, outcomes, scores):
         rows, gains = pool_gains(score, p)
-        names = rows["members"].map(lambda pool: "+".join(llms[i] for i in pool))
-        pools_.append(rows.assign(members=names, dataset=dataset, router=router, **gain_intervals(gains, **settings)))
-        trends.append(trend_curves(rows, gains, **settings).assign(dataset=dataset, router=router))
+        names = rows["members"].map(lambda members: "+".join(llms[i] for i in members))
+        pools_.append(
+            rows.assign(members=names, dataset=dataset, pool=pool, router=router, **gain_intervals(gains, **settings))
+        )
+        trends.append(trend_curves(rows, gains, **settings).assign(dataset=dataset, pool=pool, router=router))
     return pd.concat(pools_, ignore_index=True), pd.concat(trends, ignore_index=True)
 
-# %% ../../nbs/06e_pools.ipynb #10dd21cf
+# %% ../../nbs/06e_pools.ipynb #83a1d067
 def best_subsets(curves: pd.DataFrame) -> pd.DataFrame:
     "The pool of every size with the highest oracle."
-    one = curves.drop_duplicates(["dataset", "members"])
+    one = curves.drop_duplicates(["dataset", "pool", "members"])
     return one.loc[
-        one.groupby(["dataset", "size"])["oracle"].idxmax(), ["dataset", "size", "members", "oracle", "best_single"]
+        one.groupby(["dataset", "pool", "size"])["oracle"].idxmax(),
+        ["dataset", "pool", "size", "members", "oracle", "best_single"],
     ]
 
-# %% ../../nbs/06e_pools.ipynb #639ca45f
+# %% ../../nbs/06e_pools.ipynb #40ee2826
 def pool_trends(curves: pd.DataFrame) -> pd.DataFrame:
     "Rank correlation of the gain with dominance, diversity, headroom and size; how many pools gain and lose."
     rows = []
-    for (dataset, router), c in curves.groupby(["dataset", "router"], sort=False):
+    for (dataset, pool, router), c in curves.groupby(["dataset", "pool", "router"], sort=False):
         r = {
             x: spearmanr(c[x], c["gain"]).statistic if c[x].nunique() > 1 < c["gain"].nunique() else np.nan
             for x in ("dominance", "diversity", "headroom", "size")
@@ -122,6 +125,7 @@ def pool_trends(curves: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "dataset": dataset,
+                "pool": pool,
                 "router": router,
                 **r,
                 "pools": len(c),
@@ -131,16 +135,21 @@ def pool_trends(curves: pd.DataFrame) -> pd.DataFrame:
         )
     return pd.DataFrame(rows)
 
-# %% ../../nbs/06e_pools.ipynb #df66b593
+# %% ../../nbs/06e_pools.ipynb #51256723
 def say_dominance(table: pd.DataFrame, trends: pd.DataFrame) -> str:
     "The lesson on dominance, in words: the evenest and the most dominated third of the pools."
     lines = []
     for r in table.itertuples():
-        c = trends[(trends["dataset"] == r.dataset) & (trends["router"] == r.router) & (trends["along"] == "dominance")]
+        c = trends[
+            (trends["dataset"] == r.dataset)
+            & (trends["pool"] == r.pool)
+            & (trends["router"] == r.router)
+            & (trends["along"] == "dominance")
+        ]
         even, lone = c.iloc[0], c.iloc[-1]
         lines.append(
-            f"- **{r.dataset}**, {r.router}: of {r.pools} pools, {r.gain} gain from routing and {r.lose} lose "
-            f"(95% intervals). The evenest third gains "
+            f"- **{place(r.dataset, r.pool)}**, {r.router}: of {r.pools} pools, {r.gain} gain from routing and "
+            f"{r.lose} lose (95% intervals). The evenest third gains "
             f"{even.gain:+.1f} points [{even.gain_low:.1f}, {even.gain_high:.1f}], "
             f"the third with the largest lead {lone.gain:+.1f} [{lone.gain_low:.1f}, {lone.gain_high:.1f}] "
             f"(rank correlation with the lead {r.dominance:.2f})."

@@ -32,11 +32,11 @@ def mean_prices(q: pd.DataFrame, outcomes: pd.DataFrame, llms: list[str], paid: 
     rows = outcomes[outcomes["query_id"].isin(set((seen if len(seen) else q)["query_id"]))]
     return rows.groupby("llm")[paid].mean().reindex(llms).to_numpy(float)
 
-# %% ../../nbs/06g_prices.ipynb #622b441e
+# %% ../../nbs/06g_prices.ipynb #f5333c9e
 def sweep(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     "Price curves and their AIQ for every dataset and router, by seconds and by cost, where these are known."
-    frames = [pd.DataFrame(columns=["weight", "accuracy", "price", "dataset", "router", "priced_by", "aiq"])]
-    for dataset, router, q, score, llms, p in each_test_set(queries, outcomes, scores):
+    frames = [pd.DataFrame(columns=["weight", "accuracy", "price", "dataset", "pool", "router", "priced_by", "aiq"])]
+    for dataset, pool, router, q, score, llms, p in each_test_set(queries, outcomes, scores):
         for name, paid in (("seconds", "latency_s"), ("cost", "cost")):
             price = mean_prices(q, outcomes, llms, paid)
             if np.isnan(price).any() or not price.max():
@@ -45,6 +45,7 @@ def sweep(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame) -
             frames.append(
                 curve.assign(
                     dataset=dataset,
+                    pool=pool,
                     router=router,
                     priced_by=name,
                     aiq=aiq(curve["price"], curve["accuracy"], price.min(), price.max()),
@@ -61,13 +62,13 @@ def pair_curve(
     gained = np.r_[0, np.cumsum((score[:, strong] - score[:, weak])[ranked])] / len(score)
     return share, score[:, weak].mean() + np.interp(share * len(score), np.arange(len(score) + 1), gained)
 
-# %% ../../nbs/06g_prices.ipynb #4cb841b3
+# %% ../../nbs/06g_prices.ipynb #a7dd3a57
 def pair_table(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     "RouteLLM's measures for every dataset and router, where the strong LLM is better on test too."
     rows = []
-    for dataset, router, q, score, llms, p in each_test_set(queries, outcomes, scores):
+    for dataset, pool, router, q, score, llms, p in each_test_set(queries, outcomes, scores):
         seen = q.loc[q["split"] != "test", "query_id"].tolist()
-        known = (outcome_matrix(outcomes, seen)[0] if seen else score).mean(0)
+        known = (outcome_matrix(outcomes[outcomes["llm"].isin(llms)], seen)[0] if seen else score).mean(0)
         strong, weak = strong_and_weak(known, mean_prices(q, outcomes, llms, "latency_s"))
         low, high = score[:, weak].mean(), score[:, strong].mean()
         if high <= low:
@@ -76,6 +77,7 @@ def pair_table(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFra
         rows.append(
             {
                 "dataset": dataset,
+                "pool": pool,
                 "router": router,
                 "strong": llms[strong],
                 "weak": llms[weak],
@@ -84,4 +86,4 @@ def pair_table(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFra
                 "cpt80": cpt(share, scored, low, high, 0.8),
             }
         )
-    return pd.DataFrame(rows, columns=["dataset", "router", "strong", "weak", "apgr", "cpt50", "cpt80"])
+    return pd.DataFrame(rows, columns=["dataset", "pool", "router", "strong", "weak", "apgr", "cpt50", "cpt80"])

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'made_up_selections', 'made_up_systems', 'made_up_queries', 'made_up_tables', 'SystemScores', 'system_scores',
-           'reference_columns', 'mean_taken', 'system_rows', 'add_tests', 'results_table', 'read_router_costs',
-           'with_router_time', 'outcome_matrix', 'each_test_set']
+           'by_pool', 'place', 'reference_columns', 'share_away', 'gain_columns', 'mean_taken', 'system_rows',
+           'add_tests', 'results_table', 'read_router_costs', 'with_router_time', 'outcome_matrix', 'each_test_set']
 
-# %% ../../nbs/06b_results.ipynb #af021897
+# %% ../../nbs/06b_results.ipynb #dbf0ec08
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ from llm_routing.study.statistics import (
 )
 from ..study.tables import ALL_LLMS, StudyError, matrix
 
-# %% ../../nbs/06b_results.ipynb #a5ff0049
+# %% ../../nbs/06b_results.ipynb #22e5feb4
 def made_up_selections(systems):
     "Selections from {(group, system, policy, seed): scores}."
     return pd.concat(
@@ -34,6 +35,7 @@ def made_up_selections(systems):
             pd.DataFrame(
                 {
                     "query_id": [f"q{i}" for i in range(len(score))],
+                    "pool": "all",
                     "group": g,
                     "system": s,
                     "policy": p,
@@ -61,11 +63,13 @@ def made_up_systems(n=200):
         ("router", "r", "argmax", 1): a,
     }
 
-# %% ../../nbs/06b_results.ipynb #7c95571d
+# %% ../../nbs/06b_results.ipynb #8d8ad2a9
 def made_up_queries(n=200, **columns):
-    return pd.DataFrame({"query_id": [f"q{i}" for i in range(n)], "dataset": "d", "split": "test"} | columns)
+    return pd.DataFrame(
+        {"query_id": [f"q{i}" for i in range(n)], "dataset": "d", "split": "test", "fold": -1} | columns
+    )
 
-# %% ../../nbs/06b_results.ipynb #fca2e54a
+# %% ../../nbs/06b_results.ipynb #4031ca60
 def made_up_tables(score, p, split="test", latency=None, cost=None, router="r"):
     "Outcomes and scores of LLMs a, b, ... on queries q0, q1, ..."
     n, m = np.shape(score)
@@ -79,34 +83,37 @@ def made_up_tables(score, p, split="test", latency=None, cost=None, router="r"):
             "cost": np.tile(cost or [np.nan] * m, n),
         }
     )
-    return outcomes, pd.DataFrame({**long, "router": router, "seed": 0, "probability": np.ravel(p)})
+    return outcomes, pd.DataFrame(
+        {**long, "pool": "all", "fold": -1, "router": router, "seed": 0, "probability": np.ravel(p)}
+    )
 
 # %% ../../nbs/06b_results.ipynb #93e4151d
 KEYS = ["group", "system", "policy"]
 
-# %% ../../nbs/06b_results.ipynb #23601cc9
+# %% ../../nbs/06b_results.ipynb #893af4bc
 @dataclass(frozen=True)
 class SystemScores:
-    "What each system scored on each test query of one dataset, and how it got there."
+    "What each system scored on each test query of one dataset and pool, and how it got there."
 
     columns: list[tuple[str, str, str, int]]  # group, system, policy, seed
     score: np.ndarray  # (n_queries, n_columns)
     latency: np.ndarray
     cost: np.ndarray
     calls: np.ndarray  # LLMs called
+    sent: np.ndarray  # a number for the LLMs called; -1 where they were drawn at random
 
     def index(self, *key: str) -> list[int]:
         "The columns of (group, system, policy), one per seed."
         return [i for i, c in enumerate(self.columns) if c[: len(key)] == key]
 
-# %% ../../nbs/06b_results.ipynb #256f213c
+# %% ../../nbs/06b_results.ipynb #41fd6771
 def system_scores(
-    selections: pd.DataFrame,  # rows of one dataset
+    selections: pd.DataFrame,  # rows of one dataset and pool
 ) -> SystemScores:
     "Selections as arrays. Raises `ValueError` when systems answer different queries."
-    rows = selections.assign(
-        calls=selections["llms"].str.len().clip(lower=1)  # an empty list is one call, drawn at random
-    )
+    calls = selections["llms"].str.len()
+    sent = np.where(calls > 0, pd.factorize(selections["llms"].map("+".join))[0], -1)
+    rows = selections.assign(calls=calls.clip(lower=1), sent=sent)  # an empty list is one call, drawn at random
     parts = {tuple(k): g for k, g in rows.groupby([*KEYS, "seed"], sort=False)}
     first = next(iter(parts.values()))["query_id"].to_numpy()
     odd = [k for k, g in parts.items() if len(g) != len(first)]
@@ -126,15 +133,54 @@ def system_scores(
             1,
         )
 
-    return SystemScores(list(parts), *(stack(c) for c in ("score", "latency_s", "cost", "calls")))
+    return SystemScores(list(parts), *(stack(c) for c in ("score", "latency_s", "cost", "calls", "sent")))
 
-# %% ../../nbs/06b_results.ipynb #ce882c82
+# %% ../../nbs/06b_results.ipynb #e9cf87af
+def by_pool(
+    table: pd.DataFrame,  # selections or scores
+    queries: pd.DataFrame,
+) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame]]:
+    "For every dataset and pool: dataset, pool, its queries, its rows of the table."
+    for dataset, q in queries.groupby("dataset", sort=False):
+        own = table[table["query_id"].isin(set(q["query_id"]))]
+        for pool, rows in own.groupby("pool", sort=False):
+            yield dataset, pool, q, rows
+
+# %% ../../nbs/06b_results.ipynb #653cb59f
+def place(dataset: str, pool: str) -> str:
+    "A dataset and pool in words; the pool of all LLMs goes without saying."
+    return dataset if pool == "all" else f"{dataset}, {pool}"
+
+# %% ../../nbs/06b_results.ipynb #8fc35f67
 def reference_columns(e: SystemScores) -> tuple[int, int]:  # columns of the best single LLM and of the oracle
     "The two ends of the gap."
     llms = [i for i, c in enumerate(e.columns) if c[0] == "llm"]
     return max(llms, key=lambda i: e.score[:, i].mean()), e.index("bound", "oracle")[0]
 
-# %% ../../nbs/06b_results.ipynb #127de0f0
+# %% ../../nbs/06b_results.ipynb #ef19bcc3
+def share_away(
+    sent: np.ndarray,  # (n_queries, n_columns) of `SystemScores`
+) -> np.ndarray:  # (n_columns,) from 0 to 1; NaN where LLMs were drawn at random
+    "The share of queries that are not sent to the LLMs that the column calls most."
+    most = [np.bincount(s.astype(int)).max() if s.min() >= 0 else np.nan for s in sent.T]
+    return 1 - np.array(most) / len(sent)
+
+# %% ../../nbs/06b_results.ipynb #25394dfe
+def gain_columns(
+    means: np.ndarray,  # (n_systems,) mean scores
+    draws: np.ndarray,  # (n_resamples, n_systems) the same in bootstrap resamples
+    systems: list[tuple[str, str, str]],  # group, system, policy
+    n: int,  # queries
+    confidence: float = 0.95,
+) -> dict[str, np.ndarray]:  # gain, gain_low, gain_high: (n_systems,) in points; NaN if no best LLM on train is known
+    "Mean scores less that of the best single LLM on train and validation, with paired intervals."
+    if ("bound", "best_single", "train") not in systems:
+        return dict.fromkeys(("gain", "gain_low", "gain_high"), np.full(len(means), np.nan))
+    t = systems.index(("bound", "best_single", "train"))
+    ends = 100 * interval(draws - draws[:, [t]], n, confidence)
+    return {"gain": 100 * (means - means[t]), "gain_low": ends[:, 0], "gain_high": ends[:, 1]}
+
+# %% ../../nbs/06b_results.ipynb #1fb619ee
 def mean_taken(
     taken: np.ndarray,  # (n_queries,) seconds or cost
     score: np.ndarray,  # (n_queries,)
@@ -145,13 +191,13 @@ def mean_taken(
         return float(taken.mean())
     return float((taken * score).sum() / score.sum()) if score.sum() else float("nan")
 
-# %% ../../nbs/06b_results.ipynb #fcbf871c
+# %% ../../nbs/06b_results.ipynb #abe904c7
 def system_rows(
     e: SystemScores,
     resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> pd.DataFrame:  # the columns of `results` but for the dataset
+) -> pd.DataFrame:  # the columns of `results` but for dataset and pool
     "One row per system, over all its seeds."
     n, names = len(e.score), [c[:3] for c in e.columns]
     best, oracle = reference_columns(e)
@@ -169,6 +215,8 @@ def system_rows(
         accuracy=100 * score.mean(0),
         ci_low=bounds[:, 0],
         ci_high=bounds[:, 1],
+        **gain_columns(score.mean(0), draws, systems, n, confidence),
+        share_away=[share_away(e.sent[:, c]).mean() for c in columns],
         latency_s=[mean_taken(latency[:, j], score[:, j], p) for j, p in enumerate(published)],
         cost=[mean_taken(cost[:, j], score[:, j], p) for j, p in enumerate(published)],
         usage=calls.mean(0),
@@ -179,7 +227,7 @@ def system_rows(
     )
     return add_tests(rows, score, b, published)
 
-# %% ../../nbs/06b_results.ipynb #8fa8547c
+# %% ../../nbs/06b_results.ipynb #f20d90bb
 def add_tests(rows: pd.DataFrame, score: np.ndarray, best: int, published: list[bool]) -> pd.DataFrame:
     "Add p-values against the best single LLM, alone and Holm-corrected within the group."
     p = paired_tests(score, score[:, best])
@@ -190,7 +238,7 @@ def add_tests(rows: pd.DataFrame, score: np.ndarray, best: int, published: list[
         rows.loc[part.index, "p_holm"] = holm(part["p_value"])
     return rows
 
-# %% ../../nbs/06b_results.ipynb #fc9c3522
+# %% ../../nbs/06b_results.ipynb #fa775c75
 def results_table(
     queries: pd.DataFrame,
     selections: pd.DataFrame,
@@ -198,23 +246,21 @@ def results_table(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:  # the `results` table
-    "Results of every dataset."
+    "Results of every dataset and pool."
     return pd.concat(
         [
-            system_rows(
-                system_scores(selections[selections["query_id"].isin(set(q["query_id"]))]), resamples, confidence, seed
-            ).assign(dataset=dataset)
-            for dataset, q in queries.groupby("dataset", sort=False)
+            system_rows(system_scores(rows), resamples, confidence, seed).assign(dataset=dataset, pool=pool)
+            for dataset, pool, _, rows in by_pool(selections, queries)
         ],
         ignore_index=True,
     )
 
-# %% ../../nbs/06b_results.ipynb #42526cca
+# %% ../../nbs/06b_results.ipynb #8b3f5c04
 def read_router_costs(
     run: Run,
-) -> pd.DataFrame:  # router, dataset (several joined by +), single_ms, batched_ms; empty where nothing was measured
+) -> pd.DataFrame:  # router, dataset (several joined by +), pool, single_ms, batched_ms; empty if nothing was measured
     "What the run's routers take per query. Raises `StudyError` naming the file and what is missing."
-    path, columns = run.folder / "router_costs.json", ["router", "dataset", "single_ms", "batched_ms"]
+    path, columns = run.folder / "router_costs.json", ["router", "dataset", "pool", "single_ms", "batched_ms"]
     if not path.is_file():
         return pd.DataFrame(columns=columns)
     again = "make it again with `llm-routing run --from 04_routers --force`"
@@ -225,29 +271,31 @@ def read_router_costs(
     missing = [c for c in columns if c not in table]
     if missing:
         raise StudyError(f"{path.name} has no {missing[0]}: {again}")
-    bad = table[~(table[columns[2:]] >= 0).all(axis=1)]
+    bad = table[~(table[columns[3:]] >= 0).all(axis=1)]
     if len(bad):
         raise StudyError(f"{path.name}: the times of {bad['router'].iloc[0]!r} are not numbers from 0 up: {again}")
     return table[columns]
 
-# %% ../../nbs/06b_results.ipynb #265d4eb9
+# %% ../../nbs/06b_results.ipynb #e04d4ef4
 def with_router_time(
     results: pd.DataFrame,  # with latency_s, the seconds of the LLMs over all queries
     costs: pd.DataFrame,  # of `read_router_costs`
-) -> pd.DataFrame:  # a row per dataset, router and policy
+) -> pd.DataFrame:  # a row per dataset, pool, router and policy
     "Seconds per query of the LLMs, of the router (mean over seeds), and of both: one query alone, and in a batch."
     rows = results[(results["group"] == "router") & ~results["policy"].str.endswith("as_published")]
-    table = rows[["dataset", "system", "policy", "accuracy", "latency_s"]].rename(columns={"latency_s": "llm_s"})
+    table = rows[["dataset", "pool", "system", "policy", "accuracy", "latency_s"]].rename(
+        columns={"latency_s": "llm_s"}
+    )
     own = costs.assign(dataset=costs["dataset"].str.split("+")).explode("dataset").rename(columns={"router": "system"})
     own = (
         own.astype({"single_ms": float, "batched_ms": float})
-        .groupby(["dataset", "system"])[["single_ms", "batched_ms"]]
+        .groupby(["dataset", "pool", "system"])[["single_ms", "batched_ms"]]
         .mean()
         / 1000
     )
     table = table.merge(
         own.set_axis(["router_single_s", "router_batched_s"], axis=1).reset_index(),
-        on=["dataset", "system"],
+        on=["dataset", "pool", "system"],
         how="left",
     )
     return table.assign(
@@ -255,19 +303,20 @@ def with_router_time(
         total_batched_s=table["llm_s"] + table["router_batched_s"],
     )
 
-# %% ../../nbs/06b_results.ipynb #b375ade7
+# %% ../../nbs/06b_results.ipynb #f67ff11e
 def outcome_matrix(outcomes: pd.DataFrame, ids: list[str], value: str = "score") -> tuple[np.ndarray, list[str]]:
     "(n_queries, n_llms) outcomes of the pool and its LLMs, without the pseudo-LLM of pooled votes."
     rows = outcomes[outcomes["query_id"].isin(set(ids)) & (outcomes["llm"] != ALL_LLMS)]
     llms = list(dict.fromkeys(rows["llm"]))
     return matrix(rows, value, ids, llms), llms
 
-# %% ../../nbs/06b_results.ipynb #cd3dd96c
+# %% ../../nbs/06b_results.ipynb #b0a1573b
 def each_test_set(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame):
-    "For every dataset and router (first seed): its name, router, queries, scores (n_test, n_llms), LLMs, probabilities."
-    for dataset, q in queries.groupby("dataset", sort=False):
-        ids = q.loc[q["split"] == "test", "query_id"].tolist()
-        score, llms = outcome_matrix(outcomes, ids)
-        own = scores[scores["query_id"].isin(set(ids))].drop_duplicates(["query_id", "llm", "router"])
-        for router, rows in own.groupby("router", sort=False):
-            yield dataset, router, q, score, llms, matrix(rows, "probability", ids, llms)
+    """For every dataset, pool and router (first seed): its names, queries, scores (n_test, n_llms), LLMs and
+    probabilities (n_test, n_llms); the folds of a cross-fitted dataset are put together."""
+    for dataset, pool, q, rows in by_pool(scores, queries):
+        fold, llms = q[q["split"] == "test"].set_index("query_id")["fold"], list(dict.fromkeys(rows["llm"]))
+        score, _ = outcome_matrix(outcomes[outcomes["llm"].isin(llms)], list(fold.index))
+        own = rows[rows["fold"] == rows["query_id"].map(fold)].drop_duplicates(["query_id", "llm", "router"])
+        for router, mine in own.groupby("router", sort=False):
+            yield dataset, pool, router, q, score, llms, matrix(mine, "probability", list(fold.index), llms)
