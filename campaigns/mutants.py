@@ -183,7 +183,7 @@ def notices(
         resource.setrlimit(
             resource.RLIMIT_CPU, (int(seconds), int(seconds))
         )  # processor seconds, so that a busy machine does not decide
-        sys.meta_path.insert(0, Instead(f"llm_routing.{module}", text))
+        sys.meta_path.insert(0, Instead(f"llm_routing.{MODULES[module]}", text))
         import pytest
 
         plugin = Sooner(function, json.loads(took.read_text()) if took and took.is_file() else {})

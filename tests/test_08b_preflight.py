@@ -9,15 +9,13 @@ __all__ = []
 import http.server
 import json
 import threading
-from pathlib import Path
 
 import pytest
 
 from llm_routing.cli import preflight as module
-from llm_routing.cli.preflight import CHECKS, dry_run, faults, in_table, llm_plan, preflight
+from llm_routing.cli.preflight import CHECKS, faults, in_table, preflight
 from llm_routing.generation.engines import make_toy_llm
-from llm_routing.study.profiles import Generation, LLM, load_profile
-from llm_routing.study.tables import StudyError
+from llm_routing.study.profiles import load_profile
 
 # %% ../nbs/08b_preflight.ipynb #c6bd39e1
 def by_check(findings):
@@ -50,34 +48,10 @@ def test_every_fault_has_a_fix(bare):
     assert "accept the licence" in in_table(findings) and "papermill" in in_table(findings)
     assert any("olmo2-1b" in f.says for f in preflight(load_profile("modern")) if f.verdict == "note")
 
-# %% ../nbs/08b_preflight.ipynb #t-dry-bare
-def test_the_papers_dry_run_names_all_that_would_stop_it(bare):
-    profile = load_profile("paper")
-    text, missing = dry_run(profile)
-    assert "7 LLMs x 10 samples with vllm" in text and all(m.name in text for m in profile.generation.pool)
-    assert "Missing: models: llama2-7b (meta-llama/Llama-2-7b-hf): gated: accept its licence" in text
-    for check in ("gpu", "engine", "disk", "packages", "data"):
-        assert f"Missing: {check}: " in text
-    assert missing > 10
-
 # %% ../nbs/08b_preflight.ipynb #t-engine-advice
 def test_advice_for_vllm_is_the_tested_set_for_gpus(bare):
     said = [f.fix for f in preflight(load_profile("paper")) if f.check == "engine"]
     assert said == ['pip install -e ".[vllm,hub]" --constraint constraints-gpu.txt']
-
-# %% ../nbs/08b_preflight.ipynb #t-mini-size
-def test_the_tiny_llms_need_no_gpu_and_little_disk():
-    profile = load_profile("mini")
-    text, missing = dry_run(profile)
-    assert missing == 0 and "On GPUs" not in text and not module.needs_gpu(profile)
-    assert sum(module.size_gb(m) for m in profile.generation.pool) < 0.1
-
-# %% ../nbs/08b_preflight.ipynb #t-modern
-def test_the_estimate_of_modern_counts_all_its_data_sets(monkeypatch):
-    monkeypatch.setattr(module, "load_queries", lambda p: (_ for _ in ()).throw(StudyError("not here")))
-    n, _, _, problems = module.workload(load_profile("modern"))
-    assert n == sum(module.KNOWN_SIZES[d][0] for d in ("gsm8k", "mmlu_pro", "arc_challenge", "math"))
-    assert "left out" not in problems[0]
 
 # %% ../nbs/08b_preflight.ipynb #t-names
 @pytest.mark.parametrize(
@@ -132,18 +106,6 @@ def test_an_endpoint_is_asked_and_its_key_is_not_repeated(monkeypatch):
         said = faults(preflight(load_profile("mini", changes), [module.endpoint]))[0].says
         assert says in said and "hunter2" not in said
     server.shutdown()
-
-# %% ../nbs/08b_preflight.ipynb #8b099f10-1
-def test_an_estimate_grows_with_samples_and_size():
-    small, large = (LLM(name="x", model="data/none", parameters_b=b) for b in (7, 14))
-    a = llm_plan(small, Generation(samples=5), 1000, 100)
-    b, c = llm_plan(small, Generation(samples=10), 1000, 100), llm_plan(large, Generation(samples=5), 1000, 100)
-    assert b["completion_mtok"] == 2 * a["completion_mtok"] and c["gpu_gb"] == 2 * a["gpu_gb"]
-    assert c["hours"] > a["hours"] and a["access"] == "no such folder"
-
-# %% ../nbs/08b_preflight.ipynb #8b099f10-3
-def test_a_published_profile_generates_nothing():
-    assert "nothing is generated" in dry_run(load_profile("public"))[0]
 
 # %% ../nbs/08b_preflight.ipynb #8d519a5c
 def test_a_kernel_of_another_python_is_a_fault(tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ def stage(
     live: bool = False,
 ) -> Stage:
     "A stage from texts that list their words."
-    return Stage(name, *(tuple(words.split()) for words in (reads, writes, sections, data)), live)
+    return Stage(name, tuple(reads.split()), tuple(writes.split()), tuple(sections.split()), tuple(data.split()), live)
 
 # %% ../../nbs/08a_stages.ipynb #07ddb1e6
 STAGES = [
@@ -137,7 +137,7 @@ def _imported_from(node: ast.ImportFrom, inside: str) -> set[str]:
     "The full names of the modules of one `from ... import ...`."
     parents = ["llm_routing", *(p for p in inside.split(".") if p)]
     start = parents[: len(parents) + 1 - node.level] if node.level else []
-    module = ".".join([*start, *[node.module] * bool(node.module)])
+    module = ".".join([*start, node.module] if node.module else start)
     if (package_folder().parent / module.replace(".", "/")).is_dir():
         return {f"{module}.{a.name}" for a in node.names}
     return {module}

@@ -49,7 +49,8 @@ def check_names(
     file: str = "",  # where they come from, for the message
 ) -> list[str]:  # each name once, in order
     "Check names. Raises `StudyError` that lists every fault: bad names, and names that read the same."
-    names, faults, seen = list(dict.fromkeys(names)), [], {}
+    names, faults = list(dict.fromkeys(names)), []
+    seen: dict[str, str] = {}
     for name in names:
         if fault := name_fault(name):
             faults.append(f"{what} name {name!r} {fault}")

@@ -362,7 +362,7 @@ def overrides(
 # %% ../../nbs/00b_profiles.ipynb #overrides-1
 def _flat(settings: dict, at: str = "") -> dict[str, Any]:
     "Nested settings by dotted keys."
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in settings.items():
         found |= _flat(value, f"{at}{key}.") if isinstance(value, dict) else {f"{at}{key}": value}
     return found

@@ -201,7 +201,7 @@ def register_own(
         name = f"llm_routing_own_{file.stem}_{digest(str(file))[:8]}"
         if name in sys.modules:
             continue
-        spec = importlib.util.spec_from_file_location(name, file)
+        spec: Any = importlib.util.spec_from_file_location(name, file)
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
