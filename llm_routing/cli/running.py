@@ -222,7 +222,15 @@ def provenance(run: Run) -> dict:
     }
 
 # %% ../../nbs/08d_running.ipynb #f4a645b7
-CHOICES = ["query_id", "group", "system", "policy", "seed", "llms"]  # the columns of `selections` that are exact
+CHOICES = [
+    "query_id",
+    "pool",
+    "group",
+    "system",
+    "policy",
+    "seed",
+    "llms",
+]  # the columns of `selections` that are exact
 
 # %% ../../nbs/08d_running.ipynb #f4a645b7-1
 def checksums(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SECRET_ADVICE', 'SEEDS', 'refuse_secrets', 'inside', 'Section', 'Source', 'LLM', 'Generation', 'Extraction',
-           'Routers', 'Policies', 'Analysis', 'Profile', 'parse_profile', 'profile_files', 'profile_names',
+           'Routers', 'Policies', 'Analysis', 'Pool', 'Profile', 'parse_profile', 'profile_files', 'profile_names',
            'profile_file', 'set_key', 'move_seeds', 'change_settings', 'load_profile', 'overrides']
 
 # %% ../../nbs/00b_profiles.ipynb #imports
@@ -176,6 +176,15 @@ class Analysis(Section):
     confidence: float = Field(0.95, gt=0, lt=1)
     learning_curves: list[str] = []  # routers that are trained again on parts of the training queries
 
+# %% ../../nbs/00b_profiles.ipynb #pool-section
+class Pool(Section):
+    "A subset of the LLMs over which routers, policies and results are computed."
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)
+    llms: list[str] = []  # empty: every LLM of the data set
+    datasets: list[str] = []  # empty: every data set of the study
+    routers: list[str] = []  # of those that the profile names; empty: all
+
 # %% ../../nbs/00b_profiles.ipynb #193cbd4d
 class Profile(Section):
     "One study's settings."
@@ -190,6 +199,7 @@ class Profile(Section):
     routers: Routers
     policies: Policies = Policies()
     analysis: Analysis = Analysis()
+    pools: list[Pool] = []  # none: one pool, `all`, with every LLM
 
     @model_validator(mode="before")
     @classmethod
@@ -201,6 +211,13 @@ class Profile(Section):
     def _pool_is_there(self):
         if self.source.kind == "generate" and not self.generation.pool:
             raise ValueError('source.kind = "generate" needs LLMs: add [[generation.pool]] tables')
+        return self
+
+    @model_validator(mode="after")
+    def _pools_have_names(self):
+        names = [p.name for p in self.pools]
+        if twice := next((m for m in names if names.count(m) > 1), None):
+            raise ValueError(f"pools: two pools have the name {twice!r}")
         return self
 
     @model_validator(mode="after")
@@ -229,7 +246,7 @@ def _section(parents: list[str]) -> type[Section]:
     section: Any = Profile
     for part in parents:
         field = section.model_fields.get(part)
-        section = LLM if part == "pool" else field.annotation if field else section
+        section = {"pool": LLM, "pools": Pool}.get(part) or (field.annotation if field else section)
     return section
 
 # %% ../../nbs/00b_profiles.ipynb #d62f4f49

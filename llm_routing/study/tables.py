@@ -101,7 +101,9 @@ def columns(
 
 # %% ../../nbs/00a_tables.ipynb #columns-1
 COLUMNS = {
-    "queries": columns("query_id=key dataset=key split=split subject=text text=key choices=texts gold=text"),
+    "queries": columns(
+        "query_id=key dataset=key split=split subject=text text=key choices=texts gold=text fold=from_minus_one"
+    ),
     "responses": columns(
         "query_id=key llm=key sample=count text=text finish_reason=text "
         "prompt_tokens=count completion_tokens=count latency_s=amount?"
@@ -109,13 +111,16 @@ COLUMNS = {
     "outcomes": columns(
         "query_id=key llm=key majority_answer=text? success_rate=share? score=share latency_s=amount? cost=amount?"
     ),
-    "scores": columns("query_id=key llm=key router=key seed=integer probability=share predicted=bit"),
+    "scores": columns(
+        "query_id=key pool=key fold=from_minus_one llm=key router=key seed=integer probability=share predicted=bit"
+    ),
     "selections": columns(
-        "query_id=key group=group system=key policy=text seed=integer llms=texts "
+        "query_id=key pool=key group=group system=key policy=text seed=integer llms=texts "
         "score=share latency_s=amount? cost=amount?"
     ),
     "results": columns(
-        "dataset=key group=group system=key policy=text n=size accuracy=percent ci_low=number ci_high=number "
+        "dataset=key pool=key group=group system=key policy=text n=size accuracy=percent ci_low=number ci_high=number "
+        "gain=number? gain_low=number? gain_high=number? share_away=share? "
         "latency_s=amount? cost=amount? usage=number seeds=integer "
         "gap_closed=number? gap_low=number? gap_high=number? p_value=number? p_holm=number?"
     ),
@@ -126,9 +131,9 @@ KEYS = {
     "queries": ["query_id"],
     "responses": ["query_id", "llm", "sample"],
     "outcomes": ["query_id", "llm"],
-    "scores": ["query_id", "llm", "router", "seed"],
-    "selections": ["query_id", "group", "system", "policy", "seed"],
-    "results": ["dataset", "group", "system", "policy"],
+    "scores": ["query_id", "pool", "fold", "llm", "router", "seed"],
+    "selections": ["query_id", "pool", "group", "system", "policy", "seed"],
+    "results": ["dataset", "pool", "group", "system", "policy"],
 }  # table -> the columns whose values together occur once
 
 # %% ../../nbs/00a_tables.ipynb #ba60dd74
