@@ -68,3 +68,10 @@ def test_a_profile_in_the_working_folder_is_found_by_name(tmp_path, monkeypatch)
     (tmp_path / "broken.toml").write_text("[source")
     (tmp_path / "pyproject.toml").write_text("[tool.x]\n")
     assert "pyproject" not in profile_names() and load_profile("mine").name == "mine"
+
+# %% ../nbs/00b_profiles.ipynb #t-subset
+def test_a_pool_is_cut_to_the_chosen_llms():
+    chosen = load_profile("mini", ["source.llms=['owl-chat', 'wren-base']"])
+    assert [m.name for m in chosen.generation.pool] == ["wren-base", "owl-chat"]
+    with pytest.raises(StudyError, match="no 'owl' in generation.pool; there are wren-base"):
+        load_profile("mini", ["source.llms=['owl']"])

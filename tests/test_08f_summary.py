@@ -18,7 +18,9 @@ from llm_routing.study.tables import StudyError
 # %% ../nbs/08f_summary.ipynb #t-make-0
 def selection_rows(system, group, policy, scores):
     return [
-        dict(query_id=f"q{i}", group=group, system=system, policy=policy, seed=0, llms=["a"], score=float(s))
+        dict(
+            query_id=f"q{i}", pool="all", group=group, system=system, policy=policy, seed=0, llms=["a"], score=float(s)
+        )
         | dict(latency_s=None, cost=None)
         for i, s in enumerate(scores)
     ]
@@ -27,7 +29,7 @@ def selection_rows(system, group, policy, scores):
 def make_run(folder, router_scores):
     "A run folder with queries and selections of one router and the best single LLM."
     run = Run(load_profile("public", ["routers.names=['mlc']"]), folder)
-    query = dict(dataset="toy", split="test", subject="", text="?", choices=[], gold="")
+    query = dict(dataset="toy", split="test", subject="", text="?", choices=[], gold="", fold=-1)
     queries = pd.DataFrame([{"query_id": f"q{i}", **query} for i in range(len(router_scores))])
     rows = selection_rows("mlc", "router", "argmax", router_scores)
     rows += selection_rows("best_single", "bound", "train", np.zeros(len(router_scores)))

@@ -20,7 +20,7 @@ from ..study.tables import StudyError
 
 # %% ../../nbs/08f_summary.ipynb #scores-of
 def scores_of(
-    selections: pd.DataFrame,  # rows of one data set (and pool)
+    selections: pd.DataFrame,  # rows of one data set and pool
     group: str,
     system: str,
     policy: str,
@@ -57,11 +57,11 @@ def headline_system(
 def gain_lines(
     run: Run,
 ) -> list[str]:
-    "For each data set (and pool), the gain of the headline router over the best single LLM, with its interval."
+    "For each data set and pool, the gain of the headline router over the best single LLM, with its interval."
     queries, selections = run.read("queries"), run.read("selections")
     rows = selections.merge(queries[["query_id", "dataset"]], on="query_id")
-    by = ["dataset", *(["pool"] if "pool" in rows else [])]
-    return [_gain_line(run, " / ".join(names), part) for names, part in rows.groupby(by, sort=False)]
+    groups = rows.groupby(["dataset", "pool"], sort=False)
+    return [_gain_line(run, d if pool == "all" else f"{d}, pool {pool}", part) for (d, pool), part in groups]
 
 # %% ../../nbs/08f_summary.ipynb #gain-lines-1
 def _gain_line(run: Run, name: str, part: pd.DataFrame) -> str:
@@ -101,10 +101,10 @@ def compare(
     first: Run,
     second: Run,
     resamples: int = 10_000,
-) -> pd.DataFrame:  # dataset (pool), group, system, policy, first, second, difference, low, high, in points
+) -> pd.DataFrame:  # dataset, pool, group, system, policy, first, second, difference, low, high, in points
     "Differences in accuracy between two runs, second less first, with paired intervals. Raises `StudyError`."
     left, right = (_with_dataset(run) for run in (first, second))
-    keys = ["dataset", *(["pool"] if "pool" in left and "pool" in right else []), "group", "system", "policy"]
+    keys = ["dataset", "pool", "group", "system", "policy"]
     known = {k: part for k, part in right.groupby(keys, sort=False)}
     rows = []
     for key, part in left.groupby(keys, sort=False):

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SECRET_ADVICE', 'SEEDS', 'refuse_secrets', 'inside', 'Section', 'Source', 'LLM', 'Generation', 'Extraction',
-           'Routers', 'Policies', 'Analysis', 'Pool', 'Profile', 'parse_profile', 'profile_files', 'profile_names',
-           'profile_file', 'set_key', 'move_seeds', 'change_settings', 'load_profile', 'overrides']
+           'Routers', 'Policies', 'Analysis', 'Pool', 'same_reading', 'only_chosen_llms', 'Profile', 'parse_profile',
+           'profile_files', 'profile_names', 'profile_file', 'set_key', 'move_seeds', 'change_settings', 'load_profile',
+           'overrides']
 
 # %% ../../nbs/00b_profiles.ipynb #imports
 import os
@@ -185,6 +186,29 @@ class Pool(Section):
     datasets: list[str] = []  # empty: every data set of the study
     routers: list[str] = []  # of those that the profile names; empty: all
 
+# %% ../../nbs/00b_profiles.ipynb #same-reading
+def same_reading(
+    names: list[str],
+) -> list[str]:
+    "The names that another one reads like, or is."
+    read = [reading(n) for n in names]
+    return sorted({n for n, r in zip(names, read) if read.count(r) > 1})
+
+# %% ../../nbs/00b_profiles.ipynb #chosen-llms
+def only_chosen_llms(
+    settings: Any,  # a profile's keys and values
+) -> Any:
+    "The settings with `generation.pool` cut to `source.llms`. Raises `ValueError` for an LLM that is not in the pool."
+    parts = (settings.get("source"), settings.get("generation")) if isinstance(settings, dict) else (None, None)
+    if not all(isinstance(p, dict) for p in parts) or not parts[0].get("llms") or not parts[1].get("pool"):
+        return settings
+    wanted, pool = parts[0]["llms"], parts[1]["pool"]
+    names = [m.get("name") for m in pool if isinstance(m, dict)]
+    if unknown := [n for n in wanted if n not in names]:
+        raise ValueError(f"source.llms: no {unknown[0]!r} in generation.pool; there are {', '.join(map(str, names))}")
+    kept = [m for m in pool if isinstance(m, dict) and m.get("name") in wanted]
+    return {**settings, "generation": {**parts[1], "pool": kept}}
+
 # %% ../../nbs/00b_profiles.ipynb #193cbd4d
 class Profile(Section):
     "One study's settings."
@@ -205,7 +229,7 @@ class Profile(Section):
     @classmethod
     def _no_secrets(cls, settings: Any) -> Any:
         refuse_secrets(settings)
-        return settings
+        return only_chosen_llms(settings)
 
     @model_validator(mode="after")
     def _pool_is_there(self):
@@ -214,20 +238,15 @@ class Profile(Section):
         return self
 
     @model_validator(mode="after")
-    def _pools_have_names(self):
-        names = [p.name for p in self.pools]
-        if twice := next((m for m in names if names.count(m) > 1), None):
-            raise ValueError(f"pools: two pools have the name {twice!r}")
-        return self
-
-    @model_validator(mode="after")
     def _names_are_clear(self):
-        names = [m.name for m in self.generation.pool]
-        for name in [*names, *self.source.datasets]:
+        llms, pools = [m.name for m in self.generation.pool], [p.name for p in self.pools]
+        for name in [*llms, *self.source.datasets]:
             if fault := name_fault(name):
                 raise ValueError(f"the name {name!r} {fault}")
-        if twice := sorted({n for n in names if sum(reading(n) == reading(m) for m in names) > 1}):
+        if twice := same_reading(llms):
             raise ValueError(f"generation.pool: two LLMs have the same name, or names that read the same: {twice}")
+        if twice := same_reading(pools):
+            raise ValueError(f"pools: two pools have the name {twice[0]!r}")
         return self
 
 # %% ../../nbs/00b_profiles.ipynb #ec87d116
