@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from llm_routing.routing.base import ROUTERS, fit_logistic, make_router, routed_score
-from llm_routing.routing.training import calibration_error, fit_isotonic, fit_temperature, run_router, tune
+from llm_routing.routing.training import calibration_error, fit_isotonic, fit_temperature, tune
 
 # %% ../nbs/04f_training.ipynb #0175af2f
 def toy(n=60, seed=0):

@@ -65,7 +65,8 @@ class Router:
     random: ClassVar[bool] = False  # whether what it learns, validation queries given, hangs on `seed`
 
     def fit(self, texts, scores, llms, validation=None):
-        """Learn from `scores` (n_queries, n_llms) in [0, 1]; `validation` is a pair (texts, scores) to choose hyperparameters on.
+        """Learn from `scores` (n_queries, n_llms) in [0, 1]; `validation` is a pair (texts, scores) to choose
+        hyperparameters on.
         Raises `ValueError` for input that does not fit together."""
         self.llms = check_llms(llms)
         texts, scores = check_scores(texts, scores, self.llms)
@@ -76,7 +77,8 @@ class Router:
         return self
 
     def predict(self, texts) -> np.ndarray:
-        "The probability that each LLM is right: (n_queries, n_llms) in [0, 1]. Raises `ValueError` for a text that is none."
+        """The probability that each LLM is right: (n_queries, n_llms) in [0, 1]. Raises `ValueError` for a text that
+        is none."""
         texts = check_texts(texts)
         if not texts:
             return np.zeros((0, len(self.llms)))
@@ -131,7 +133,8 @@ class Prior(Router):
 
 # %% ../../nbs/04b_base.ipynb #share-away-def
 def share_away(predicted: np.ndarray) -> float:
-    "The share of queries that ArgMax by `predicted` (n_queries, n_llms) sends away from the most frequent LLM; 0 for a constant."
+    """The share of queries that ArgMax by `predicted` (n_queries, n_llms) sends away from the most frequent LLM; 0 for
+    a constant."""
     chosen = predicted.argmax(1)
     return float(1 - np.bincount(chosen).max() / len(chosen))
 
@@ -161,7 +164,8 @@ def hold_out(texts, scores, validation, seed: int = 0, share: float = 0.2):
 
 # %% ../../nbs/04b_base.ipynb #0948fe94
 def fit_logistic(X, Y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    "Weights (n_features, n_llms) and biases of logistic regressions on soft labels `Y`; `penalty` is the weight of L2 per query."
+    """Weights (n_features, n_llms) and biases of logistic regressions on soft labels `Y`; `penalty` is the weight of
+    L2 per query."""
     n, d, m = X.shape[0], X.shape[1], Y.shape[1]
 
     def loss(w):

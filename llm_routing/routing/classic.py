@@ -108,7 +108,8 @@ def most_similar(near: np.ndarray, k: int) -> np.ndarray:
 @register_router("knn")
 @dataclass
 class KNN(Router):
-    "Mean scores of the `k` training queries with the most similar embedding (Li 2025, arXiv 2505.12601); `k` by validation log-loss."
+    """Mean scores of the `k` training queries with the most similar embedding (Li 2025, arXiv 2505.12601); `k` by
+    validation log-loss."""
 
     encoder: str = "minilm"
     ks: tuple = (10, 30, 100, 300)  # numbers of neighbours tried on validation
@@ -154,7 +155,8 @@ class Regression(Router):
 @register_router("ridge")
 @dataclass
 class Ridge(Router):
-    "Ridge regression per LLM, its strength by leave-one-out error (Ong et al. 2024; Somerstep et al. 2025 use the like)."
+    """Ridge regression per LLM, its strength by leave-one-out error (Ong et al. 2024; Somerstep et al. 2025 use the
+    like)."""
 
     encoder: str = "surface+minilm"
 
@@ -226,7 +228,8 @@ def bradley_terry(wins: np.ndarray, rounds: int = 30) -> np.ndarray:
 @register_router("sw_ranking")
 @dataclass
 class SimilarityWeighted(Router):
-    """Similarity-weighted Bradley-Terry ranking (RouteLLM, Ong et al. 2024, section 4.2); sharpness 0 is one Elo for all. Keeps all training
+    """Similarity-weighted Bradley-Terry ranking (RouteLLM, Ong et al. 2024, section 4.2); sharpness 0 is one Elo for
+    all. Keeps all training
     queries: time to route and memory grow with them, and with the square of the number of LLMs."""
 
     encoder: str = "minilm"
@@ -255,7 +258,8 @@ class SimilarityWeighted(Router):
 @register_router("win_rate")
 @dataclass
 class WinRate(Logistic):
-    "Probability of doing at least as well as the best single LLM (Hybrid LLM, Ding et al. 2024), times that LLM's mean score."
+    """Probability of doing at least as well as the best single LLM (Hybrid LLM, Ding et al. 2024), times that LLM's
+    mean score."""
 
     encoder: str = "surface+minilm"
 

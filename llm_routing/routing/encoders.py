@@ -214,7 +214,8 @@ def minilm_folder() -> str:
 
 # %% ../../nbs/04a_encoders.ipynb #0ab99368
 def pretrained_model(folder: str, revision: str | None = None, config=None):
-    "The encoder in `folder` (or on the hub), as its `config` or the given one says; of T5, which has a decoder too, the encoder alone."
+    """The encoder in `folder` (or on the hub), as its `config` or the given one says; of T5, which has a decoder too,
+    the encoder alone."""
     from transformers import AutoConfig, AutoModel, T5EncoderModel
 
     config = config or AutoConfig.from_pretrained(folder, revision=revision)
@@ -239,7 +240,8 @@ def load_encoder(folder: str, revision: str | None = None):
 
 # %% ../../nbs/04a_encoders.ipynb #4b833a74
 def read_layer(texts: list[str], folder: str, revision=None, max_length: int = 256, batch: int = 32, layer: int = -1):
-    "Batches of texts of similar length: their rows, one layer's hidden states (n, n_tokens, width), and which tokens are text (n, n_tokens)."
+    """Batches of texts of similar length: their rows, one layer's hidden states (n, n_tokens, width), and which tokens
+    are text (n, n_tokens)."""
     import torch
 
     tokenizer, model = load_encoder(folder, revision)
@@ -260,7 +262,8 @@ def mean_pool(hidden, mask):
 
 # %% ../../nbs/04a_encoders.ipynb #4b833a74-2
 def embed(texts: list[str], *args, **kwargs) -> list[np.ndarray]:
-    "Mean-pooled, unit-length hidden states of one layer (-1: the last), (width,) for each text; arguments as `read_layer` takes them."
+    """Mean-pooled, unit-length hidden states of one layer (-1: the last), (width,) for each text; arguments as
+    `read_layer` takes them."""
     import torch
 
     rows = [None] * len(texts)
@@ -273,7 +276,8 @@ def embed(texts: list[str], *args, **kwargs) -> list[np.ndarray]:
 @register_encoder("minilm")
 @dataclass
 class Pretrained(Encoder):
-    "Mean-pooled embeddings of a pretrained encoder: `folder` is a local folder or a hub name; empty means the packaged MiniLM."
+    """Mean-pooled embeddings of a pretrained encoder: `folder` is a local folder or a hub name; empty means the
+    packaged MiniLM."""
 
     folder: str = ""
     revision: str | None = None
@@ -316,7 +320,8 @@ def hidden_states(folder: str, cache: str | Path | None = None) -> Pretrained:
 # %% ../../nbs/04a_encoders.ipynb #6ef896fe
 @dataclass
 class TokenStates(Pretrained):
-    "What goes into the last `above` layers of a pretrained encoder: (n_texts, n_tokens, width), with zeros after a text's end."
+    """What goes into the last `above` layers of a pretrained encoder: (n_texts, n_tokens, width), with zeros after a
+    text's end."""
 
     above: int = 1
     max_length: int = 128
@@ -369,7 +374,8 @@ def token_vectors(folder: str):
 @register_encoder("static")
 @dataclass
 class Static(Encoder):
-    "Mean token embeddings of a pretrained encoder, weighted by rarity, unit length; empty `folder` means the packaged MiniLM."
+    """Mean token embeddings of a pretrained encoder, weighted by rarity, unit length; empty `folder` means the
+    packaged MiniLM."""
 
     folder: str = ""
     rarity: float = 1e-3  # a token with this share of all training tokens has half the weight of a rare one
@@ -403,7 +409,8 @@ class Static(Encoder):
 
 # %% ../../nbs/04a_encoders.ipynb #8a4c0bd7
 def word_tokenizer(texts: list[str], size: int = 4000):
-    "BERT's lower-casing tokenizer whose pieces are the letters of `texts` and their most frequent words; the same texts give the same ids."
+    """BERT's lower-casing tokenizer whose pieces are the letters of `texts` and their most frequent words; the same
+    texts give the same ids."""
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertTokenizerFast
 

@@ -32,7 +32,8 @@ from ..study.tables import digest
 
 # %% ../../nbs/04d_networks.ipynb #ec2bab8c
 def train_network(net, loss, X, V, epochs: int, seed: int, rate: float = 1e-3, batch: int = 128):
-    "Adam on `loss(net, ids, part)`; returns `net` at the epoch of least validation loss. `X` and `V` are numbers of queries."
+    """Adam on `loss(net, ids, part)`; returns `net` at the epoch of least validation loss. `X` and `V` are numbers of
+    queries."""
     import torch
 
     order, best, kept = np.random.default_rng(seed), np.inf, None
@@ -56,7 +57,8 @@ def train_network(net, loss, X, V, epochs: int, seed: int, rate: float = 1e-3, b
 @register_router("mlp")
 @dataclass
 class MLP(Router):
-    """A joint correctness network: one hidden layer shared by all LLMs, an output for each (in the manner of arXiv 2603.20895, whose
+    """A joint correctness network: one hidden layer shared by all LLMs, an output for each (in the manner of arXiv
+    2603.20895, whose
     features are hidden states of a small LLM: give them as encoder `hf:FOLDER`)."""
 
     encoder: str = "surface+minilm"
@@ -135,7 +137,8 @@ def bilinear(d: int, m: int, rank: int, difficulty: bool):
 @register_router("mirt", difficulty=True)
 @dataclass
 class Factorised(MLP):
-    """Matrix factorisation of queries by LLMs (RouteLLM, Ong et al. 2024, section 4.2), or with positive discriminations and a
+    """Matrix factorisation of queries by LLMs (RouteLLM, Ong et al. 2024, section 4.2), or with positive
+    discriminations and a
     difficulty read from the text, multidimensional item response theory (IRT-Router, Song et al. 2025)."""
 
     rank: int = 8
@@ -171,7 +174,8 @@ def cosine_network(project, width: int, m: int):
 
 # %% ../../nbs/04d_networks.ipynb #1b23010d
 def query_contrast(h, cluster, temperature: float, others: int = 3):
-    """Loss of unit vectors `h` (n, width): each is pulled to a random one of its own `cluster` (n,), against `others` random ones of
+    """Loss of unit vectors `h` (n, width): each is pulled to a random one of its own `cluster` (n,), against `others`
+    random ones of
     other clusters."""
     import torch
 
@@ -203,7 +207,8 @@ def top_of(folder: str, revision: str | None, count: int):
 
 # %% ../../nbs/04d_networks.ipynb #c806f062
 def last_layers(folder: str, revision: str | None, count: int):
-    "A network of the last `count` layers of the encoder in `folder`: `TokenStates` (n, n_tokens, width) -> mean-pooled (n, width)."
+    """A network of the last `count` layers of the encoder in `folder`: `TokenStates` (n, n_tokens, width) -> mean-
+    pooled (n, width)."""
     import torch
 
     class Last(torch.nn.Module):
@@ -226,7 +231,8 @@ def last_layers(folder: str, revision: str | None, count: int):
 
 # %% ../../nbs/04d_networks.ipynb #llm-contrast
 def llm_contrast(z, Y, best: int):
-    "Loss of logits `z` (n, m) on scores `Y` (n, m): each of the `best` LLMs that are right, against the `best` worst that fail."
+    """Loss of logits `z` (n, m) on scores `Y` (n, m): each of the `best` LLMs that are right, against the `best` worst
+    that fail."""
     import torch
 
     drawn = Y + 1e-6 * torch.rand(Y.shape)
@@ -240,8 +246,10 @@ def llm_contrast(z, Y, best: int):
 @register_router("routerdc_finetuned", tuned=1, epochs=3, rate=1e-3, batch=16, temperature=1.0)
 @dataclass
 class RouterDC(MLP):
-    """Dual contrastive learning (RouterDC, Chen et al. 2024, equations 3 to 6): `llm_contrast` and `query_contrast`. The epoch that routes
-    validation best is kept, and Platt scaling makes probabilities. The embeddings are frozen, or the last layers of their encoder learn too,
+    """Dual contrastive learning (RouterDC, Chen et al. 2024, equations 3 to 6): `llm_contrast` and `query_contrast`.
+    The epoch that routes
+    validation best is kept, and Platt scaling makes probabilities. The embeddings are frozen, or the last layers of
+    their encoder learn too,
     as released (there all layers, batches of 16, 1,000 steps)."""
 
     encoder: str = "minilm"
@@ -303,7 +311,8 @@ class RouterDC(MLP):
 
 # %% ../../nbs/04d_networks.ipynb #graph-network
 def message_passing(X, Y, width: int):
-    "A network over the graph of training queries `X` (n, d) and LLMs with edges `Y` (n, m): (k, d) queries -> logits (k, m)."
+    """A network over the graph of training queries `X` (n, d) and LLMs with edges `Y` (n, m): (k, d) queries -> logits
+    (k, m)."""
     import torch
     from torch.nn.functional import gelu
 
@@ -338,7 +347,8 @@ def message_passing(X, Y, width: int):
 @register_router("graph")
 @dataclass
 class GraphRouter(MLP):
-    "A small GraphRouter (Feng et al. 2024): one round of messages between queries and LLMs, then an edge for each pair."
+    """A small GraphRouter (Feng et al. 2024): one round of messages between queries and LLMs, then an edge for each
+    pair."""
 
     def network(self, d, m):
         return message_passing(*self.parts["train"], self.width)
@@ -397,7 +407,8 @@ def encoder_classifier(folder: str, revision: str | None, layers: int, outputs: 
 @register_router("mlc_finetuned_weighted", weighted=True)
 @dataclass
 class FineTuned(Router):
-    "A fine-tuned multi-label classifier (Srivatsa et al. 2024, section 3 and appendix): an encoder, mean pooling, one linear layer."
+    """A fine-tuned multi-label classifier (Srivatsa et al. 2024, section 3 and appendix): an encoder, mean pooling,
+    one linear layer."""
 
     model: str = ""  # a folder or a hub name, such as roberta-base; empty: the packaged MiniLM; "own": `train_encoder`
     revision: str | None = None

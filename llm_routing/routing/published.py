@@ -26,7 +26,8 @@ def scaled_in_cluster(means: np.ndarray) -> np.ndarray:
 @register_router("cluster_and_rank")
 @dataclass
 class ClusterAndRank(Router):
-    "K-means, a ranking per cluster, and the sum of scores over the `nearest` clusters (Avengers-Pro, Zhang et al. 2025, section 3)."
+    """K-means, a ranking per cluster, and the sum of scores over the `nearest` clusters (Avengers-Pro, Zhang et al.
+    2025, section 3)."""
 
     encoder: str = "minilm"
     clusters: int = 60
@@ -81,14 +82,16 @@ class EmbedLLM(MLP):
 
 # %% ../../nbs/04h_published_routers.ipynb #plug-in
 def plug_in(probability: np.ndarray, cost: np.ndarray, mu: float) -> np.ndarray:
-    "(n,) the column of greatest (1 - `mu`) `probability` - `mu` `cost`, both (n, n_llms); cost in units of one right answer."
+    """(n,) the column of greatest (1 - `mu`) `probability` - `mu` `cost`, both (n, n_llms); cost in units of one right
+    answer."""
     return ((1 - mu) * probability - mu * cost).argmax(1)
 
 # %% ../../nbs/04h_published_routers.ipynb #carrot
 @register_router("carrot")
 @dataclass
 class Carrot(KNN):
-    "Plug-in of neighbours' accuracy and cost (CARROT, Somerstep et al. 2025, section 3). Without `fit_costs` it is `knn`."
+    """Plug-in of neighbours' accuracy and cost (CARROT, Somerstep et al. 2025, section 3). Without `fit_costs` it is
+    `knn`."""
 
     def fit_costs(self, texts, costs):
         "Learn costs (n_queries, n_llms) of some queries, for which there need not be scores."
@@ -110,7 +113,8 @@ class Carrot(KNN):
 @register_router("uniroute")
 @dataclass
 class UniRoute(Router):
-    "Clusters of training queries, and each LLM's mean score there on validation queries (Jitkrittum et al. 2025, section 4)."
+    """Clusters of training queries, and each LLM's mean score there on validation queries (Jitkrittum et al. 2025,
+    section 4)."""
 
     encoder: str = "minilm"
     clusters: int = 20

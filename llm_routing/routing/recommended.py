@@ -43,13 +43,15 @@ RIDGES = np.geomspace(0.3, 3e4, 24)
 
 # %% ../../nbs/04e_recommended.ipynb #ridge-path
 def ridge_path(G: np.ndarray, B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Eigenvalues (d,) and -vectors (d, d) of `G` = F.T @ F, and `B` = F.T @ Y (d, m) in their basis: what a ridge of any strength needs."
+    """Eigenvalues (d,) and -vectors (d, d) of `G` = F.T @ F, and `B` = F.T @ Y (d, m) in their basis: what a ridge of
+    any strength needs."""
     values, vectors = np.linalg.eigh(G)
     return values.clip(0), vectors, vectors.T @ B
 
 # %% ../../nbs/04e_recommended.ipynb #held-out
 def held_out(F: np.ndarray, Y: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    "(n_ridges, n, m) predictions of `Y` (n, m) on `F` (n, d), both of mean zero; each fold by ridges that were fitted on the others."
+    """(n_ridges, n, m) predictions of `Y` (n, m) on `F` (n, d), both of mean zero; each fold by ridges that were
+    fitted on the others."""
     G, B, out = F.T @ F, F.T @ Y, np.zeros((len(RIDGES), *Y.shape))
     for k in np.unique(fold):
         own = fold == k
@@ -66,7 +68,8 @@ def cross_validated_ridge(
     seed: int = 0,
     folds: int = 5,
 ) -> tuple[np.ndarray, np.ndarray]:  # weights (d, m), and held-out deviations from the mean (n, m)
-    "A ridge for each principal component of `Y`, as strong as its squared error on held-out folds asks for; none where none helps."
+    """A ridge for each principal component of `Y`, as strong as its squared error on held-out folds asks for; none
+    where none helps."""
     F, R = F - F.mean(0), Y - Y.mean(0)
     basis = np.linalg.svd(R, full_matrices=False)[2].T
     P, fold = R @ basis, np.random.default_rng(seed).permutation(len(Y)) % folds
@@ -80,7 +83,8 @@ def cross_validated_ridge(
 
 # %% ../../nbs/04e_recommended.ipynb #shared-only
 def routing_only_where_it_pays(W: np.ndarray, kept: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    "Weights (d, m) as they are if the held-out deviations `kept` (n, m) route better than the best LLM; else their mean over LLMs."
+    """Weights (d, m) as they are if the held-out deviations `kept` (n, m) route better than the best LLM; else their
+    mean over LLMs."""
     gain = routed_score(scores.mean(0) + kept, scores) - scores.mean(0).max()
     return W if gain > 0 else np.repeat(W.mean(1, keepdims=True), W.shape[1], 1)
 
@@ -94,7 +98,8 @@ def style(texts: list[str]) -> np.ndarray:
 
 # %% ../../nbs/04e_recommended.ipynb #nearness
 def nearness(seen: np.ndarray, places: np.ndarray, k: int = 5, same: bool = False) -> np.ndarray:
-    "(n,) mean cosine of each row of `places` with its `k` nearest rows of `seen`, all of length 1; `same` leaves out the query itself."
+    """(n,) mean cosine of each row of `places` with its `k` nearest rows of `seen`, all of length 1; `same` leaves out
+    the query itself."""
     k = max(1, min(k, len(seen) - same))
     out = np.ones(len(places))
     for start in range(0, len(places), 1000):
@@ -106,7 +111,8 @@ def nearness(seen: np.ndarray, places: np.ndarray, k: int = 5, same: bool = Fals
 
 # %% ../../nbs/04e_recommended.ipynb #kind-means
 def mean_over_kinds(scores: np.ndarray, kind: np.ndarray, kinds: int, weight: float = 10.0) -> np.ndarray:
-    "(n_llms,) the unweighted mean over kinds of their mean `scores` (n_queries, n_llms), each shrunk to the overall mean."
+    """(n_llms,) the unweighted mean over kinds of their mean `scores` (n_queries, n_llms), each shrunk to the overall
+    mean."""
     one_hot = np.eye(kinds)[kind]
     overall = scores.mean(0)
     means = (one_hot.T @ scores + weight * overall) / (one_hot.sum(0)[:, None] + weight)
@@ -116,7 +122,8 @@ def mean_over_kinds(scores: np.ndarray, kind: np.ndarray, kinds: int, weight: fl
 @register_router("recommended")
 @dataclass
 class Recommended(Router):
-    """A cross-validated ridge on the words of a query; for a query unlike the training queries, the unweighted mean over their kinds.
+    """A cross-validated ridge on the words of a query; for a query unlike the training queries, the unweighted mean
+    over their kinds.
     Time and memory are linear in the training queries. This project's own."""
 
     width: int = 512  # leading directions of the words for the ridge
@@ -183,7 +190,8 @@ class Recommended(Router):
         return np.where(known[:, None], self.mean + X @ self.weights, self.overall)
 
     def add_llm(self, llm: str, texts, scores):
-        """Add an LLM from its `scores` (n_queries,) on some `texts`: its deviations are regressed on those that the router predicts for the
+        """Add an LLM from its `scores` (n_queries,) on some `texts`: its deviations are regressed on those that the
+        router predicts for the
         LLMs it knows, which are left as they are. Raises `ValueError` for scores that do not fit."""
         texts, scores = merged(*check_scores(texts, np.reshape(scores, (-1, 1)), [llm]))
         F = np.asarray(self.words.transform(texts) @ self.weights)

@@ -16,17 +16,18 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .base import Router, make_router, routed_score, share_away
+from .base import Router, make_router, share_away
 from .encoders import Encoder, make_encoder
 from .training import parts_of, train_router
 from ..study.runs import Run
 from ..study.statistics import bootstrap_means, interval
-from ..study.tables import StudyError, matrix
+from ..study.tables import StudyError
 from ..study.tasks import Task, joined, tasks
 
 # %% ../../nbs/04i_saved_routers.ipynb #pack
 def packed(value, name: str, arrays: dict[str, np.ndarray]):
-    "A JSON value that stands for `value`; its arrays are put into `arrays` under `name`. Raises `StudyError` for what is not plain."
+    """A JSON value that stands for `value`; its arrays are put into `arrays` under `name`. Raises `StudyError` for
+    what is not plain."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, np.generic):
@@ -162,7 +163,8 @@ def route(
     folder: str | Path,
     texts: list[str],
 ) -> pd.DataFrame:  # text, llm, probability, expected_cost, familiar, and `p:LLM` for every LLM
-    "Where a kept router sends each text. Raises `StudyError` for a folder without a router, `ValueError` for a text that is none."
+    """Where a kept router sends each text. Raises `StudyError` for a folder without a router, `ValueError` for a text
+    that is none."""
     router = load_router(folder)
     p = router.predict(texts)
     best = p.argmax(1) if len(p) else np.zeros(0, int)
@@ -190,7 +192,8 @@ def tasks_for(run: Run, pool: str, dataset: str) -> tuple[list[Task], pd.DataFra
 
 # %% ../../nbs/04i_saved_routers.ipynb #gain
 def judged_on_test(router: Router, parts: dict, seen: np.ndarray) -> np.ndarray:
-    "(n, 3): each test query's score under the router and under the LLM that is best on `seen` scores, and whether it was sent elsewhere."
+    """(n, 3): each test query's score under the router and under the LLM that is best on `seen` scores, and whether it
+    was sent elsewhere."""
     _, texts, truth = parts["test"]
     p = router.predict(texts)
     rows, best = np.arange(len(truth)), seen.mean(0).argmax()
@@ -219,7 +222,8 @@ def train_to_folder(
     dataset: str = "",  # empty: all data sets that have the pool
     seed: int = 0,
 ) -> Path:
-    "Train a router on a run's outcomes and keep it with its card. Raises `StudyError` for a pool or data set that is not there."
+    """Train a router on a run's outcomes and keep it with its card. Raises `StudyError` for a pool or data set that is
+    not there."""
     each, outcomes = tasks_for(run, pool, dataset)
     params = {k: v for k, v in run.profile.routers.params.get(router, {}).items() if k != "seeds"}
     judged, predicted = [], []

@@ -51,7 +51,8 @@ def tune(
 
 # %% ../../nbs/04f_training.ipynb #cc181a30
 def calibration_error(predicted: np.ndarray, scores: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error of `predicted` (n_queries, n_llms) against `scores`, over bins between quantiles; ties share a bin.
+    """Expected calibration error of `predicted` (n_queries, n_llms) against `scores`, over bins between quantiles;
+    ties share a bin.
     Over all LLMs together; see `calibration_errors` for each."""
     p, s = predicted.ravel(), scores.ravel()
     where = np.searchsorted(np.unique(np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1])), p, side="right")
@@ -91,7 +92,8 @@ def own_size(x) -> int | None:
 
 # %% ../../nbs/04f_training.ipynb #e69ca3c4
 def count_parameters(thing) -> int:
-    "Numbers that a fitted router learned and keeps: arrays, sparse matrices, networks and scikit-learn models, an array counted once."
+    """Numbers that a fitted router learned and keeps: arrays, sparse matrices, networks and scikit-learn models, an
+    array counted once."""
     seen, todo, total = set(), [thing], 0
     while todo:
         x = todo.pop()
@@ -111,7 +113,8 @@ def count_parameters(thing) -> int:
 
 # %% ../../nbs/04f_training.ipynb #f2e7c6dd
 def routing_times(router: Router, texts: list[str], single: int = 50) -> dict[str, float]:
-    """Milliseconds per query, the encoder included: batched over all `texts`, and the median and 99th percentile of `single` queries
+    """Milliseconds per query, the encoder included: batched over all `texts`, and the median and 99th percentile of
+    `single` queries
     one by one."""
     began = time.perf_counter()
     router.predict(texts)
@@ -133,7 +136,8 @@ def parts_of(queries: pd.DataFrame, outcomes: pd.DataFrame, llms: list[str]) -> 
 
 # %% ../../nbs/04f_training.ipynb #a711894b
 def score_frame(ids, llms, probability: np.ndarray, router: str, seed: int) -> pd.DataFrame:
-    "Predictions (n_queries, n_llms) as rows of the `scores` table, but for pool and fold; an LLM is predicted right from one half on."
+    """Predictions (n_queries, n_llms) as rows of the `scores` table, but for pool and fold; an LLM is predicted right
+    from one half on."""
     return pd.DataFrame(
         {
             "query_id": np.repeat(ids, len(llms)),
@@ -147,7 +151,8 @@ def score_frame(ids, llms, probability: np.ndarray, router: str, seed: int) -> p
 
 # %% ../../nbs/04f_training.ipynb #7ad93d2f
 def train_router(name: str, parts: dict, llms: list[str], seed: int = 0, trials: int = 0, **params) -> Router:
-    "Router `name` fitted on the train split of `parts`, its `space` tuned with `trials` trials. A `ValueError` says what is missing."
+    """Router `name` fitted on the train split of `parts`, its `space` tuned with `trials` trials. A `ValueError` says
+    what is missing."""
     params = {k: v for k, v in params.items() if v is not None}
     train, validation = parts["train"][1:], parts["validation"][1:] if "validation" in parts else None
     if trials and validation is None:
@@ -160,7 +165,8 @@ def train_router(name: str, parts: dict, llms: list[str], seed: int = 0, trials:
 def run_router(
     name: str, queries: pd.DataFrame, outcomes: pd.DataFrame, seed: int = 0, **params
 ) -> tuple[Router, pd.DataFrame, float]:
-    "A trained router, its `scores` rows for validation and test, and the seconds that fitting took. A `ValueError` says what is missing."
+    """A trained router, its `scores` rows for validation and test, and the seconds that fitting took. A `ValueError`
+    says what is missing."""
     outcomes = outcomes[outcomes["query_id"].isin(queries["query_id"])]
     llms = llms_of(outcomes)
     parts = parts_of(queries, outcomes, llms)
