@@ -551,7 +551,7 @@ def make_problem(
 # %% ../../nbs/02l_tiny_problems.ipynb #3a2ab909
 SIZES = {"train": 1250, "validation": 150, "test": 500}  # queries of each of the two datasets
 
-# %% ../../nbs/02l_tiny_problems.ipynb #e09ec69e
+# %% ../../nbs/02l_tiny_problems.ipynb #c9ad9148
 def make_queries(
     seed: int = 0,
 ) -> pd.DataFrame:  # the queries table, every text once
@@ -574,6 +574,7 @@ def make_queries(
                         "text": problem.text,
                         "choices": list(problem.choices),
                         "gold": problem.gold,
+                        "fold": -1,
                     }
                 )
                 made += 1
