@@ -46,10 +46,10 @@ def record(
         merge(Store(source, keys), section, Store(target, keys))
     return sections
 
-# %% ../nbs/02n_tiny_pool.ipynb #3481d250
+# %% ../nbs/02n_tiny_pool.ipynb #f9280595
 @lru_cache
 def _recorded_outcomes() -> pd.DataFrame:
-    "The outcomes of all recorded responses, with their queries' dataset, subject and split. Raises `StudyError` where any is missing."
+    "The outcomes of all recorded responses, with dataset, subject and split. Raises `StudyError` where any is missing."
     queries, kept = read_table("queries", project_root() / QUERIES), Store(project_root() / RESPONSES)
 
     def missing(llm, _):
@@ -104,7 +104,7 @@ def _stages(recipe: Recipe) -> str:
         f"{i + 1}. {stage.examples:,} problems: {share(stage.mix)}." for i, stage in enumerate(recipe.stages)
     )
 
-# %% ../nbs/02n_tiny_pool.ipynb #6147de46
+# %% ../nbs/02n_tiny_pool.ipynb #5aa2fa2f
 CARD = """---
 license: apache-2.0
 language: en
@@ -113,8 +113,8 @@ pipeline_tag: text-generation
 ---
 # {name}
 
-A {kind} LLM of {parameters:,} parameters (Llama architecture, {layers} layers of width {width}), trained from nothing on problems
-that this project generates. It answers the questions of `mini-math` and `mini-mcq`, and nothing else.
+A {kind} LLM of {parameters:,} parameters (Llama architecture, {layers} layers of width {width}), trained from nothing
+on problems that this project generates. It answers the questions of `mini-math` and `mini-mcq`, and nothing else.
 
 ## Prompt
 
@@ -129,8 +129,8 @@ Rebuild it with `python -m llm_routing.tiny_pool {name}`.
 
 ## Accuracy
 
-Test queries, 10 samples each at temperature 0.7. *Success rate* is the share of single responses that are right, *accuracy* that of
-the majority votes, in percent.
+Test queries, 10 samples each at temperature 0.7. *Success rate* is the share of single responses that are right,
+*accuracy* that of the majority votes, in percent.
 
 {accuracy}
 
@@ -232,12 +232,13 @@ def rebuild(
         )
     return found.unstack(0)[["shipped", "rebuilt"]].assign(points=lambda t: t.rebuilt - t.shipped).round(2)
 
-# %% ../nbs/02n_tiny_pool.ipynb #6ed98a0d
+# %% ../nbs/02n_tiny_pool.ipynb #08231823
 def main(
     words: list[str],  # see the text above
 ) -> None:
     "The command line of this chapter. Raises `StudyError`."
-    usage = f"usage: python -m llm_routing.tiny_pool queries | record FOLDER | rebuild NAME | {' | '.join(RECIPES)} [FOLDER]"
+    names = " | ".join(RECIPES)
+    usage = f"usage: python -m llm_routing.tiny_pool queries | record FOLDER | rebuild NAME | {names} [FOLDER]"
     if not 1 <= len(words) <= 2 or len(words) == 1 and words[0] in ("record", "rebuild"):
         raise StudyError(usage)
     if words[0] == "queries":

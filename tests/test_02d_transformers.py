@@ -5,11 +5,9 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/02d_transformers.ipynb #be53601c
+# %% ../nbs/02d_transformers.ipynb #6bf86529
 import threading
 import time
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -24,10 +22,8 @@ from llm_routing.study.profiles import Generation, LLM
 def toy(tmp_path_factory):
     return LLM(name="toy", model=str(make_toy_llm(tmp_path_factory.mktemp("toy"))), dtype="float32")
 
-# %% ../nbs/02d_transformers.ipynb #5e735d0b
+# %% ../nbs/02d_transformers.ipynb #c09983c0
 def test_tokens_are_drawn_as_the_probabilities_and_cut_offs_say():
-    from llm_routing.generation.engines import choose
-
     logits = torch.log(torch.tensor([[0.1, 0.6, 0.0, 0.3]])).repeat(20_000, 1)
     u = torch.from_numpy(np.random.default_rng(1).random(20_000))
 
@@ -120,10 +116,10 @@ def test_running_out_of_memory_says_what_to_lower(running):
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     assert len(_all(running, _work(2))) == 2
 
-# %% ../nbs/02d_transformers.ipynb #fbbeaf91
+# %% ../nbs/02d_transformers.ipynb #42f86b45
 def test_a_missing_model_is_named():
     with pytest.raises(EngineError, match="'gone'"):
-        make_engine(LLM(name="gone", model="/no/such/folder"), Generation())
+        TransformersEngine(LLM(name="gone", model="/no/such/folder"), Generation())
 
 # %% ../nbs/02d_transformers.ipynb #8b55eb5a
 def test_a_completion_ends_with_the_context(tmp_path):

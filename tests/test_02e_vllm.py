@@ -37,9 +37,9 @@ def test_what_can_change_an_answer_is_told_from_what_cannot(toy):
         "kv_cache_dtype": "fp8",
     }
 
-# %% ../nbs/02e_vllm.ipynb #52ddef9c
+# %% ../nbs/02e_vllm.ipynb #07f653fd
 class Core:
-    "vLLM's core as the engine uses it: refuses what is longer than 30 tokens, and finishes the oldest request at each step."
+    "vLLM's core as the engine uses it: refuses more than 30 tokens, and finishes the oldest request at each step."
 
     def __init__(self):
         self.waiting, self.most = {}, 0

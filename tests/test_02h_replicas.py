@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/02h_replicas.ipynb #d2bb683c
+# %% ../nbs/02h_replicas.ipynb #2ff51ddb
 import os
 import signal
 
 import pytest
 
-from llm_routing.generation.engines import Prompt, Sampling, Work, has_ended, watched
+from llm_routing.generation.engines import Prompt, Sampling, Work, watched
 from llm_routing.generation.llms import EngineError, make_toy_llm
 from llm_routing.generation.replicas import Replicas, make_engine, shares
 from llm_routing.study.profiles import Generation, LLM

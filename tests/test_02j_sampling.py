@@ -203,7 +203,7 @@ def test_what_is_finished_is_written_while_the_engine_is_silent(settings, tmp_pa
         answer_queries(_queries(), quiet, own, [own], make=Slow, show=show)
     assert sum(len(own.read(s)) for s in own.sections()) == 2
 
-# %% ../nbs/02j_sampling.ipynb #9c023f6d
+# %% ../nbs/02j_sampling.ipynb #aa7a44db
 def test_a_full_disk_ends_the_run_and_keeps_what_was_written(settings, tmp_path, monkeypatch):
     own, append, count = Store(tmp_path), Store.append, []
 
@@ -216,7 +216,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_written(settings, tmp_path,
     monkeypatch.setattr(Store, "append", full)
     with pytest.raises(StoreError, match="disk is full"):
         answer_queries(_queries(), settings, own, [own])
-    assert sum(len(own.read(s)) for s in own.shelves()) == 2 * 8
+    assert sum(len(own.read(s)) for s in own.sections()) == 2 * 8
 
 # %% ../nbs/02j_sampling.ipynb #ff24ded3
 def test_queries_with_one_text_share_one_request(settings, tmp_path):
@@ -225,59 +225,50 @@ def test_queries_with_one_text_share_one_request(settings, tmp_path):
     table = answer_queries(twins, settings, own, [own])
     assert len(table) == 4 * 2 * 2 and table.groupby(["llm", "sample"]).text.nunique().eq(1).all()
 
-# %% ../nbs/02j_sampling.ipynb #1d7a708b
+# %% ../nbs/02j_sampling.ipynb #3df67817
 CHILD = """
 import sys, torch
 torch.set_num_threads(1)
 import pandas as pd
-from llm_routing.generation.responses import answer_queries
+from llm_routing.generation.sampling import answer_queries
 from llm_routing.generation.store import Store
 from llm_routing.study.profiles import Generation
-settings, queries, store, out = Generation.model_validate_json(open(sys.argv[1]).read()), pd.read_parquet(sys.argv[2]), Store(sys.argv[3]), sys.argv[4]
+settings, queries, store, out = sys.argv[1:]
 print("go", flush=True)
-answer_queries(queries, settings, store, [store]).to_parquet(out)
+settings = Generation.model_validate_json(open(settings).read())
+answer_queries(pd.read_parquet(queries), settings, Store(store), [Store(store)]).to_parquet(out)
 """
 
-# %% ../nbs/02j_sampling.ipynb #eeec1be6
+# %% ../nbs/02j_sampling.ipynb #c3e67ef3
+def _start(folder, store, out):
+    "A process that samples."
+    files = [folder / n for n in ("settings.json", "queries.parquet", store, out)]
+    job = subprocess.Popen([sys.executable, "-c", CHILD, *files], stdout=subprocess.PIPE, cwd=project_root())
+    assert job.stdout.readline() == b"go\n"
+    return job
+
+# %% ../nbs/02j_sampling.ipynb #d12d0093
+def _kill_after(job, seconds):
+    "Kill a process after some seconds if it has not ended by then."
+    try:
+        job.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.kill(job.pid, signal.SIGKILL)
+        job.wait()
+
+# %% ../nbs/02j_sampling.ipynb #aca60112
 def test_a_run_killed_at_random_moments_ends_with_the_uninterrupted_table(settings, tmp_path):
     settings = settings.model_copy(update={"max_tokens": 60, "batch_size": 4})
     (tmp_path / "settings.json").write_text(settings.model_dump_json())
     _queries(40).to_parquet(tmp_path / "queries.parquet")
-    rng, kills = np.random.default_rng(0), 0
-
-    def start(store, out):
-        job = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                CHILD,
-                tmp_path / "settings.json",
-                tmp_path / "queries.parquet",
-                tmp_path / store,
-                tmp_path / out,
-            ],
-            stdout=subprocess.PIPE,
-            cwd=project_root(),
-        )
-        assert job.stdout.readline() == b"go\n"
-        return job
-
-    whole = start("whole", "whole.parquet")
-    began = time.monotonic()
-    assert whole.wait() == 0
-    took = time.monotonic() - began
-    while kills < 2:
-        job = start("killed", "killed.parquet")
-        try:
-            job.wait(took * rng.uniform(0.2, 0.5))
-        except subprocess.TimeoutExpired:
-            os.kill(job.pid, signal.SIGKILL)
-            job.wait()
-        if (tmp_path / "killed.parquet").exists():
-            break
-        kills += 1
-    assert start("killed", "killed.parquet").wait() == 0 and kills >= 1
-    assert (tmp_path / "killed.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    rng, kills, began = np.random.default_rng(0), 0, time.monotonic()
+    assert _start(tmp_path, "one", "one.parquet").wait() == 0
+    took, killed = time.monotonic() - began, tmp_path / "killed.parquet"
+    while kills < 2 and not killed.exists():
+        _kill_after(_start(tmp_path, "other", "killed.parquet"), took * rng.uniform(0.2, 0.5))
+        kills += not killed.exists()
+    assert _start(tmp_path, "other", "killed.parquet").wait() == 0 and kills >= 1
+    assert killed.read_bytes() == (tmp_path / "one.parquet").read_bytes()
 
 # %% ../nbs/02j_sampling.ipynb #a249379d
 def test_a_prompt_that_does_not_fit_is_named_and_the_others_are_sampled(settings, tmp_path, toys):

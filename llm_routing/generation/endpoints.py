@@ -108,7 +108,7 @@ class Dialect:
             out["max_completion_tokens"] = out.pop("max_tokens")
         return out
 
-# %% ../../nbs/02f_endpoints.ipynb #1fa5c010
+# %% ../../nbs/02f_endpoints.ipynb #1c6b31b1
 class OpenAIEngine(Engine):
     "Any OpenAI-compatible endpoint; its key is read from the environment variable that `key_env` names."
 
@@ -146,7 +146,7 @@ class OpenAIEngine(Engine):
             raise self._explain(len(self.failed) - before, len(work))
 
     def _take(self, w: Work, job) -> Iterator[list[tuple[Work, list[Completion]]]]:
-        "The completions of a finished request, or a note of why there are none. Raises `EngineError` when it is time to stop."
+        "The completions of a finished request, or a note of why there are none. Raises `EngineError` to stop."
         try:
             made = job.result()
         except self.openai.OpenAIError as e:
@@ -157,16 +157,14 @@ class OpenAIEngine(Engine):
             yield [(w, made)]
 
     def _note(self, w: Work, error: Exception) -> None:
-        "Keep a failure with its query. Raises `EngineError` for a refused key, and after `give_up_after` failures in a row."
+        "Keep a failure with its query. Raises `EngineError` for a refused key, and after many failures in a row."
         said = scrub(" ".join(str(error).split()))[:200]
         self.failed[w.key] = said
         self.in_a_row += 1
         self.beat()
         where = f"{self.settings.base_url}: LLM {self.llm.name!r}"
         if isinstance(error, (self.openai.AuthenticationError, self.openai.PermissionDeniedError)):
-            raise EngineError(
-                f"{where}: the key in {self.settings.key_env} is refused ({said}); nothing more was asked"
-            )
+            raise EngineError(f"{where}: the key in {self.settings.key_env} is refused ({said}): nothing more is asked")
         if self.in_a_row >= self.settings.give_up_after:
             raise EngineError(
                 f"{where}: {self.in_a_row} requests in a row failed (the last: {said}); the other responses are kept: "
@@ -186,13 +184,13 @@ class OpenAIEngine(Engine):
     def _ask(self, w: Work, sampling: Sampling, n: int, again: int) -> list[Completion]:
         "Ask in the endpoint's dialect, learning it from each refusal that names a field."
         while True:
+            request = self.dialect.apply(self._request(w, sampling, n, again))
             try:
-                return completions_of(self._send(w, self.dialect.apply(self._request(w, sampling, n, again))))
+                return completions_of(self._send(w, request))
             except self.openai.BadRequestError as e:
-                with self.lock:
-                    tried = self._request(w, sampling, n, again)
-                    known = self.dialect.apply(tried) != tried
-                    if not self.dialect.learn(str(e)) and not (known and "max_tokens" in str(e)):
+                with self.lock:  # another thread may have learnt it in the meantime
+                    stale = self.dialect.apply(request) != request
+                    if not stale and not self.dialect.learn(str(e)):
                         raise
 
     def _request(self, w: Work, sampling: Sampling, n: int, again: int) -> dict:
@@ -228,7 +226,7 @@ class OpenAIEngine(Engine):
         left_out = ", ".join(sorted(self.dialect.left_out))
         return {"engine": self.name, "base_url": self.settings.base_url} | ({"left_out": left_out} if left_out else {})
 
-# %% ../../nbs/02f_endpoints.ipynb #e534f9ad
+# %% ../../nbs/02f_endpoints.ipynb #1737d324
 def probe(
     llm: LLM,
     settings: Generation,  # those of the LLM
@@ -245,9 +243,7 @@ def probe(
         said = " ".join(str(e).split())[:200]
         raise EngineError(f"{where}: the key in {settings.key_env} is refused ({said})") from None
     except openai.APIConnectionError as e:
-        raise EngineError(
-            f"{where}: no answer within {limit_s:g} seconds ({e}): is it running there? Then run again"
-        ) from None
+        raise EngineError(f"{where}: no answer within {limit_s:g} seconds ({e}): is it running there?") from None
     except openai.OpenAIError:
         pass  # an endpoint without a list of models, or a busy one, is there
     finally:

@@ -6,7 +6,7 @@
 __all__ = ['Sampling', 'Work', 'Completion', 'Engine', 'extra_missing', 'settings_of', 'watched', 'children', 'has_ended',
            'mark_children', 'end_orphans', 'time_alone', 'hardware', 'seed_of']
 
-# %% ../../nbs/02c_engines.ipynb #118d133d
+# %% ../../nbs/02c_engines.ipynb #789906da
 import hashlib
 import os
 import platform
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from .llms import EngineError, Prompt, model_path
+from .llms import EngineError, Prompt
 from ..study.profiles import Generation, LLM
 
 # %% ../../nbs/02c_engines.ipynb #67c55b77
@@ -129,14 +129,14 @@ def _work_in_thread(engine: Engine, batch: list[Work], sampling: Sampling, out: 
     except BaseException as e:
         out.put(e)
 
-# %% ../../nbs/02c_engines.ipynb #b0a3e197
+# %% ../../nbs/02c_engines.ipynb #f6851ea1
 def watched(
     engine: Engine,
     batch: list[Work],
     sampling: Sampling,
     tick_s: float = 1.0,  # seconds between two looks
 ) -> Iterator[list[tuple[Work, list[Completion]]]]:
-    "As `engine.complete`, with an empty group at each look. Raises `EngineError` when the engine has ended or gives no sign of life."
+    "As `engine.complete`, with an empty group at each look. Raises `EngineError` when it has ended or is silent."
     out: queue.Queue = queue.Queue()
     engine.stopping.clear()
     engine.beat()
@@ -159,7 +159,7 @@ def watched(
         engine.stopping.set()
         thread.join(timeout=5 * tick_s)
 
-# %% ../../nbs/02c_engines.ipynb #0ea32ad6
+# %% ../../nbs/02c_engines.ipynb #d37ed9db
 def _check_signs(engine: Engine) -> None:
     "Raises `EngineError` when an engine has ended, or was silent for longer than `generation.silence_s`."
     gone, silent = engine.ended(), time.monotonic() - engine.last_sign
@@ -168,8 +168,8 @@ def _check_signs(engine: Engine) -> None:
         raise EngineError(f"{what}: {gone}; finished responses are kept: run again (was memory short?)")
     if silent > engine.settings.silence_s:
         raise EngineError(
-            f"{what} gave no sign of life for {silent:.0f} seconds (generation.silence_s = {engine.settings.silence_s:g}); "
-            "finished responses are kept: run again, or raise the limit"
+            f"{what} gave no sign of life for {silent:.0f} seconds; finished responses are kept: run again, or raise "
+            f"generation.silence_s ({engine.settings.silence_s:g})"
         )
 
 # %% ../../nbs/02c_engines.ipynb #333dbb9d

@@ -109,7 +109,7 @@ def timing_hook(
 
     return after
 
-# %% ../../nbs/02k_latency.ipynb #cc4943ed
+# %% ../../nbs/02k_latency.ipynb #4ab244e9
 def timings(
     queries: pd.DataFrame,  # the subset to time
     llm: LLM,
@@ -118,7 +118,7 @@ def timings(
     stores: list[Store],
     make: Callable[[LLM, Generation], Engine] = make_engine,
 ) -> pd.DataFrame:  # columns `TIMING`
-    "The latencies and the throughput of an LLM: the kept ones, else measured now and kept. Raises `EngineError`, `StoreError`."
+    "The latencies and the throughput of an LLM: kept ones, else measured now. Raises `EngineError`, `StoreError`."
     work = [w for _, w in requests(queries, llm, settings, sampling_of(llm, settings))]
     kept = kept_timings(work, llm, settings, stores)
     if len(kept) or not work:
@@ -129,11 +129,12 @@ def timings(
     finally:
         engine.close()
 
-# %% ../../nbs/02k_latency.ipynb #39bbb2e4
+# %% ../../nbs/02k_latency.ipynb #e67d5ae4
 def fit_latency(
     timing: pd.DataFrame,  # columns `TIMING`
 ) -> tuple[float, float]:  # seconds to start, seconds per completion token
-    "A line through measured latencies that one slow request does not move (Theil-Sen), both parts at least 0; through the origin's mean where all have one length."
+    """A line through measured latencies that one slow request does not move (Theil-Sen), both parts at least 0.
+    Where all responses have one length it is flat; where the start would be negative it goes through the origin."""
     from scipy.stats import theilslopes
 
     tokens, seconds = timing.completion_tokens.to_numpy(float), timing.seconds.to_numpy(float)
@@ -186,7 +187,7 @@ def add_latency(
     start, slope = (responses.llm.map({m: line[i] for m, line in lines.items()}) for i in (0, 1))
     return responses.assign(latency_s=(start + slope * responses.completion_tokens).round(5))
 
-# %% ../../nbs/02k_latency.ipynb #faaf8322
+# %% ../../nbs/02k_latency.ipynb #14712e1a
 def speeds(
     queries: pd.DataFrame,
     settings: Generation,
@@ -197,8 +198,9 @@ def speeds(
     "How fast each LLM is. Raises `EngineError`, `StoreError`."
     subset, rows = latency_subset(queries, settings.latency_queries, seed), []
     for llm in settings.pool:
-        timing, shelf = timings(subset, llm, settings, own, stores), "latency-" + shelf_name(*model_identity(llm))
-        made = next(way["hardware"] for store in stores for way in Store(store.url, ("request",)).provenance(shelf))
+        timing = timings(subset, llm, settings, own, stores)
+        ways = (way for s in stores for way in Store(s.url, ("request",)).provenance(_section(llm)))
+        made = next(ways)["hardware"]
         machine = f"{made['cpu']}, {made['cores']} cores{', ' + made['gpus'] if made['gpus'] else ''}"
         rows.append((llm.name, timing.seconds.mean(), timing.tokens_per_s.mean(), machine))
     return pd.DataFrame(rows, columns=["llm", "latency_s", "tokens_per_s", "hardware"])

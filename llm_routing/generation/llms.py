@@ -225,14 +225,14 @@ def within(
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
-# %% ../../nbs/02a_llms.ipynb #1ae03b89
+# %% ../../nbs/02a_llms.ipynb #5716e1b1
 def render_chat(
     llm: LLM,
     messages: tuple[tuple[str, str], ...],  # (role, content)
     start_answer: bool = True,  # whether the template is to open the LLM's turn
     limit_s: float = _TEMPLATE_LIMIT_S,
 ) -> str:
-    "Messages as the LLM reads them. Raises `EngineError` where its template is missing or too slow, `TemplateError` where it refuses."
+    "Messages as the LLM reads them. Raises `EngineError` (no template, or too slow), `TemplateError` (it refuses)."
     tokenizer = tokenizer_of(llm)
     if not tokenizer.chat_template:
         raise EngineError(f'LLM {llm.name!r} has no chat template: set its prompt to "fcot"')

@@ -19,32 +19,33 @@ from ..sources.benchmarks import dev_examples
 from ..study.profiles import Generation, LLM
 from ..study.tables import StudyError, project_root
 
-# %% ../../nbs/02b_prompts.ipynb #284601e3
+# %% ../../nbs/02b_prompts.ipynb #9d14c315
 TEMPLATES = {
     "zcot_system": "You are a helpful assistant. Let's think and answer step by step for the below question. "
     "Clearly mention a single answer in the end.",
     "zcot": "Question: {query}",
-    "fcot": "{examples}<START_QUESTION> Question: {query} <END_QUESTION>\n<START_ANSWER> Answer: Let's think step by step.",
-    "fcot_example": "<START_QUESTION> Question: {query} <END_QUESTION>\n<START_ANSWER> Answer: Let's think step by step. {answer} "
-    "<END_ANSWER>\n",
+    "fcot": "{examples}<START_QUESTION> Question: {query} <END_QUESTION>\n"
+    "<START_ANSWER> Answer: Let's think step by step.",
+    "fcot_example": "<START_QUESTION> Question: {query} <END_QUESTION>\n"
+    "<START_ANSWER> Answer: Let's think step by step. {answer} <END_ANSWER>\n",
 }
 
-# %% ../../nbs/02b_prompts.ipynb #65c16045
+# %% ../../nbs/02b_prompts.ipynb #ef1931b1
 AS_PUBLISHED = {
     "zcot_system": "You are a helpful assistant. Let's think and answer step by step for the below question. "
     "Clearly mention single answer in the end.",
     "zcot": '" Question: {query}"',
     "fcot": "{examples}<START_QUESTION> Question: {query} <END_QUESTION> \n <START_ANSWER> Answer:",
-    "fcot_example": "<START_QUESTION> Question: {query} <END_QUESTION> \n <START_ANSWER> Answer: Let's think step by step. {answer} "
-    "<END_ANSWER> \n ",
+    "fcot_example": "<START_QUESTION> Question: {query} <END_QUESTION> \n "
+    "<START_ANSWER> Answer: Let's think step by step. {answer} <END_ANSWER> \n ",
 }
 
-# %% ../../nbs/02b_prompts.ipynb #71334940
+# %% ../../nbs/02b_prompts.ipynb #61e9e1c0
 def template(
     name: str,  # one of `TEMPLATES`
     settings: Generation,
 ) -> str:
-    "A prompt template: the profile's, else that of its `prompting`. Raises `StudyError` for an override that no prompt uses."
+    "A prompt template: the profile's, else that of its `prompting`. Raises `StudyError` for an unknown override."
     unknown = set(settings.prompts) - set(TEMPLATES)
     if unknown:
         raise StudyError(f"generation.prompts: {min(unknown)!r} is no template; they are {', '.join(TEMPLATES)}")

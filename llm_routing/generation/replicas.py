@@ -81,7 +81,7 @@ def _serve(llm: LLM, settings: Generation, gpus: str, inbox, outbox) -> None:
     except Exception as e:
         outbox.put(("error", scrub(str(e))))
 
-# %% ../../nbs/02h_replicas.ipynb #de83aa31
+# %% ../../nbs/02h_replicas.ipynb #17bacf9a
 class Replicas(Engine):
     "Several copies of an LLM, each in a process of its own."
 
@@ -142,3 +142,4 @@ class Replicas(Engine):
         for process in self.processes:
             process.join(timeout=0 if self.stopping.is_set() else 10)
             process.kill()
+            process.join(timeout=5)

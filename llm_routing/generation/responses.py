@@ -45,7 +45,7 @@ def response_summary(
         )
     )
 
-# %% ../../nbs/02_generation.ipynb #077139be
+# %% ../../nbs/02_generation.ipynb #70e15ef9
 def in_sentences(
     responses: pd.DataFrame,  # the responses table
 ) -> str:
@@ -55,9 +55,9 @@ def in_sentences(
     by = response_summary(responses)
     short, long = by.tokens.idxmin(), by.tokens.idxmax()
     text = (
-        f"The shortest responses are those of {short} ({by.tokens[short]:.0f} tokens in the mean), the longest those of "
-        f"{long} ({by.tokens[long]:.0f}). The limit of tokens cut {by.cut.max():.1%} of the responses of {by.cut.idxmax()}, "
-        "and fewer of all others."
+        f"The shortest responses are those of {short} ({by.tokens[short]:.0f} tokens in the mean), the longest those "
+        f"of {long} ({by.tokens[long]:.0f}). The limit of tokens cut {by.cut.max():.1%} of the responses of "
+        f"{by.cut.idxmax()}, and no larger share of any other LLM's."
     )
     if by.latency_s.notna().all():
         fast, slow = by.latency_s.idxmin(), by.latency_s.idxmax()

@@ -7,7 +7,7 @@ __all__ = ['LOCAL', 'ROW', 'RESPONSES', 'sampling_of', 'deciding_parts', 'reques
            'valid_text', 'finished', 'Recorder', 'in_words', 'Progress', 'sample', 'Wanted', 'wanted_of',
            'answer_queries', 'empty_responses', 'equal_samples', 'response_warnings']
 
-# %% ../../nbs/02j_sampling.ipynb #546673e4
+# %% ../../nbs/02j_sampling.ipynb #3c58a994
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .engines import Engine, Sampling, Work, hardware, settings_of, watched
-from .llms import EngineError, local_weights, model_identity, model_path, scrub
+from .llms import EngineError, model_identity, scrub
 from .prompts import render, too_long
 from .replicas import make_engine
 from .store import Store, request_key, section_name
@@ -136,17 +136,9 @@ def valid_text(text: str) -> str:
     "A text that every file can hold: each lone surrogate is replaced by a mark."
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
-# %% ../../nbs/02j_sampling.ipynb #a753b809
-ROW = [
-    "request",
-    "sample",
-    "text",
-    "finish_reason",
-    "prompt_tokens",
-    "completion_tokens",
-    "reasoning",
-    "reasoning_tokens",
-]
+# %% ../../nbs/02j_sampling.ipynb #10992eb2
+ROW = ["request", "sample", "text", "finish_reason", "prompt_tokens", "completion_tokens"]
+ROW += ["reasoning", "reasoning_tokens"]
 _LATER = {"reasoning": "", "reasoning_tokens": 0}  # columns that older stores lack, and what they mean there
 
 # %% ../../nbs/02j_sampling.ipynb #826cbac2
@@ -214,7 +206,7 @@ def in_words(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
-# %% ../../nbs/02j_sampling.ipynb #a098891f
+# %% ../../nbs/02j_sampling.ipynb #3f07913f
 @dataclass
 class Progress:
     "Counts requests as they finish, and says now and then how far it is."
@@ -241,12 +233,16 @@ class Progress:
         "One line."
         self.last = now = time.monotonic()
         spent, all_spent = max(now - self.here_began, 1e-9), max(now - self.began, 1e-9)
-        here, everything = (
-            f"about {in_words(s * left / n)} left" if n else "no estimate yet"
-            for s, left, n in ((spent, self.of - self.here, self.here), (all_spent, self.total - self.done, self.done))
-        )
-        line = f"{self.llm}: {self.here:,} of {self.of:,} requests, {self.tokens / spent:,.0f} tokens/s, {here}"
-        self.show(line if self.total == self.of else f"{line}; all LLMs: {self.done:,} of {self.total:,}, {everything}")
+        line = f"{self.llm}: {self.here:,} of {self.of:,} requests, {self.tokens / spent:,.0f} tokens/s, "
+        line += _estimate(spent, self.here, self.of)
+        if self.total != self.of:
+            line += f"; all LLMs: {self.done:,} of {self.total:,}, {_estimate(all_spent, self.done, self.total)}"
+        self.show(line)
+
+# %% ../../nbs/02j_sampling.ipynb #827aa226
+def _estimate(spent: float, done: int, total: int) -> str:
+    "How long the rest will take at the speed so far."
+    return f"about {in_words(spent * (total - done) / done)} left" if done else "no estimate yet"
 
 # %% ../../nbs/02j_sampling.ipynb #184e9806
 def sample(
@@ -351,7 +347,7 @@ def wanted_of(
     fits = [(q, w) for q, w in every if q not in long]
     return Wanted(llm, sampling, fits, long, stand_ins([w for _, w in fits], llm, settings, sampling), settings.samples)
 
-# %% ../../nbs/02j_sampling.ipynb #a8926552
+# %% ../../nbs/02j_sampling.ipynb #1787d2e3
 def answer_queries(
     queries: pd.DataFrame,
     settings: Generation,
@@ -362,7 +358,7 @@ def answer_queries(
     make: Callable[[LLM, Generation], Engine] = make_engine,
     after: Callable[[LLM, Engine], None] = lambda llm, engine: None,
 ) -> pd.DataFrame:  # the responses table, without latencies
-    "Every LLM's responses to every query, sampled where they are missing. Raises `EngineError`, `StoreError`, `StudyError`."
+    "Every LLM's responses to every query, sampled where they are missing. Raises `StudyError`, and its kinds."
     pool = [wanted_of(queries, llm, settings, seed) for llm in settings.pool]
     for w in pool:
         _name_long(w, show)
@@ -387,25 +383,24 @@ def _sample_pool(pool: list[Wanted], settings, own, stores, show, make, after) -
     if faults:
         raise faults[0] if len(faults) == 1 else EngineError("\n".join(str(e) for e in faults))
 
-# %% ../../nbs/02j_sampling.ipynb #af4a8eb3
+# %% ../../nbs/02j_sampling.ipynb #11bc6391
 def _name_long(w: Wanted, show: Callable[[str], None]) -> None:
     "Say which prompts do not fit."
     if w.long:
         worst = max(w.long, key=w.long.get)
         show(
-            f"{w.llm.name}: {len(w.long)} prompts are longer than its context and are left out, the longest that of query "
-            f"{worst} with {w.long[worst]:,} tokens"
+            f"{w.llm.name}: {len(w.long)} prompts are longer than its context and are left out, the longest that of "
+            f"query {worst} with {w.long[worst]:,} tokens"
         )
 
-# %% ../../nbs/02j_sampling.ipynb #7241ab41
+# %% ../../nbs/02j_sampling.ipynb #f2af1ff5
 def _table_of(w: Wanted, stores: list[Store]) -> pd.DataFrame:
     "The responses of one LLM by query, those that do not fit with an empty text."
     names = pd.DataFrame([(q, x.key) for q, x in w.requests], columns=["query_id", "request"])
     rows = names.merge(w.rows(stores), on="request")
     empty = [(q, s, "", "context", n, 0, "", 0) for q, n in w.long.items() for s in range(w.samples)]
-    return pd.concat([rows, pd.DataFrame(empty, columns=["query_id", *ROW[1:]])] if empty else [rows]).assign(
-        llm=w.llm.name
-    )
+    tables = [rows, pd.DataFrame(empty, columns=["query_id", *ROW[1:]])] if empty else [rows]
+    return pd.concat(tables).assign(llm=w.llm.name)
 
 # %% ../../nbs/02j_sampling.ipynb #dfa4fcf2
 RESPONSES = ["query_id", "llm", "sample", "text", "finish_reason", "prompt_tokens", "completion_tokens", "latency_s"]

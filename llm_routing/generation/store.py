@@ -119,7 +119,7 @@ class Shard:
     rows: pd.DataFrame
     provenance: dict
 
-# %% ../../nbs/02i_store.ipynb #5d4d631f
+# %% ../../nbs/02i_store.ipynb #c3714b01
 class Store:
     "Sections of append-only shards, in a local folder or at any address that fsspec knows."
 
@@ -133,7 +133,7 @@ class Store:
         self.local = "file" in ([self.fs.protocol] if isinstance(self.fs.protocol, str) else self.fs.protocol)
 
     def append(self, section: str, rows: pd.DataFrame, provenance: dict | None = None) -> str:
-        "Add rows as one shard and give its name. Raises `StoreError` when it cannot be written; then nothing has changed."
+        "Add rows as one shard; its name. Raises `StoreError` when it cannot be written; then nothing has changed."
         name, data = shard_bytes(rows, provenance)
         try:
             if self.local:

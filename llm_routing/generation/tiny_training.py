@@ -7,10 +7,9 @@ __all__ = ['MARKS', 'PIECES', 'STEP_BY_STEP', 'CHAT_TEMPLATE', 'RECIPES', 'train
            'answer_of', 'Stage', 'Recipe', 'read_recipes', 'model_config', 'training_problems', 'shared_texts',
            'batches', 'answer_loss', 'make_optimizers', 'train', 'save_llm', 'train_tiny_llm']
 
-# %% ../../nbs/02m_tiny_training.ipynb #80c63454
+# %% ../../nbs/02m_tiny_training.ipynb #0b1dae52
 import json
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,12 +41,12 @@ MARKS = [
 PIECES = r"\n[A-D]\.|\n| ?[A-Za-z]+| ?\d|[^\sA-Za-z\d]| "  # an option's start, a line break, a word, a digit, a sign
 STEP_BY_STEP = "\nLet's think step by step."
 
-# %% ../../nbs/02m_tiny_training.ipynb #aae4ea41
+# %% ../../nbs/02m_tiny_training.ipynb #0fec9386
 def train_tokenizer(
     texts: list[str],  # what it shall read well
     vocabulary: int = 1024,
 ):
-    "A byte-level BPE tokenizer (`tokenizers.Tokenizer`) that keeps digits apart: any text can be read and written back."
+    "A byte-level BPE tokenizer (`tokenizers.Tokenizer`) that keeps digits apart; it can read and write back any text."
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tok = Tokenizer(models.BPE())
@@ -69,9 +68,8 @@ def train_tokenizer(
     )
     return tok
 
-# %% ../../nbs/02m_tiny_training.ipynb #cd212326
-_ALL = {task: 1.0 for task in (*MATH_FAMILIES, *MCQ_SUBJECTS)}  # a mix of every task alike
-_FEW = {task: 0.3 for task in _ALL}  # a little of every task
+# %% ../../nbs/02m_tiny_training.ipynb #20c34765
+_ALL = (*MATH_FAMILIES, *MCQ_SUBJECTS)  # every task
 
 # %% ../../nbs/02m_tiny_training.ipynb #8ef29426
 def study_tokenizer():
@@ -297,14 +295,14 @@ def save_llm(model, tok, recipe: Recipe, folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     (folder / "model.safetensors").chmod(0o644)
 
-# %% ../../nbs/02m_tiny_training.ipynb #a49c41e9
+# %% ../../nbs/02m_tiny_training.ipynb #a57b145f
 def train_tiny_llm(
     name: str,  # one of `RECIPES`
     folder: str | Path | None = None,  # where to write it; `data/tiny_llms/<name>` if not given
     seed: int | None = None,  # another seed than the recipe's
     report: Callable | None = None,  # is called with the step, the number of steps and the losses so far
 ) -> list[float]:  # the loss of each step
-    "Make one tiny LLM from its recipe. One thread, so that a machine repeats it. Raises `StudyError` for an unknown name."
+    "Make one tiny LLM from its recipe, on one thread, so that a machine repeats it. Raises `StudyError`."
     import torch
 
     if name not in RECIPES:

@@ -86,9 +86,9 @@ class Stopper:
             text = text.split(s)[0]
         return text
 
-# %% ../../nbs/02d_transformers.ipynb #bc3c29cd
+# %% ../../nbs/02d_transformers.ipynb #0d0cd5ac
 class Batch:
-    "The samples of one batch while they are made: the cache, the attention mask, and which rows are still being sampled."
+    "The samples of one batch while they are made: the cache, the attention mask, and the rows still being sampled."
 
     def __init__(self, model, prompts: list[list[int]], counts: list[int], limits: list[int], pad: int):
         import torch

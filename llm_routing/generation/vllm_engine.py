@@ -33,12 +33,12 @@ from llm_routing.generation.llms import (
 )
 from ..study.profiles import Generation, LLM
 
-# %% ../../nbs/02e_vllm.ipynb #6bf6fa4b
+# %% ../../nbs/02e_vllm.ipynb #690cd2a6
 def vllm_arguments(
     llm: LLM,
     settings: Generation,
 ) -> dict:
-    "What vLLM's `LLM` is given: the study's, then the profile's `engine_args`, then the LLM's own. Downloaded code is never run."
+    "What vLLM's `LLM` is given: the study's, the profile's `engine_args`, the LLM's own. Downloaded code is never run."
     return {
         "model": model_path(llm),
         "revision": None if Path(model_path(llm)).is_dir() else llm.revision,
@@ -52,12 +52,12 @@ def vllm_arguments(
         "trust_remote_code": False,
     }
 
-# %% ../../nbs/02e_vllm.ipynb #39639f1c
+# %% ../../nbs/02e_vllm.ipynb #f573e99c
 SPEED_ARGUMENTS = frozenset(
-    "gpu_memory_utilization max_model_len tensor_parallel_size pipeline_parallel_size data_parallel_size enforce_eager "
-    "enable_prefix_caching enable_chunked_prefill max_num_seqs max_num_batched_tokens swap_space cpu_offload_gb block_size "
-    "disable_log_stats download_dir load_format kv_cache_memory_bytes distributed_executor_backend async_scheduling "
-    "disable_custom_all_reduce trust_remote_code".split()
+    "gpu_memory_utilization max_model_len tensor_parallel_size pipeline_parallel_size data_parallel_size "
+    "enforce_eager enable_prefix_caching enable_chunked_prefill max_num_seqs max_num_batched_tokens swap_space "
+    "cpu_offload_gb block_size disable_log_stats download_dir load_format kv_cache_memory_bytes "
+    "distributed_executor_backend async_scheduling disable_custom_all_reduce trust_remote_code".split()
 )  # arguments of vLLM that leave the answers as they are
 
 # %% ../../nbs/02e_vllm.ipynb #82053b87
@@ -152,7 +152,7 @@ def _from_vllm(out) -> list[Completion]:
         for c in sorted(out.outputs, key=lambda c: c.index)
     ]
 
-# %% ../../nbs/02e_vllm.ipynb #c709a150
+# %% ../../nbs/02e_vllm.ipynb #5d9e9465
 def _explain_running(engine: Engine, error: Exception) -> Exception:
     "An error of the running engine, in words; the error itself where nothing is known of it."
     if out_of_memory(error):
@@ -160,6 +160,7 @@ def _explain_running(engine: Engine, error: Exception) -> Exception:
     if type(error).__name__ != "EngineDeadError":
         return error
     return EngineError(
-        f"LLM {engine.llm.name!r}: vLLM's engine has ended while running (its own output above says why). If memory was "
-        "short, lower generation.batch_size or engine_args.gpu_memory_utilization; finished responses are kept: run again"
+        f"LLM {engine.llm.name!r}: vLLM's engine has ended while running (its own output above says why). If memory "
+        "was short, lower generation.batch_size or engine_args.gpu_memory_utilization; finished responses are kept: "
+        "run again"
     )
