@@ -584,6 +584,7 @@ def make_queries(
                         "text": problem.text,
                         "choices": list(problem.choices),
                         "gold": problem.gold,
+                        "fold": -1,
                     }
                 )
                 made += 1

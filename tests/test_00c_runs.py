@@ -41,6 +41,7 @@ def queries():
             "text": ["What is 2 + 2?", "What is 3 - 4?"],
             "choices": [[], ["a", "b"]],
             "gold": ["4", "-1"],
+            "fold": -1,
         }
     )
 

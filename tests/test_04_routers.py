@@ -26,6 +26,7 @@ from llm_routing.routing.training import (
     seeds_of,
     tune,
 )
+from llm_routing.study.tasks import tasks
 
 # %% ../nbs/04_routers.ipynb #0175af2f
 def toy(n=60, seed=0):
@@ -155,15 +156,24 @@ def test_stage_scores_validation_and_test_only():
     texts, scores, llms = toy(90)
     ids = [f"q{i}" for i in range(90)]
     queries = pd.DataFrame(
-        {"query_id": ids, "dataset": "toy", "split": np.repeat(["train", "validation", "test"], 30), "text": texts}
+        {
+            "query_id": ids,
+            "dataset": "toy",
+            "split": np.repeat(["train", "validation", "test"], 30),
+            "text": texts,
+            "fold": -1,
+        }
     )
     outcomes = pd.DataFrame({"query_id": np.repeat(ids, 2), "llm": llms * 90, "score": scores.ravel()})
     vote = pd.DataFrame({"query_id": ids, "llm": "all_llms", "score": 1.0})
     router, rows, seconds = run_router("mlc", queries, pd.concat([outcomes, vote]))
     assert set(rows["query_id"]) == set(ids[30:]) and set(rows["llm"]) == set(llms)
-    assert validation_table(rows, queries, outcomes).loc["mlc", "toy"] > 80
-    costs = pd.DataFrame([{"router": "mlc", "seed": 0, "dataset": "toy", "parameters": count_parameters(router)}])
-    row = router_table(rows, queries, outcomes, costs).iloc[0]
+    each, rows = list(tasks(queries, outcomes, [])), rows.assign(pool="all", fold=-1)
+    assert validation_table(rows, each, outcomes).loc["mlc", "toy"] > 80
+    costs = pd.DataFrame(
+        [{"router": "mlc", "seed": 0, "dataset": "toy", "pool": "all", "parameters": count_parameters(router)}]
+    )
+    row = router_table(rows, each, outcomes, costs).iloc[0]
     assert row.accuracy > 80 and row.gap_closed > 50 and 0 <= row.ece < 0.5 and row.n == 30
 
 # %% ../nbs/04_routers.ipynb #3cbad50d
@@ -309,6 +319,7 @@ def test_routers_that_draw_are_repeated_and_their_spread_is_told():
             "dataset": "toy",
             "split": np.repeat([*parts], [*parts.values()]),
             "text": texts,
+            "fold": -1,
         }
     )
     outcomes = pd.DataFrame({"query_id": np.repeat(queries["query_id"], 2), "llm": llms * 60, "score": scores.ravel()})
@@ -319,10 +330,11 @@ def test_routers_that_draw_are_repeated_and_their_spread_is_told():
     }
     costs = pd.DataFrame(
         [
-            {"router": n, "seed": s, "dataset": "toy", "parameters": count_parameters(r)}
+            {"router": n, "seed": s, "dataset": "toy", "pool": "all", "parameters": count_parameters(r)}
             for (n, s), (r, _, _) in ran.items()
         ]
     )
-    table = router_table(pd.concat([rows for _, rows, _ in ran.values()]), queries, outcomes, costs).set_index("router")
+    scores = pd.concat([rows for _, rows, _ in ran.values()]).assign(pool="all", fold=-1)
+    table = router_table(scores, list(tasks(queries, outcomes, [])), outcomes, costs).set_index("router")
     assert table["seeds"].to_dict() == {"mlc": 1, "clustering_tfidf": 3}
     assert np.isnan(table.loc["mlc", "accuracy_sd"]) and table.loc["clustering_tfidf", "accuracy_sd"] >= 0

@@ -48,6 +48,7 @@ from llm_routing.policies.selections import missing_need, read_known, read_score
 from llm_routing.sources.released import parse_released
 from llm_routing.study.profiles import Policies
 from llm_routing.study.tables import ALL_LLMS, StudyError, TableError
+from llm_routing.study.tasks import tasks
 
 # %% ../nbs/05_policies.ipynb #79a8ed08
 def scores_of(p, **more):
@@ -741,6 +742,7 @@ def small_tables(n=60):
             "subject": "",
             "text": "t",
             "gold": "1",
+            "fold": -1,
         }
     )
     long = {"query_id": np.repeat(queries.query_id, 2).to_numpy(), "llm": np.tile(["a", "b"], n)}
@@ -755,15 +757,29 @@ def small_tables(n=60):
         }
     )
     scores = [
-        pd.DataFrame({**long, "router": r, "seed": k, "probability": rng.random(2 * n), "predicted": 1})
+        pd.DataFrame(
+            {
+                **long,
+                "pool": "all",
+                "fold": -1,
+                "router": r,
+                "seed": k,
+                "probability": rng.random(2 * n),
+                "predicted": 1,
+            }
+        )
         for r in ("r", "s")
         for k in (0, 1)
     ]
     return queries, outcomes, pd.concat(scores)
 
 # %% ../nbs/05_policies.ipynb #7e8b62ee-1
+def selected(queries, outcomes, scores, settings):
+    return select(list(tasks(queries, outcomes, [])), outcomes, scores, settings)
+
+# %% ../nbs/05_policies.ipynb #7e8b62ee-2
 def test_the_routers_named_are_tried_under_every_policy():
-    selections, left_out = select(
+    selections, left_out = selected(
         *small_tables(),
         Policies(
             names=["argmax", "penalised", "argmax_as_published", "cascade_agreement", "cascade_consistency"],
@@ -781,14 +797,14 @@ def test_the_routers_named_are_tried_under_every_policy():
         set(selections.seed) == {0, 1} and selections.groupby(["group", "system", "policy", "seed"]).size().eq(20).all()
     )
     with pytest.raises(StudyError, match="'t' has no scores; the routers are r, s"):
-        select(*small_tables(), Policies(routers=["t"]))
+        selected(*small_tables(), Policies(routers=["t"]))
 
-# %% ../nbs/05_policies.ipynb #7e8b62ee-2
+# %% ../nbs/05_policies.ipynb #7e8b62ee-3
 def test_prices_are_seconds_costs_or_money():
     queries, outcomes, scores = small_tables()
 
     def chosen(**settings):
-        s = select(
+        s = selected(
             queries, outcomes, scores, Policies(names=["penalised"], params={"penalised": {"weight": 9.0}}, **settings)
         )[0]
         return s[s.group == "router"]
@@ -799,27 +815,27 @@ def test_prices_are_seconds_costs_or_money():
     with pytest.raises(StudyError, match="no price for 'b'"):
         chosen(token_prices={"a": 1})
 
-# %% ../nbs/05_policies.ipynb #7e8b62ee-3
+# %% ../nbs/05_policies.ipynb #7e8b62ee-4
 def test_missing_scores_and_splits_are_named():
     queries, outcomes, scores = small_tables()
     with pytest.raises(TableError, match="q59"):
-        select(queries, outcomes, scores[scores.query_id != "q59"], Policies())
+        selected(queries, outcomes, scores[scores.query_id != "q59"], Policies())
     with pytest.raises(StudyError, match="no test queries"):
-        select(queries[queries.split != "test"], outcomes, scores, Policies())
+        selected(queries[queries.split != "test"], outcomes, scores, Policies())
     few = queries[queries.split == "test"]
-    assert set(select(few, outcomes, scores, Policies())[1]) == {
+    assert set(selected(few, outcomes, scores, Policies())[1]) == {
         "d: argmax needs validation queries",
         "d: random_top3 needs validation queries",
     }
 
-# %% ../nbs/05_policies.ipynb #7e8b62ee-4
+# %% ../nbs/05_policies.ipynb #7e8b62ee-5
 def test_the_pooled_vote_is_taken_from_the_source():
     queries, outcomes, scores = small_tables()
     pooled = outcomes.drop_duplicates("query_id").assign(llm=ALL_LLMS, score=0.25, latency_s=4.0, cost=7.0)
-    rows = select(queries, pd.concat([outcomes, pooled]), scores, Policies())[0].set_index("system").loc[ALL_LLMS]
+    rows = selected(queries, pd.concat([outcomes, pooled]), scores, Policies())[0].set_index("system").loc[ALL_LLMS]
     assert (rows.score == 0.25).all() and (rows.latency_s == 4).all() and rows.llms.map(len).eq(2).all()
 
-# %% ../nbs/05_policies.ipynb #7e8b62ee-5
+# %% ../nbs/05_policies.ipynb #7e8b62ee-6
 def test_topic_clusters_need_train_texts_and_come_from_them():
     words = ["red green blue"] * 30 + ["one two three"] * 30
     found = topic_clusters(words, ["red blue", "two three", "green red"], k=2)

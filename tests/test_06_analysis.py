@@ -60,6 +60,7 @@ def selections_of(systems):
             pd.DataFrame(
                 {
                     "query_id": [f"q{i}" for i in range(len(score))],
+                    "pool": "all",
                     "group": g,
                     "system": s,
                     "policy": p,
@@ -89,7 +90,9 @@ def toy_systems(n=200):
 
 # %% ../nbs/06_analysis.ipynb #cf4c6933-2
 def queries_of(n=200, **columns):
-    return pd.DataFrame({"query_id": [f"q{i}" for i in range(n)], "dataset": "d", "split": "test"} | columns)
+    return pd.DataFrame(
+        {"query_id": [f"q{i}" for i in range(n)], "dataset": "d", "split": "test", "fold": -1} | columns
+    )
 
 # %% ../nbs/06_analysis.ipynb #a4042865
 def test_results_have_one_row_per_system_over_seeds():
@@ -222,9 +225,18 @@ def test_verdicts_turn_at_the_level():
 def test_router_costs_are_read_and_refused(tmp_path):
     run, path = SimpleNamespace(folder=tmp_path), tmp_path / "router_costs.json"
     assert read_router_costs(run).empty
-    row = {"router": "r", "dataset": "d", "seed": 0, "single_ms": 2.5, "batched_ms": 0, "fit_s": 1, "parameters": 7}
+    row = {
+        "router": "r",
+        "dataset": "d",
+        "pool": "all",
+        "seed": 0,
+        "single_ms": 2.5,
+        "batched_ms": 0,
+        "fit_s": 1,
+        "parameters": 7,
+    }
     path.write_text(json.dumps([row]))
-    assert read_router_costs(run).iloc[0].tolist() == ["r", "d", 2.5, 0]
+    assert read_router_costs(run).iloc[0].tolist() == ["r", "d", "all", 2.5, 0]
     path.write_text(json.dumps([{k: v for k, v in row.items() if k != "batched_ms"}]))
     with pytest.raises(StudyError, match="has no batched_ms"):
         read_router_costs(run)
@@ -241,6 +253,7 @@ def test_router_time_is_added_to_every_query():
     rows = pd.DataFrame(
         {
             "dataset": "d",
+            "pool": "all",
             "group": ["llm", "router", "router", "router"],
             "system": ["a", "r", "r", "s"],
             "policy": ["", "argmax", "argmax_as_published", "argmax"],
@@ -252,6 +265,7 @@ def test_router_time_is_added_to_every_query():
         {
             "router": ["r", "r", "s", "r"],
             "dataset": ["c+d", "d", "d", "e"],
+            "pool": "all",
             "single_ms": [200, 300, 4, 999],
             "batched_ms": [1.0, 1, 1, 9],
         }
@@ -281,7 +295,9 @@ def tables_of(score, p, split="test", latency=None, cost=None, router="r"):
             "cost": np.tile(cost or [np.nan] * m, n),
         }
     )
-    return outcomes, pd.DataFrame({**long, "router": router, "seed": 0, "probability": np.ravel(p)})
+    return outcomes, pd.DataFrame(
+        {**long, "pool": "all", "fold": -1, "router": router, "seed": 0, "probability": np.ravel(p)}
+    )
 
 # %% ../nbs/06_analysis.ipynb #a62110e9-1
 def test_gap_parts_add_up():
@@ -298,7 +314,7 @@ def test_luck_is_the_labels_part_where_samples_were_scored():
     score = np.random.default_rng(1).binomial(10, 0.5, (400, 4)) / 10  # nothing but luck
     rows = gap_parts(score, {"r": np.full((400, 4), 0.5)}, samples=10)
     assert rows.labels[0] == pytest.approx(rows.gap[0], abs=2) and "are luck of the samples" in gap_story(
-        rows.assign(dataset="d")
+        rows.assign(dataset="d", pool="all")
     )
     outcomes, _ = tables_of(score, score)
     table = luck_table(queries_of(400), outcomes.assign(success_rate=outcomes.score))
@@ -461,6 +477,7 @@ def test_training_curves_by_hand():
         pd.DataFrame(
             {
                 "dataset": "d",
+                "pool": "all",
                 "router": ["a", "b", "c"],
                 "n_train": 40,
                 "points": [2.0, -2, 0],
@@ -493,7 +510,7 @@ def test_learning_curves_train_the_named_routers_again():
     assert (
         curves.n_train.tolist() == [25, 100, 200]
         and curves.accuracy.iloc[-1] == 100
-        and list(curves) == ["dataset", "router", "n_train", "accuracy", "ci_low", "ci_high"]
+        and list(curves) == ["dataset", "pool", "router", "n_train", "accuracy", "ci_low", "ci_high"]
     )
     assert len(steps) == 1 and learning_curves(queries, outcomes, scores, {})[0].empty
     with pytest.raises(StudyError, match="'sc' has no scores; the routers are r"):

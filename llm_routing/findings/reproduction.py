@@ -33,7 +33,8 @@ from ..outcomes.outcomes import majority_vote, published_viability, published_vo
 from ..policies.selections import select
 from ..routing.base import make_router
 from ..routing.encoders import make_encoder
-from ..routing.training import parts_of, pool_of
+from ..routing.training import parts_of
+from ..study.tasks import llms_of
 from ..study.runs import Run
 from ..study.statistics import bootstrap_means, interval
 from ..study.tables import ALL_LLMS, StudyError, project_root
@@ -147,7 +148,7 @@ def paper_llms(reference: dict, dataset: str) -> set[str]:
 
 def own_llms(outcomes: pd.DataFrame, queries: pd.DataFrame, dataset: str) -> set[str]:
     "The LLMs that a run has on a dataset."
-    return set(pool_of(outcomes[outcomes.query_id.isin(set(queries.query_id[queries.dataset == dataset]))]))
+    return set(llms_of(outcomes[outcomes.query_id.isin(set(queries.query_id[queries.dataset == dataset]))]))
 
 # %% ../../nbs/07_reproduction.ipynb #952b4fb6
 def narrowed(
@@ -278,7 +279,7 @@ def found_clustering(run: Run, reference: dict, queries, outcomes, results, **_)
 def cluster_bound(queries: pd.DataFrame, outcomes: pd.DataFrame, k: int) -> tuple[float, float, float]:
     "What the LLM that is best on each cluster's *test* queries earns on GSM8K, of clusters fitted on train."
     parts = parts_of(
-        q := queries[queries.dataset == "gsm8k"], outcomes, pool_of(outcomes[outcomes.query_id.isin(set(q.query_id))])
+        q := queries[queries.dataset == "gsm8k"], outcomes, llms_of(outcomes[outcomes.query_id.isin(set(q.query_id))])
     )
     features = make_encoder("tfidf").fit(parts["train"][1])
     model = KMeans(k, n_init=3, random_state=0).fit(features.transform(parts["train"][1]))
@@ -783,7 +784,7 @@ def clustering_errata(queries: pd.DataFrame, outcomes: pd.DataFrame) -> list[tup
     "The effect of mistake 7 on this run's clustering."
     rows = []
     for dataset, q in queries.groupby("dataset", sort=False):
-        parts = parts_of(q, outcomes, pool_of(outcomes[outcomes.query_id.isin(set(q.query_id))]))
+        parts = parts_of(q, outcomes, llms_of(outcomes[outcomes.query_id.isin(set(q.query_id))]))
         if not {"train", "validation", "test"} <= set(parts):
             continue
         old, new = (

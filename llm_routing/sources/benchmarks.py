@@ -249,8 +249,8 @@ def benchmark_queries(
     spec = BENCHMARKS[name]
     rows = spec.divide({split: spec.read(*_records(name, split)) for split in spec.splits})
     ids = [f"{name}-{split}-{i:05}" for split, i in zip(rows.split, rows.groupby("split").cumcount())]
-    return rows.assign(query_id=ids, dataset=name)[
-        ["query_id", "dataset", "split", "subject", "text", "choices", "gold"]
+    return rows.assign(query_id=ids, dataset=name, fold=-1)[
+        ["query_id", "dataset", "split", "subject", "text", "choices", "gold", "fold"]
     ]
 
 # %% ../../nbs/01b_benchmarks.ipynb #9b9b6880

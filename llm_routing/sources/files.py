@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..study.tables import StudyError, digest, project_root
+from ..study.tables import StudyError, project_root
+from ..study.tasks import set_aside
 
 # %% ../../nbs/01a_files.ipynb #97177b18
 class SourceError(StudyError):
@@ -202,9 +203,7 @@ def split_validation(
     seed: int,
 ) -> np.ndarray:  # (n,) "train" or "validation"
     "Set aside the given share of a train split; equal texts stay on one side."
-    keys = np.array([int(digest(str(seed), t)[:15], 16) for t in texts])
-    cut = np.sort(np.unique(keys))[: round(share * len(np.unique(keys)))]
-    return np.where(np.isin(keys, cut), "validation", "train")
+    return np.where(set_aside(texts, share, seed), "validation", "train")
 
 # %% ../../nbs/01a_files.ipynb #b5a68307
 def outcomes_frame(

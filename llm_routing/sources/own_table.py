@@ -308,9 +308,8 @@ def as_tables(
         train = part.index[part.split == "train"]
         if "validation" not in set(part.split):
             queries.loc[train, "split"] = split_validation(part.text[train], validation_share, seed)
-    queries = queries.assign(subject="", choices=[[]] * len(queries), gold="")[
-        ["query_id", "dataset", "split", "subject", "text", "choices", "gold"]
-    ]
+    queries = queries.assign(subject="", choices=[[]] * len(queries), gold="", fold=-1)
+    queries = queries[["query_id", "dataset", "split", "subject", "text", "choices", "gold", "fold"]]
     llms = list(table.llm.unique())
     wide = {
         c: table.pivot(index="query_id", columns="llm", values=c).loc[queries.query_id, llms].to_numpy()

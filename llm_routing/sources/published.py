@@ -102,6 +102,7 @@ def _routerdc_part(dataset: str, split: str, source: Source, seed: int) -> tuple
             "text": texts,
             "choices": [[]] * len(texts),
             "gold": gold,
+            "fold": -1,
         }
     )
     return queries, outcomes_frame(
@@ -209,6 +210,7 @@ def _routellm_part(dataset: str, source: Source, seed: int) -> tuple[pd.DataFram
             "text": table.prompt,
             "choices": [[]] * len(table),
             "gold": "",
+            "fold": -1,
         }
     )
     return queries, outcomes_frame(

@@ -382,6 +382,7 @@ def read_released(
                 "text": rel.texts,
                 "choices": [[]] * len(ids),
                 "gold": "",
+                "fold": -1,
             }
         )
         tables.append(

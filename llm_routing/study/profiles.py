@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['harmless', 'inside', 'Section', 'Source', 'LLM', 'Generation', 'Extraction', 'Routers', 'Policies', 'Analysis',
-           'Profile', 'parse_profile', 'profile_names', 'set_key', 'load_profile']
+           'Pool', 'Profile', 'parse_profile', 'profile_names', 'set_key', 'load_profile']
 
 # %% ../../nbs/00b_profiles.ipynb #imports
 import re
@@ -166,6 +166,15 @@ class Analysis(Section):
     confidence: float = Field(0.95, gt=0, lt=1)
     learning_curves: list[str] = []  # routers that are trained again on parts of the training queries
 
+# %% ../../nbs/00b_profiles.ipynb #pool-section
+class Pool(Section):
+    "A subset of the LLMs over which routers, policies and results are computed."
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)
+    llms: list[str] = []  # empty: every LLM of the data set
+    datasets: list[str] = []  # empty: every data set of the study
+    routers: list[str] = []  # of those that the profile names; empty: all
+
 # %% ../../nbs/00b_profiles.ipynb #193cbd4d
 class Profile(Section):
     "One study's settings."
@@ -180,6 +189,7 @@ class Profile(Section):
     routers: Routers
     policies: Policies = Policies()
     analysis: Analysis = Analysis()
+    pools: list[Pool] = []  # none: one pool, `all`, with every LLM
 
     @model_validator(mode="before")
     @classmethod
@@ -196,6 +206,13 @@ class Profile(Section):
             raise ValueError("generation.pool: two LLMs have the same name")
         return self
 
+    @model_validator(mode="after")
+    def _pools_have_names(self):
+        names = [p.name for p in self.pools]
+        if twice := next((m for m in names if names.count(m) > 1), None):
+            raise ValueError(f"pools: two pools have the name {twice!r}")
+        return self
+
 # %% ../../nbs/00b_profiles.ipynb #ec87d116
 def _explain(error: dict, file: str) -> str:
     "One pydantic error in words."
@@ -204,7 +221,7 @@ def _explain(error: dict, file: str) -> str:
         model: Any = Profile
         for part in parents:
             field = getattr(model, "model_fields", {}).get(part)
-            model = LLM if part == "pool" else (field.annotation if field else model)
+            model = {"pool": LLM, "pools": Pool}.get(part) or (field.annotation if field else model)
         allowed = ", ".join(getattr(model, "model_fields", {}))
         return f"{file}: unknown key {'.'.join([*parents, last])!r}; allowed here: {allowed}"
     hidden = error["type"] == "value_error"  # the study's own checks: what they refuse may be a secret

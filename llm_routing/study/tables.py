@@ -80,6 +80,7 @@ def _schemas() -> dict:
                     "text": key,
                     "choices": lists(),
                     "gold": text,
+                    "fold": col("int64", pa.Check.ge(-1)),
                 },
                 ["query_id"],
             ),
@@ -111,17 +112,20 @@ def _schemas() -> dict:
             "scores": (
                 {
                     "query_id": key,
+                    "pool": key,
+                    "fold": col("int64", pa.Check.ge(-1)),
                     "llm": key,
                     "router": key,
                     "seed": col("int64"),
                     "probability": prob,
                     "predicted": col("int64", pa.Check.isin([0, 1])),
                 },
-                ["query_id", "llm", "router", "seed"],
+                ["query_id", "pool", "fold", "llm", "router", "seed"],
             ),
             "selections": (
                 {
                     "query_id": key,
+                    "pool": key,
                     "group": col(str, pa.Check.isin(["bound", "llm", "router"])),
                     "system": key,
                     "policy": text,
@@ -131,11 +135,12 @@ def _schemas() -> dict:
                     "latency_s": positive,
                     "cost": positive,
                 },
-                ["query_id", "group", "system", "policy", "seed"],
+                ["query_id", "pool", "group", "system", "policy", "seed"],
             ),
             "results": (
                 {
                     "dataset": key,
+                    "pool": key,
                     "group": col(str, pa.Check.isin(["bound", "llm", "router"])),
                     "system": key,
                     "policy": text,
@@ -143,6 +148,10 @@ def _schemas() -> dict:
                     "accuracy": col(float, pa.Check.in_range(0, 100)),
                     "ci_low": num,
                     "ci_high": num,
+                    "gain": opt,
+                    "gain_low": opt,
+                    "gain_high": opt,
+                    "share_away": col(float, share, nullable=True),
                     "latency_s": positive,
                     "cost": positive,
                     "usage": num,
@@ -153,7 +162,7 @@ def _schemas() -> dict:
                     "p_value": opt,
                     "p_holm": opt,
                 },
-                ["dataset", "group", "system", "policy"],
+                ["dataset", "pool", "group", "system", "policy"],
             ),
         }.items()
     }
