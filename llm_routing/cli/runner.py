@@ -854,7 +854,7 @@ def import_command(file: Annotated[Path, typer.Argument(help="a CSV, Parquet or 
 @app.command("cite")
 def cite_command(figure: Annotated[str, typer.Argument(help="PROFILE/FIGURE, such as public/accuracy")]) -> None:
     "Print a figure's BibTeX entry, caption and provenance."
-    from llm_routing.findings.plots import cite
+    from llm_routing.findings.citing import cite
 
     print(cite(figure))
 
@@ -862,7 +862,7 @@ def cite_command(figure: Annotated[str, typer.Argument(help="PROFILE/FIGURE, suc
 @app.command("verify")
 def verify_command() -> None:
     "Make each committed figure's data again from the runs at hand, and say which no longer match."
-    from llm_routing.findings.plots import verify
+    from llm_routing.findings.citing import verify
 
     table = verify()
     for r in table.itertuples():
