@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/06k_plots_llms.ipynb #ce6e7514
+# %% ../nbs/06k_plots_llms.ipynb #ef12464a
 import numpy as np
+import pandas as pd
 import pytest
 
 from llm_routing.findings import plots_llms as P
@@ -50,3 +51,10 @@ def test_a_pairs_gain_is_what_only_the_weaker_knows(tables):
 def test_subjects_need_queries(tables):
     assert P.subjects_data(*tables, least=20).subject.nunique() == 5
     assert P.subjects_data(*tables, least=1000).empty
+
+# %% ../nbs/06k_plots_llms.ipynb #b2d1f38c
+def test_causes_are_those_of_one_router():
+    rows = [("d", "all", r, 1.0, 2.0, 3.0, 4.0, 5.0, 15.0) for r in ("mlc", "default")]
+    names = ["dataset", "pool", "router", "labels", "features", "model", "policy", "gained", "gap"]
+    data = P.causes_data(pd.DataFrame(rows, columns=names))
+    assert len(data) == 1 and data.router.tolist() == ["default"] and P.causes_data(pd.DataFrame()).empty

@@ -111,13 +111,19 @@ _POOLS = [
     ),
 ]  # fmt: skip
 
-# %% ../../nbs/06m_figures.ipynb #ee58c897
+# %% ../../nbs/06m_figures.ipynb #34386ea6
 _WHY = [
     Figure(
         "difficulty",
         "Accuracy by difficulty",
         "On which queries does the router differ from the best single LLM?",
         _LLMS, L.difficulty_data, L.draw_difficulty, L.caption_difficulty, L.alt_difficulty,
+    ),
+    Figure(
+        "causes",
+        "Where the distance to the oracle goes",
+        "What keeps a router from the oracle: noise, features, its estimates, or the policy?",
+        ("gap_parts",), L.causes_data, L.draw_causes, L.caption_causes, L.alt_causes,
     ),
     Figure(
         "traffic",
