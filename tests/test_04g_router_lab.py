@@ -49,8 +49,6 @@ def test_a_newcomer_that_is_always_right_takes_over():
     parts = (texts[:60], scores[:60]), (texts[60:], scores[60:])
     row = join_pool("recommended", *parts, [*llms, "sage"], 2, [20])
     assert row["with_20"] == 100 > row["without"]
-    row = join_pool("uniroute", *parts, [*llms, "sage"], 2, [20], encoder="tfidf")
-    assert row["with_20"] >= row["without"]
 
 # %% ../nbs/04g_router_lab.ipynb #982f49cd
 def test_changes_keep_what_they_must():
