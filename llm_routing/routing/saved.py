@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'packed', 'unpacked', 'settings_of', 'save_router', 'write_last', 'card', 'cell', 'load_router',
-           'read_record', 'route', 'tasks_for', 'judged_on_test', 'metrics', 'train_to_folder', 'about_task']
+           'read_record', 'route', 'read_questions', 'tasks_for', 'judged_on_test', 'metrics', 'train_to_folder',
+           'about_task']
 
 # %% ../../nbs/04i_saved_routers.ipynb #imports
 import json
@@ -178,6 +179,23 @@ def route(
     if hasattr(router, "familiar") and len(p):
         table["familiar"] = router.familiar(list(texts))
     return pd.DataFrame(table | {f"p:{m}": p[:, j] for j, m in enumerate(router.llms)})
+
+# %% ../../nbs/04i_saved_routers.ipynb #questions
+def read_questions(path: str | Path) -> list[str]:
+    "The texts of a file of JSON lines. Raises `StudyError` with file and line for one that holds none."
+    texts = []
+    for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError:
+            raise StudyError(f"{path}, line {number} is not JSON: write one JSON value a line") from None
+        text = value.get("text") if isinstance(value, dict) else value
+        if not isinstance(text, str):
+            raise StudyError(f'{path}, line {number} has no text: write {{"text": "..."}} or "..."')
+        texts.append(text)
+    return texts
 
 # %% ../../nbs/04i_saved_routers.ipynb #pick
 def tasks_for(run: Run, pool: str, dataset: str) -> tuple[list[Task], pd.DataFrame]:
