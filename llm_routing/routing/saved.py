@@ -81,7 +81,7 @@ def save_router(
     about: dict | None = None,  # data, pool and metrics, for the card
 ) -> Path:  # the folder
     "Write a fitted router down. Raises `StudyError` for a router that is more than plain numbers."
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     settings, arrays, folder = settings_of(router), {}, Path(folder)
     learned = {k: v for k, v in vars(router).items() if k not in {*settings, "cache", "called", "llms"}}
@@ -97,7 +97,7 @@ def save_router(
     record["arrays"] = {k: [str(v.dtype), *v.shape] for k, v in arrays.items()}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "router.json").unlink(missing_ok=True)  # while it is missing, the folder holds no router
-    save_file(arrays, folder / "arrays.safetensors")
+    (folder / "arrays.safetensors").write_bytes(save(arrays))
     (folder / "README.md").write_text(card(record), "utf-8")
     write_last(folder / "router.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
     return folder
