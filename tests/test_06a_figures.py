@@ -149,13 +149,27 @@ def crowd(datasets=("gsm8k", "mmlu"), routers=15, n=120):
 
         right = (rng.random((n, 7)) < np.linspace(0.3, 0.7, 7)).astype(float)
         scores = pd.concat(
-            [wide({"router": r, "seed": 0, "probability": rng.random(7 * n), "predicted": 1}) for r in names]
+            [
+                wide(
+                    {
+                        "pool": "all",
+                        "fold": -1,
+                        "router": r,
+                        "seed": 0,
+                        "probability": rng.random(7 * n),
+                        "predicted": 1,
+                    }
+                )
+                for r in names
+            ]
         )
         systems = {("llm", m, ""): right[:, j] for j, m in enumerate(llms)} | {("bound", "oracle", ""): right.max(1)}
         systems |= {("router", r, "argmax"): rng.permutation(right[:, 3]) for r in names}
         selections = pd.concat(
             [
-                pd.DataFrame({"query_id": ids, "group": g, "system": s, "policy": p, "seed": 0, "score": v})
+                pd.DataFrame(
+                    {"query_id": ids, "pool": "all", "group": g, "system": s, "policy": p, "seed": 0, "score": v}
+                )
                 for (g, s, p), v in systems.items()
             ]
         )

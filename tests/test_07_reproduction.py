@@ -22,6 +22,7 @@ from llm_routing.sources import released
 from llm_routing.study.profiles import load_profile
 from llm_routing.study.runs import Run
 from llm_routing.study.tables import StudyError
+from llm_routing.study.tasks import tasks
 
 # %% ../nbs/07_reproduction.ipynb #a1951008
 def selections_of(scores, seconds, n):  # {(group, system, policy): (n,)}
@@ -122,12 +123,12 @@ def paper_run(more, datasets=("gsm8k", "mmlu"), n=30):
     llms = [m.name for m in profile.generation.pool]
     queries = pd.DataFrame(
         [
-            (f"{d}-{s}-{i}", d, s, "", f"{i} apples and {i % 7} pears", [], "")
+            (f"{d}-{s}-{i}", d, s, "", f"{i} apples and {i % 7} pears", [], "", -1)
             for d in datasets
             for s in ("train", "validation", "test")
             for i in range(n)
         ],
-        columns="query_id dataset split subject text choices gold".split(),
+        columns="query_id dataset split subject text choices gold fold".split(),
     )
     long = pd.DataFrame(
         {"query_id": np.repeat(queries.query_id, len(llms)), "llm": np.tile(llms, len(queries))}
@@ -140,9 +141,12 @@ def paper_run(more, datasets=("gsm8k", "mmlu"), n=30):
         success_rate=0.5,
     )
     scores = pd.concat(
-        [long.assign(router=r, seed=0, probability=rng.random(len(long)), predicted=1) for r in profile.routers.names]
+        [
+            long.assign(pool="all", fold=-1, router=r, seed=0, probability=rng.random(len(long)), predicted=1)
+            for r in profile.routers.names
+        ]
     )
-    selections, _ = policies.select(queries, outcomes, scores, profile.policies)
+    selections, _ = policies.select(list(tasks(queries, outcomes, [])), outcomes, scores, profile.policies)
     return profile, dict(
         queries=queries,
         outcomes=outcomes,

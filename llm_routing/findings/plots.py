@@ -610,7 +610,7 @@ def made_up_results(
             "p_value",
             "p_holm",
         ],
-    )
+    ).assign(pool="all", gain=np.nan, gain_low=np.nan, gain_high=np.nan, share_away=np.nan)
 
 # %% ../../nbs/06a_figures.ipynb #b29c9e53
 def show(
@@ -957,8 +957,10 @@ def made_up_study(
             "cost": np.nan,
         }
     )
-    scores = pd.DataFrame({**long, "router": "mlc", "seed": 0, "probability": chance.ravel() ** 0.8})
-    queries = pd.DataFrame({"query_id": ids, "dataset": "made-up", "split": "test"})
+    scores = pd.DataFrame(
+        {**long, "pool": "all", "fold": -1, "router": "mlc", "seed": 0, "probability": chance.ravel() ** 0.8}
+    )
+    queries = pd.DataFrame({"query_id": ids, "dataset": "made-up", "split": "test", "fold": -1})
     chosen = right[np.arange(n), chance.argmax(1)]
     systems = {("llm", m, ""): right[:, j] for j, m in enumerate(llms)} | {("bound", "oracle", ""): right.max(1)}
     systems |= {
@@ -967,7 +969,7 @@ def made_up_study(
     }
     selections = pd.concat(
         [
-            pd.DataFrame({"query_id": ids, "group": g, "system": s, "policy": p, "seed": 0, "score": v})
+            pd.DataFrame({"query_id": ids, "pool": "all", "group": g, "system": s, "policy": p, "seed": 0, "score": v})
             for (g, s, p), v in systems.items()
         ],
         ignore_index=True,

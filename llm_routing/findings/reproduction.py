@@ -34,7 +34,7 @@ from ..policies.selections import select
 from ..routing.base import make_router
 from ..routing.encoders import make_encoder
 from ..routing.training import parts_of
-from ..study.tasks import llms_of
+from ..study.tasks import llms_of, tasks
 from ..study.runs import Run
 from ..study.statistics import bootstrap_means, interval
 from ..study.tables import ALL_LLMS, StudyError, project_root
@@ -162,7 +162,7 @@ def narrowed(
     "One dataset's results as if the pool had these LLMs alone."
     q = queries[queries.dataset == dataset]
     o, s = (t[t.llm.isin(llms) & t.query_id.isin(set(q.query_id))] for t in (outcomes, scores))
-    selections, _ = select(q, o, s, run.profile.policies)
+    selections, _ = select(list(tasks(q, o, [])), o, s, run.profile.policies)
     return results_table(q, selections, run.profile.analysis.resamples), selections
 
 # %% ../../nbs/07_reproduction.ipynb #e9c4bffe

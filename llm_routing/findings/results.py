@@ -117,7 +117,7 @@ def share_away(
     sent: np.ndarray,  # (n_queries, n_columns) of `Earnings`
 ) -> np.ndarray:  # (n_columns,) from 0 to 1; NaN where LLMs were drawn at random
     "The share of queries that are not sent to the LLMs that the column calls most."
-    most = [np.bincount(s).max() if s.min() >= 0 else np.nan for s in sent.T]
+    most = [np.bincount(s.astype(int)).max() if s.min() >= 0 else np.nan for s in sent.T]
     return 1 - np.array(most) / len(sent)
 
 # %% ../../nbs/06_analysis.ipynb #gains
