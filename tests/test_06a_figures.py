@@ -225,7 +225,7 @@ def test_later_figures_keep_their_text_apart():
         for q in ("accuracy (%)", "latency (s)")
     ]
     errata = pd.DataFrame(
-        rows, columns="mistake what evidence dataset system quantity as_published mended effect ci_low ci_high".split()
+        rows, columns="mistake what evidence dataset system quantity as_published corrected effect ci_low ci_high".split()
     )
     curves = pd.DataFrame(
         [

@@ -1459,7 +1459,7 @@ def errata_data(
         "evidence",
         "system",
         "as_published",
-        "mended",
+        "corrected",
         "effect",
         "ci_low",
         "ci_high",
@@ -1498,7 +1498,7 @@ def say_errata(data: pd.DataFrame) -> str:
     tops = [p.loc[p.effect.abs().idxmax()] for _, p in data.groupby("quantity", sort=False)]
     return "Largest: " + " ".join(
         f"mistake {t.mistake}, {t.system} on {name_of(t.dataset)}, {t.quantity}: {t.as_published:.3g} as published, "
-        f"{t.mended:.3g} mended."
+        f"{t.corrected:.3g} corrected."
         for t in tops
     )
 
