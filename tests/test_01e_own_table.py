@@ -175,6 +175,12 @@ def test_repeated_rows_are_one_and_contradictions_a_fault(tmp_path):
     for column, value in (("text", "Other?"), ("split", "test")):
         assert f"line 5: query 'q1' has another {column} than before" in fault_of(tmp_path, own(cell(3, column, value)))
 
+# %% ../nbs/01e_own_table.ipynb #own00034
+@pytest.mark.parametrize("name", ["Large", "oracle", "NA", "la\u200brge"])
+def test_names_that_would_mislead_are_faults(tmp_path, name):
+    rows = [[*r[:3], name, *r[4:]] if i == 5 else r for i, r in enumerate(ROWS)]
+    assert f"line 7: llm {name!r} " in fault_of(tmp_path, own(rows))
+
 # %% ../nbs/01e_own_table.ipynb #own00015
 @pytest.mark.parametrize("data", [own(cell(7, "score", "")), own(cell(7, "score", "N/A")), own(ROWS[:7] + ROWS[8:])])
 def test_missing_scores_are_a_fault_or_dropped_or_zero(tmp_path, data):
@@ -248,7 +254,7 @@ def lines(rows=LINES):
         *[({"response_time": v}, "line 4: latency_s") for v in ("x", -1, [])],
         *[({"token_num": v}, "line 4: cost") for v in ("many", -3, {})],
         ({"ground_truth": "3"}, "has no row"),
-        ({"model_name": "all_llms"}, "line 4: llm .all_llms. is the study"),
+        ({"model_name": "all_llms"}, "line 4: llm .all_llms. is a word of the study"),
         ({"model_name": 3}, "line 4: llm 3 is not a text"),
     ],
 )

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'PRICED', 'VOTING', 'constant_columns', 'dataset_lines', 'import_report', 'toml_value', 'policies_for',
-           'reading_lines', 'profile_text', 'write_profile', 'import_file']
+           'reading_lines', 'profile_text', 'write_profile', 'reading_of', 'import_file']
 
 # %% ../../nbs/01g_import.ipynb #imports
 import json
@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
 from .files import SourceError
 from .own_table import SPLITS, Imported, as_tables, load_table
 from ..study.profiles import Reading, load_profile, parse_profile
-from ..study.tables import project_root
+from ..study.tables import StudyError, work_folder
 
 # %% ../../nbs/01g_import.ipynb #imp00011
 def constant_columns(table: pd.DataFrame, least: int = 10) -> list[str]:
@@ -149,7 +150,7 @@ def profile_text(
 def write_profile(name: str, file: Path, imported: Imported, reading: Reading, replace: bool = False) -> Path:
     "Write a file's profile, a name or a path that ends in .toml. Raises `SourceError` for one that is there already."
     own = name.endswith(".toml")
-    path = Path(name) if own else project_root() / "profiles" / f"{name}.toml"
+    path = Path(name) if own else work_folder() / "profiles" / f"{name}.toml"
     if path.exists() and not replace:
         raise SourceError(f"{path} is there already: take another name, or give --replace")
     text = profile_text(path.stem, file.resolve(), imported, reading)
@@ -157,6 +158,21 @@ def write_profile(name: str, file: Path, imported: Imported, reading: Reading, r
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
+
+# %% ../../nbs/01g_import.ipynb #imp00028b
+def reading_of(
+    renames: list[str],  # "old=new" each
+    **options,  # split, scale, missing, wide: see `Reading`
+) -> Reading:
+    "How to read a file, from the command line's words. Raises `StudyError` naming the option."
+    pairs = [r.rpartition("=") for r in renames]
+    if wrong := next((r for r, (old, eq, new) in zip(renames, pairs) if not (old and eq and new)), None):
+        raise StudyError(f"--rename {wrong!r}: write old=new, such as --rename prompt=text")
+    try:
+        return Reading(rename={old: new for old, _, new in pairs}, **options)
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise StudyError(f"--{first['loc'][0]} {first['input']!r}: {first['msg']}; see --help") from None
 
 # %% ../../nbs/01g_import.ipynb #imp00028
 def import_file(

@@ -8,8 +8,8 @@ __all__ = ['NEEDED', 'OPTIONAL', 'SPLITS', 'ALIASES', 'KNOWN', 'BLANK', 'RIGHT',
            'Findings', 'plain', 'known_columns', 'is_blank', 'decimal_comma', 'number_of', 'numbers', 'within',
            'scores_of', 'texts_of', 'delimiter_of', 'csv_frame', 'parquet_frame', 'json_frame', 'cells_of', 'about',
            'looks_like_scores', 'long_frame', 'left_out', 'arranged', 'of_routerbench', 'of_llmrouter', 'format_of',
-           'made_splits', 'splits_of', 'checked_rows', 'without_repeats', 'check_queries', 'complete', 'check_splits',
-           'Imported', 'load_table', 'read_user_table', 'as_tables']
+           'made_splits', 'splits_of', 'checked_rows', 'without_repeats', 'check_name_column', 'check_queries',
+           'complete', 'check_splits', 'Imported', 'load_table', 'read_user_table', 'as_tables']
 
 # %% ../../nbs/01e_own_table.ipynb #imports
 import ast
@@ -26,8 +26,9 @@ import numpy as np
 import pandas as pd
 
 from .files import SourceError, fault, outcomes_frame, rows_of_csv, split_validation, text_of
+from ..study.names import name_fault, reading as reads_like
 from ..study.profiles import Reading, Source
-from ..study.tables import ALL_LLMS, check_table, digest, project_root
+from ..study.tables import check_table, digest, project_root
 
 # %% ../../nbs/01e_own_table.ipynb #k0000005
 NEEDED, OPTIONAL = ("text", "llm", "score"), ("query_id", "split", "dataset", "latency_s", "cost", "answer")
@@ -482,6 +483,17 @@ def without_repeats(rows: pd.DataFrame, findings: Findings) -> pd.DataFrame:
         findings.add(what, "keep one row", rows.index[twice].tolist(), "twice")
     return rows[~twice]
 
+# %% ../../nbs/01e_own_table.ipynb #own-names
+def check_name_column(cells: pd.Series, findings: Findings) -> None:
+    "Enters faults for names that cannot be, and for two that read the same."
+    seen: dict[str, str] = {}
+    for name in cells[cells != ""].unique():
+        bad, other = name_fault(name), seen.setdefault(reads_like(name), name)
+        if not bad and other != name:
+            bad = f"reads the same as {other!r}"
+        if bad:
+            findings.add(f"{cells.name} {name!r} {bad}", "give it another name", cells.index[cells == name].tolist())
+
 # %% ../../nbs/01e_own_table.ipynb #k0000012
 def check_queries(rows: pd.DataFrame, findings: Findings) -> None:
     "Enters faults for queries that contradict themselves, and for names of LLMs that cannot be."
@@ -491,10 +503,8 @@ def check_queries(rows: pd.DataFrame, findings: Findings) -> None:
         if len(other):
             what = f"query {other['query_id'].iloc[0]!r} has another {column} than before"
             findings.add(what, "make them equal", other.index.tolist(), ("another", column))
-    own = rows[rows["llm"] == ALL_LLMS]
-    if len(own):
-        what = f"llm {ALL_LLMS!r} is the study's name for the vote of all"
-        findings.add(what, "give the LLM another name", own.index.tolist())
+    for column in ("llm", "dataset"):
+        check_name_column(rows[column], findings)
     if rows["llm"].nunique() < 2:
         findings.add(f"one LLM only, {rows['llm'].iloc[0]!r}", "routing needs at least two")
 
