@@ -43,7 +43,7 @@ def test_votes_by_hand():
     assert voted_score(np.ones((2, 4)), unknown).tolist() == [0, 1]  # half is no majority
     assert voted_score(np.array([[0.4, 0, 0, 0]]), outcomes_of([[0.3, 1, 1, 1]])).tolist() == [
         0.3
-    ]  # one voter earns its own score
+    ]  # one voter has its own score
 
 # %% ../nbs/05a_choices.ipynb #4ee220ee-1
 def test_calls_add_up_and_unmade_calls_cost_nothing():
