@@ -32,7 +32,7 @@ def own(rows=ROWS, header=HEADER):
     "A file's bytes."
     return (header + "".join(",".join(r) + "\n" for r in rows)).encode()
 
-
+# %% ../nbs/01e_own_table.ipynb #2fb7373e
 def cell(row, column, value, rows=ROWS):
     "The rows with one cell changed."
     at = COLUMNS.index(column)
@@ -43,7 +43,7 @@ def load(tmp_path, data, name="mine.csv", **reading):
     (tmp_path / name).write_bytes(data if isinstance(data, bytes) else data.encode())
     return load_table(tmp_path / name, Reading(**reading))
 
-
+# %% ../nbs/01e_own_table.ipynb #893abd90
 def fault_of(tmp_path, data, name="mine.csv", **reading):
     with pytest.raises(SourceError) as e:
         load(tmp_path, data, name, **reading)
@@ -115,7 +115,7 @@ def without(column):
     kept = [c for c in COLUMNS if c != column]
     return own([r[:i] + r[i + 1 :] for r in ROWS], ",".join(kept) + "\n")
 
-
+# %% ../nbs/01e_own_table.ipynb #2f9c9d37
 @pytest.mark.parametrize("column", ["text", "llm", "score"])
 def test_a_column_that_is_needed_is_named(tmp_path, column):
     said = fault_of(tmp_path, without(column))
@@ -148,7 +148,7 @@ FORMS = {
     "right and wrong": ({"1": "Correct", "0": "incorrect"}, {}),
 }
 
-
+# %% ../nbs/01e_own_table.ipynb #026a2ab4
 @pytest.mark.parametrize("form", FORMS)
 def test_scores_in_any_form_are_the_same_scores(tmp_path, form):
     words, reading = FORMS[form]
@@ -237,7 +237,7 @@ LINES = [
     for k, m in enumerate("ab")
 ]
 
-
+# %% ../nbs/01e_own_table.ipynb #0cd92096
 def lines(rows=LINES):
     return "\n".join(map(json.dumps, rows))
 
@@ -316,7 +316,7 @@ BAD_BENCH = [
     ("eval_name", None),
 ]
 
-
+# %% ../nbs/01e_own_table.ipynb #ac6359d6
 @pytest.mark.parametrize("column,value", [*BAD_BENCH, ("sample_id", None), ("sample_id", "hellaswag.2")])
 def test_a_bad_cell_of_routerbench_names_its_row(tmp_path, bench, column, value):
     bench[column] = bench[column].astype(object)

@@ -175,7 +175,7 @@ def numbers(
 # %% ../../nbs/01e_own_table.ipynb #965482ee
 MOST = 1e12  # the largest seconds and costs that are taken for sound
 
-
+# %% ../../nbs/01e_own_table.ipynb #c70d2390
 def within(values: pd.Series, column: str, high: float, findings: Findings, fix: str) -> None:
     "Enters a fault for values that are not within 0 to `high`."
     bad = (values < 0) | (values > high)
@@ -220,7 +220,7 @@ def texts_of(cells: pd.Series, column: str, findings: Findings) -> pd.Series:
 ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".ndjson")
 WIDEST = 2000  # columns
 
-
+# %% ../../nbs/01e_own_table.ipynb #0973c7a1
 def delimiter_of(header: str) -> str:
     "What separates the columns: a comma, a semicolon or a tab, by how many known columns that gives."
 
@@ -292,7 +292,7 @@ def cells_of(file: Path, findings: Findings) -> pd.DataFrame:
 # %% ../../nbs/01e_own_table.ipynb #feb2b0c1
 ABOUT_ONE = re.compile(r"(.+?)[|_ :.](total_cost|cost|latency_s|latency|model_response|response|answer)", re.I)
 
-
+# %% ../../nbs/01e_own_table.ipynb #795838b3
 def about(column: str, columns: list[str]) -> tuple[str, str]:
     "The LLM and the thing that a wide table's column is about: (`gpt`, `cost`) for `gpt_cost` beside `gpt`."
     found = ABOUT_ONE.fullmatch(column)
@@ -396,7 +396,7 @@ LLMROUTER = {"task_name", "query", "model_name", "performance"}
 ROUTERBENCH = {"sample_id", "prompt", "eval_name"}
 FORMATS = ("own", "routerbench", "llmrouter")
 
-
+# %% ../../nbs/01e_own_table.ipynb #d5345375
 def format_of(columns: set[str]) -> str:
     "Which of `FORMATS` a file has, by its columns."
     if any(c.endswith("|total_cost") for c in columns) and ROUTERBENCH <= columns:
