@@ -225,7 +225,7 @@ def caption_difficulty(data: pd.DataFrame) -> str:
         f"queries; dotted: an LLM drawn at random; the oracle is at 100% from one on. {say_difficulty(data)}"
     )
 
-# %% ../../nbs/06k_plots_llms.ipynb #23a5a022
+# %% ../../nbs/06k_plots_llms.ipynb #c9a6a7d2
 def alt_difficulty(data: pd.DataFrame) -> str:
     "The figure in words."
     return f"Lines of accuracy over the number of right LLMs, over bars of the share of queries. {say_difficulty(data)}"
@@ -392,7 +392,7 @@ def causes_data(
     rows = gap_parts[gap_parts.router == first].assign(pool=gap_parts.get("pool", "all"))
     return rows[["dataset", "pool", "router", *CAUSES, "gap"]].reset_index(drop=True)
 
-# %% ../../nbs/06k_plots_llms.ipynb #6a9a2784
+# %% ../../nbs/06k_plots_llms.ipynb #da7742f5
 def draw_causes(data: pd.DataFrame):
     "A row per place, a column per cause; the darker, the more points."
     each = list(places(data))
@@ -403,10 +403,10 @@ def draw_causes(data: pd.DataFrame):
     ax.set_yticks(range(len(each)), [f"{name} ({part.gap.iloc[0]:.1f})".replace(", ", ",\n") for name, part in each])
     ax.set_xticks(range(len(CAUSES)), CAUSES.values())
     ax.xaxis.tick_top()
-    ax.set_xlabel("points of the oracle's distance")
+    ax.set_xlabel("points", loc="left")
     return fig
 
-# %% ../../nbs/06k_plots_llms.ipynb #f640214d
+# %% ../../nbs/06k_plots_llms.ipynb #023e602a
 def say_causes(data: pd.DataFrame) -> str:
     "The largest cause and what is gained, per place."
     lines = []
@@ -414,9 +414,8 @@ def say_causes(data: pd.DataFrame) -> str:
         row = part.iloc[0]
         largest = max(("policy", "model", "features", "labels"), key=lambda c: row[c])
         cause = CAUSES[largest].replace("\n", " ")
-        lines.append(
-            f"{name}: of {row.gap:.1f} points {row.gained:+.1f} are gained; most are lost to {cause} ({row[largest]:.1f})."
-        )
+        said = f"of {row.gap:.1f} points {row.gained:+.1f} are gained; most are lost to {cause} ({row[largest]:.1f})"
+        lines.append(f"{name}: {said}.")
     return " ".join(lines)
 
 # %% ../../nbs/06k_plots_llms.ipynb #e1c15f08
