@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/03d_live_check.ipynb #test-imports
+# %% ../nbs/03d_live_check.ipynb #63dc0e63
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from llm_routing.outcomes.live_check import agreement_p, check_live, compare_live, live_queries
 from llm_routing.study.tables import StudyError
 
-# %% ../nbs/03d_live_check.ipynb #some-queries
+# %% ../nbs/03d_live_check.ipynb #4404bb83
 def _queries(n=12):
     return pd.DataFrame(
         {
@@ -27,14 +27,14 @@ def _queries(n=12):
         }
     )
 
-# %% ../nbs/03d_live_check.ipynb #2fe6c71d
+# %% ../nbs/03d_live_check.ipynb #a76c6129
 def _marks(rng, p, n):
     return pd.DataFrame(
         [(f"q{i}", "m", rng.random() < q) for i, q in enumerate(p) for _ in range(n)],
         columns=["query_id", "llm", "correct"],
     )
 
-# %% ../nbs/03d_live_check.ipynb #2fe6c71d-1
+# %% ../nbs/03d_live_check.ipynb #f305d40f
 def test_the_live_test_holds_its_level_and_sees_a_change():
     rng = np.random.default_rng(0)
     p = rng.beta(0.5, 0.5, 30)
@@ -43,19 +43,19 @@ def test_the_live_test_holds_its_level_and_sees_a_change():
     worse = compare_live(_marks(rng, p * 0.5, 10), _marks(rng, p, 10))
     assert not worse.agrees[0] and worse.live[0] < worse.recorded[0]
 
-# %% ../nbs/03d_live_check.ipynb #2fe6c71d-2
+# %% ../nbs/03d_live_check.ipynb #a6fb39f9
 def test_the_exact_p_agrees_with_fishers_for_one_query():
     from scipy.stats import fisher_exact
 
     p = agreement_p(np.array([7]), np.array([10]), np.array([2]), np.array([10]))
     assert np.isclose(p, fisher_exact([[7, 3], [2, 8]]).pvalue)
 
-# %% ../nbs/03d_live_check.ipynb #2fe6c71d-3
+# %% ../nbs/03d_live_check.ipynb #862fb16d
 def test_the_live_slice_is_of_test_queries_and_repeats():
     a, b, c = live_queries(_queries(), 4, 1), live_queries(_queries(), 4, 1), live_queries(_queries(), 4, 2)
     assert a.equals(b) and not a.equals(c) and (a.split == "test").all() and len(live_queries(_queries(), 99, 1)) == 6
 
-# %% ../nbs/03d_live_check.ipynb #2fe6c71d-4
+# %% ../nbs/03d_live_check.ipynb #9377f284
 def test_a_live_slice_that_differs_from_the_record_ends_the_run():
     queries = _queries()
 

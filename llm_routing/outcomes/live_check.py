@@ -5,20 +5,20 @@
 # %% auto #0
 __all__ = ['LIVE_LEVEL', 'agreement_p', 'live_queries', 'compare_live', 'check_live']
 
-# %% ../../nbs/03d_live_check.ipynb #imports
+# %% ../../nbs/03d_live_check.ipynb #21a69e8f
 import numpy as np
 import pandas as pd
 
 from ..study.tables import StudyError
 
-# %% ../../nbs/03d_live_check.ipynb #521b7171
+# %% ../../nbs/03d_live_check.ipynb #6ca31c51
 def agreement_p(
     live_right: np.ndarray,  # (n_queries,) right live responses
     live_n: np.ndarray,  # (n_queries,) live responses
     kept_right: np.ndarray,  # (n_queries,) right recorded responses
     kept_n: np.ndarray,  # (n_queries,) recorded responses
 ) -> float:  # two-sided p-value
-    "Whether live and recorded success rates agree: the chance of a difference at least as large if they come from one LLM."
+    "Whether live and recorded success rates agree: the chance of so large a difference if both are of one LLM."
     from scipy.stats import hypergeom
 
     chance, low = np.ones(1), 0
@@ -28,10 +28,10 @@ def agreement_p(
     seen = chance[int(np.sum(live_right)) - low]
     return float(min(1, chance[chance <= seen * (1 + 1e-9)].sum()))
 
-# %% ../../nbs/03d_live_check.ipynb #8cc1aa0b
+# %% ../../nbs/03d_live_check.ipynb #10c6e4bc
 LIVE_LEVEL = 0.001  # the chance that a run whose LLMs are as recorded fails, over all LLMs together
 
-# %% ../../nbs/03d_live_check.ipynb #8cc1aa0b-1
+# %% ../../nbs/03d_live_check.ipynb #907460a2
 def live_queries(
     queries: pd.DataFrame,
     n: int,
@@ -41,7 +41,7 @@ def live_queries(
     test = queries[queries.split == "test"].sort_values("query_id")
     return test.sample(min(n, len(test)), random_state=seed).sort_values("query_id")
 
-# %% ../../nbs/03d_live_check.ipynb #8140df67
+# %% ../../nbs/03d_live_check.ipynb #efe2b947
 def compare_live(
     live: pd.DataFrame,  # query_id, llm, correct: a row per live response
     kept: pd.DataFrame,  # the same of recorded responses
@@ -57,7 +57,7 @@ def compare_live(
     table = pd.DataFrame(rows, columns=["llm", "live", "recorded", "p_value"])
     return table.assign(agrees=table.p_value >= level / max(len(table), 1))
 
-# %% ../../nbs/03d_live_check.ipynb #747fb4da
+# %% ../../nbs/03d_live_check.ipynb #8ebdbd13
 def check_live(
     live: pd.DataFrame,  # a responses table, sampled now
     kept: pd.DataFrame,  # a responses table, recorded, with the same queries among its own
@@ -70,7 +70,7 @@ def check_live(
     apart = [f"{r.llm} ({r.live:.1%} live, {r.recorded:.1%} recorded)" for r in table[~table.agrees].itertuples()]
     if apart:
         raise StudyError(
-            f"live responses differ from the recorded ones by more than chance: {', '.join(apart)}; if the LLMs were "
-            "changed on purpose, run with --fresh, or record a new store"
+            f"live responses differ from the recorded ones by more than sampling noise: {', '.join(apart)}; if the LLMs "
+            "were changed on purpose, run with --fresh, or record a new store"
         )
     return table
