@@ -87,7 +87,7 @@ class Stopper:
             text = text.split(s)[0]
         return text
 
-# %% ../../nbs/02d_transformers.ipynb #0d0cd5ac
+# %% ../../nbs/02d_transformers.ipynb #2d8b9cbc
 class Batch:
     "The samples of one batch while they are made: the cache, the attention mask, and the rows still being sampled."
 
@@ -113,31 +113,27 @@ class Batch:
                     self.done.add(row)
         return len(self.done) < len(self.made)
 
-    def drop(self, tokens):
-        "Leave out the rows that have ended, once they are a fifth; dropping copies the cache."
-        import torch
-
-        keep = [i for i, row in enumerate(self.alive) if row not in self.done]
-        if len(keep) >= 0.8 * len(self.alive):
-            return tokens
-        index = torch.tensor(keep, device=self.model.device)
-        self.mask, self.alive = self.mask[index], [self.alive[i] for i in keep]
-        self.cache.batch_select_indices(index)
-        return tokens[index]
-
     def step(self, tokens) -> None:
         "Read the new tokens."
         import torch
 
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], -1)
-        out = self.model(
-            input_ids=tokens[:, None],
-            attention_mask=self.mask,
-            position_ids=self.mask.sum(-1, keepdim=True) - 1,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.logits = out.logits[:, -1]
+        places = self.mask.sum(-1, keepdim=True) - 1
+        read = {"attention_mask": self.mask, "position_ids": places, "past_key_values": self.cache, "use_cache": True}
+        self.logits = self.model(input_ids=tokens[:, None], **read).logits[:, -1]
+
+# %% ../../nbs/02d_transformers.ipynb #cc5e49cd
+def _without_ended(batch: Batch, tokens):
+    "Leave out a batch's rows that have ended, once they are a fifth; dropping copies the cache."
+    import torch
+
+    keep = [i for i, row in enumerate(batch.alive) if row not in batch.done]
+    if len(keep) >= 0.8 * len(batch.alive):
+        return tokens
+    index = torch.tensor(keep, device=batch.model.device)
+    batch.mask, batch.alive = batch.mask[index], [batch.alive[i] for i in keep]
+    batch.cache.batch_select_indices(index)
+    return tokens[index]
 
 # %% ../../nbs/02d_transformers.ipynb #ba324a39
 def _left_pad(prompts: list[list[int]], pad: int, device):
@@ -149,7 +145,7 @@ def _left_pad(prompts: list[list[int]], pad: int, device):
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
     return ids, mask
 
-# %% ../../nbs/02d_transformers.ipynb #61ef962b
+# %% ../../nbs/02d_transformers.ipynb #2723cfb1
 def sample_batch(
     model,  # a causal LM of transformers
     prompts: list[list[int]],  # token ids
@@ -171,7 +167,7 @@ def sample_batch(
             tokens = choose(batch.logits, numbers[batch.alive, step], sampling)
             if not batch.take(tokens, ended) or step + 1 == sampling.max_tokens or not go_on():
                 break
-            batch.step(batch.drop(tokens))
+            batch.step(_without_ended(batch, tokens))
     return batch.made
 
 # %% ../../nbs/02d_transformers.ipynb #1a7bfa5f

@@ -57,7 +57,7 @@ def compare_live(
     table = pd.DataFrame(rows, columns=["llm", "live", "recorded", "p_value"])
     return table.assign(agrees=table.p_value >= level / max(len(table), 1))
 
-# %% ../../nbs/03d_live_check.ipynb #8ebdbd13
+# %% ../../nbs/03d_live_check.ipynb #5e3745e8
 def check_live(
     live: pd.DataFrame,  # a responses table, sampled now
     kept: pd.DataFrame,  # a responses table, recorded, with the same queries among its own
@@ -70,7 +70,7 @@ def check_live(
     apart = [f"{r.llm} ({r.live:.1%} live, {r.recorded:.1%} recorded)" for r in table[~table.agrees].itertuples()]
     if apart:
         raise StudyError(
-            f"live responses differ from the recorded ones by more than sampling noise: {', '.join(apart)}; if the LLMs "
-            "were changed on purpose, run with --fresh, or record a new store"
+            f"live responses differ from the recorded ones by more than sampling noise: {', '.join(apart)}; if the "
+            "LLMs were changed on purpose, run with --fresh, or record a new store"
         )
     return table
