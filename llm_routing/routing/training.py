@@ -51,10 +51,15 @@ def tune(
     study.optimize(loss, trials)
     return study.best_params
 
-# %% ../../nbs/04f_training.ipynb #cc181a30
+# %% ../../nbs/04f_training.ipynb #a3e5bc0d
 def calibration_error(predicted: np.ndarray, scores: np.ndarray, bins: int = 10) -> float:
-    "Expected calibration error of `predicted` (n_queries, n_llms) against `scores`, over bins between quantiles; ties share a bin."
-    p, s = predicted.ravel(), scores.ravel()
+    """Expected calibration error of `predicted` (n_queries, n_llms) against `scores`: the mean of that of each LLM,
+    over bins between its quantiles (ties share a bin). Pooled over LLMs, errors up and down would cancel out."""
+    return float(np.mean([_binned_error(p, s, bins) for p, s in zip(predicted.T, scores.T)]))
+
+# %% ../../nbs/04f_training.ipynb #1f0cd36a
+def _binned_error(p: np.ndarray, s: np.ndarray, bins: int) -> float:
+    "The error of one LLM's predictions (n_queries,)."
     where = np.searchsorted(np.unique(np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1])), p, side="right")
     return float(np.abs(np.bincount(where, p - s)).sum() / len(p))
 
