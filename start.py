@@ -21,7 +21,7 @@ COMMANDS = {
 
 
 def set_up() -> None:
-    "Make the environment, unless the one that is here was made from the same files: locked packages, then PyTorch, then this checkout."
+    "Make the environment unless it was made from the same files: locked packages, then PyTorch, then this checkout."
     made_from = ("settings.ini", "setup.py", "constraints.txt", "requirements.lock")
     stamp, wanted = VENV / "made-from", hashlib.sha256(b"".join((ROOT / f).read_bytes() for f in made_from)).hexdigest()
     if stamp.is_file() and stamp.read_text() == wanted:
@@ -42,9 +42,8 @@ def set_up() -> None:
 
 def main() -> int:
     if not (3, 11, 7) <= sys.version_info[:3] < (3, 12):
-        print(
-            f"this is Python {sys.version.split()[0]}; the study is tested on Python 3.11.7, and needs that or a later 3.11: `python3.11 start.py ...`"
-        )
+        here = sys.version.split()[0]
+        print(f"this is Python {here}; the study needs Python 3.11.7 or a later 3.11: `python3.11 start.py ...`")
         return 2
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         print(__doc__)
@@ -55,7 +54,7 @@ def main() -> int:
         print(f"the installation failed (see above): {' '.join(map(str, e.cmd))}")
         return 1
     except OSError as e:
-        print(f"the installation failed: {e}; mend that, and run the same command again")
+        print(f"the installation failed: {e}; fix that, and run the same command again")
         return 1
     commands = [[*command, *sys.argv[2:]] for command in COMMANDS[sys.argv[1]]]
     return next((code for c in commands if (code := subprocess.run(c, cwd=ROOT).returncode)), 0)

@@ -3,17 +3,22 @@
     python .ci/gates.py            all gates; exits 1 where one fails
     python .ci/gates.py NAME ...   some of them
 
-types     mypy, as mypy.ini sets it
-dead      vulture: code that neither the package, its notebooks, its tests nor its benchmarks use
+types     mypy, as pyproject.toml sets it
+imports   the modules import each other without a circle and only backwards along the line; none has over 600 lines
+form      code cells have a median of at most 6 lines and none over 40; no line is over 120 columns; no word to avoid
+dead      vulture: code that neither the package, its notebooks, its tests nor its campaigns use
 prose     codespell over the notebooks' text cells, the READMEs and the profiles
 licences  every installed package's licence, to build/licences.csv; fails for one that names none that is open
 sbom      the environment as a CycloneDX bill of materials, to build/sbom.json
-audit     known vulnerabilities of the locked packages, with pip-audit (pip install pip-audit); asks a service on the network, so it is run by name only
+audit     known vulnerabilities of the locked packages, with pip-audit (pip install pip-audit); it asks a service on
+          the network, so it is run by name only
 """
 
 import csv
 import json
+import graphlib
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,20 +28,29 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
-OPEN = r"MIT|BSD|Apache|ISC|PSF|Python Software|MPL|Mozilla|Unlicense|Zlib|HPND|CC0|CNRI|LGPL|Lesser|NVIDIA|0BSD|Public Domain|Historical|GPL"
-# Used by name only, from a framework: pydantic's and typer's hooks, torch's, transformers' and tokenizers' attributes, nbdev's exporter; a record's field.
-BY_NAME = (
-    "forward,pre_tokenizer,decoder,max_new_tokens,exp_to,_test_,_export_,_exporti_,_exports_,_default_exp_,_no_credentials,_harmless,_inside,"
-    "_pool_is_there,solution,embeddings,pooler"
+OPEN = (
+    r"MIT|BSD|Apache|ISC|PSF|Python Software|MPL|Mozilla|Unlicense|Zlib|HPND|CC0|CNRI|LGPL|Lesser|NVIDIA|0BSD|"
+    r"Public Domain|Historical|GPL"
 )
+# Used by name only, from a framework: pydantic's validators, torch's, transformers' and tokenizers' attributes,
+# nbdev's exporter; a record's field.
+BY_NAME = (
+    "forward,pre_tokenizer,decoder,max_new_tokens,exp_to,_test_,_export_,_exporti_,_exports_,_default_exp_,"
+    "_no_credentials,_no_secrets,_inside,_pool_is_there,_names_are_clear,solution,embeddings,pooler"
+)
+LONGEST_MODULE, MEDIAN_CELL, LONGEST_CELL, WIDEST_LINE = 600, 6, 40, 120
+AVOIDED = re.compile(r"\b(mend\w*|earn(s|ed)?|dear(er)?|luck|cure|seal(s|ed)?|whoever|shelf|shelves|harmless)\b", re.I)
 
 
-def cells(kind: str) -> dict[str, str]:
-    "The text of all cells of a kind, by notebook."
-    books = {p.stem: json.loads(p.read_text(encoding="utf-8"))["cells"] for p in sorted((ROOT / "nbs").glob("*.ipynb"))}
-    return {
-        name: "\n\n".join("".join(c["source"]) for c in book if c["cell_type"] == kind) for name, book in books.items()
-    }
+def notebooks() -> dict[str, list[dict]]:
+    "The cells of each notebook."
+    files = sorted((ROOT / "nbs").glob("*.ipynb"))
+    return {p.stem: json.loads(p.read_text(encoding="utf-8"))["cells"] for p in files}
+
+
+def sources(book: list[dict], kind: str) -> list[str]:
+    "The texts of a notebook's cells of a kind."
+    return ["".join(c["source"]) for c in book if c["cell_type"] == kind]
 
 
 def runs(*command) -> bool:
@@ -47,9 +61,52 @@ def types() -> bool:
     return runs(sys.executable, "-m", "mypy")
 
 
+def imports() -> bool:
+    sys.path.insert(0, str(ROOT))
+    from llm_routing.cli.notebooks import backward_imports, import_graph
+
+    graph, faults = import_graph(), backward_imports()
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as e:
+        faults.append(f"a circle: {' -> '.join(e.args[1])}")
+    for file in sorted((ROOT / "llm_routing").rglob("*.py")):
+        lines = len(file.read_text(encoding="utf-8").splitlines())
+        if lines > LONGEST_MODULE:
+            faults.append(f"{file.relative_to(ROOT)} has {lines} lines, over {LONGEST_MODULE}")
+    print("\n".join(faults))
+    return not faults
+
+
+def lines_of(cell: str) -> int:
+    "A code cell's lines, but blank ones and nbdev's directives."
+    return sum(bool(line.strip()) and not line.startswith("#|") for line in cell.splitlines())
+
+
+def form_faults(book: list[dict]) -> list[str]:
+    "What a notebook's cells have of bad form. A table's row in a text cell may be as wide as it is."
+    code, text = sources(book, "code"), sources(book, "markdown")
+    sizes = [lines_of(c) for c in code]
+    wide = [x for c in [*code, *text] for x in c.splitlines() if len(x) > WIDEST_LINE and not x.startswith("|")]
+    words = sorted({m[0].lower() for c in [*code, *text] for m in AVOIDED.finditer(c)})
+    faults = [f"a code cell has {max(sizes)} lines"] * (max(sizes) > LONGEST_CELL)
+    faults += [f"its code cells have a median of {statistics.median(sizes):g} lines"] * (
+        statistics.median(sizes) > MEDIAN_CELL
+    )
+    faults += [f"{len(wide)} lines are wider than {WIDEST_LINE}: {wide[0][:60]}..."] if wide else []
+    return faults + [f"words to avoid: {', '.join(words)}"] * bool(words)
+
+
+def form() -> bool:
+    faults = [f"{name}: {fault}" for name, book in notebooks().items() for fault in form_faults(book)]
+    print("\n".join(faults))
+    return not faults
+
+
 def dead() -> bool:
     with tempfile.TemporaryDirectory() as folder:
-        for name, code in cells("code").items():
+        for name, book in notebooks().items():
+            code = "\n\n".join(sources(book, "code"))
             plain = "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("%", "!")))
             (Path(folder) / f"nb_{name}.py").write_text(plain, encoding="utf-8")
         said = subprocess.run(
@@ -60,6 +117,7 @@ def dead() -> bool:
                 "llm_routing",
                 "tests",
                 "benchmarks",
+                "campaigns",
                 folder,
                 "--min-confidence",
                 "60",
@@ -80,8 +138,8 @@ def dead() -> bool:
 
 def prose() -> bool:
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in cells("markdown").items():
-            (Path(folder) / f"{name}.md").write_text(text, encoding="utf-8")
+        for name, book in notebooks().items():
+            (Path(folder) / f"{name}.md").write_text("\n\n".join(sources(book, "markdown")), encoding="utf-8")
         return runs(
             sys.executable,
             "-m",
@@ -169,7 +227,7 @@ def audit() -> bool:
 
 
 def main() -> int:
-    gates = {f.__name__: f for f in (types, dead, prose, licences, sbom)}
+    gates = {f.__name__: f for f in (types, imports, form, dead, prose, licences, sbom)}
     asked = sys.argv[1:] or list(gates)
     if unknown := set(asked) - {*gates, "audit"}:
         print(f"no gate {min(unknown)!r}\n{__doc__}")

@@ -3,13 +3,14 @@
     python benchmarks/bench_evaluation.py            # all parts; writes benchmarks/evaluation.csv and evaluation.svg
     python benchmarks/bench_evaluation.py --quick    # smaller sizes, writes nothing
 
-Part 1 is a usual study: 30 systems of 7 LLMs on 1,319 queries, 10,000 paired resamples, intervals, gaps, tests, Holm and ranks. It must
-take under 5 s on 2 cores. The same resampling written as a loop over resamples is timed beside it, on fewer resamples and scaled up.
-Part 2 scores up to 1,000,000 queries with 100 LLMs: policies, bounds, intervals and tests, under 60 s and 8 GiB, in time linear in queries.
-Part 3 spends a budget on 500 queries exactly, beside the same integer program given to the solver whole.
-Everything is made up from a fixed seed; sizes, not numbers, matter here. `cpu_seconds` is the processor time of all threads, `load` how many
-processes wanted a core at the time (1: the cores were busy, and no more). On a busy machine wall seconds say little, and processor time
-is the steadier measure of the two.
+Part 1 is a usual study: 30 systems of 7 LLMs on 1,319 queries, 10,000 paired resamples, intervals, gaps, tests, Holm
+and ranks. It must take under 5 s on 2 cores. The same resampling written as a loop over resamples is timed beside it,
+on fewer resamples and scaled up. Part 2 scores up to 1,000,000 queries with 100 LLMs: policies, bounds, intervals and
+tests, under 60 s and 8 GiB, in time linear in queries. Part 3 spends a budget on 500 queries exactly, beside the same
+integer program given to the solver whole. Everything is made up from a fixed seed; sizes, not numbers, matter here.
+`cpu_seconds` is the processor time of all threads, `load` how many processes wanted a core at the time (1: the cores
+were busy, and no more). On a busy machine wall seconds say little, and processor time is the steadier measure of the
+two.
 """
 
 import argparse

@@ -2,14 +2,16 @@
 
     python benchmarks/bench_extraction.py [--responses 1000000] [--peers] [--write]
 
-Text: GSM8K's example solutions and RouteLLM's responses where they are at hand (LLM_ROUTING_DATA, or the download cache), the responses
-of `mini` where it has run, and the shipped hard cases. Time is CPU time, which other jobs on the machine disturb little: the median of several
-interleaved passes, and ratio = original / here (above 1: here is faster) with the smallest and the largest of the passes.
-`--responses N` also extracts and votes on N responses, no two of them equal, and gives time and peak memory. `--write` keeps the table in
-`benchmarks/extraction.csv`. `--peers` adds math-verify where it is installed.
+Text: GSM8K's example solutions and RouteLLM's responses where they are at hand (LLM_ROUTING_DATA, or the download
+cache), the responses of `mini` where it has run, and the shipped hard cases. Time is CPU time, which other jobs on
+the machine disturb little: the median of several interleaved passes, and ratio = original / here (above 1: here is
+faster) with the smallest and the largest of the passes. `--responses N` also extracts and votes on N responses, no
+two of them equal, and gives time and peak memory. `--write` keeps the table in `benchmarks/extraction.csv`. `--peers`
+adds math-verify where it is installed.
 
-What the ratios compare is not equal work: the original's MMLU expression looks for one of four literal strings, and the search for "(" runs in C;
-a call of a Python function that returns a rule and a confidence already takes longer than that on a short response.
+What the ratios compare is not equal work: the original's MMLU expression looks for one of four literal strings, and
+the search for "(" runs in C; a call of a Python function that returns a rule and a confidence already takes longer
+than that on a short response.
 """
 
 import argparse
@@ -50,7 +52,8 @@ def seconds(f, items) -> float:
 
 
 def compare(part: str, items: list[tuple], original, here, passes: int = 9) -> dict:
-    "Interleaved passes, so that a slow moment of the machine hits both. `items`: the arguments of each call, its text first."
+    """Interleaved passes, so that a slow moment of the machine hits both. `items`: the arguments of each call, its
+    text first."""
     a, b = zip(*((seconds(original, items), seconds(here, items)) for _ in range(passes)))
     ratios, per = sorted(x / y for x, y in zip(a, b)), 1e6 / len(items)
     return {
@@ -79,7 +82,8 @@ def number_rows() -> list[dict]:
 
 
 def option_rows() -> list[dict]:
-    "Options: hard cases, and a sample of the responses of `mini` to its multiple-choice queries; and the whole table of those."
+    """Options: hard cases, and a sample of the responses of `mini` to its multiple-choice queries; and the whole
+    table of those."""
 
     def original(text, options):
         return original_option(text)
@@ -222,7 +226,8 @@ def peers(sample: int = 400) -> None:
             some = part.text.tolist()[:100]
             some = [(t,) for t in some]
             print(
-                f"{source}: math-verify {seconds(parse, some) * 1e4:.0f} us a text, here {seconds(extract_number, some) * 1e4:.0f} us"
+                f"{source}: math-verify {seconds(parse, some) * 1e4:.0f} us a text, "
+                f"here {seconds(extract_number, some) * 1e4:.0f} us"
             )
     print(pd.DataFrame(rows, columns=["text", "n", "math_verify", "here"]).to_csv(index=False))
 

@@ -1,14 +1,17 @@
-"""Sampling with vLLM: this study's scheme against vLLM's `generate` alone, and against the original's scheme, in one run.
+"""Sampling with vLLM: this study's scheme against vLLM's `generate` alone, and against the original's scheme, in one
+run.
 
     PYTHON benchmarks/bench_generation.py [--llm NAME] [--queries 1000] [--rounds 3]
 
-PYTHON is the interpreter of the environment with vLLM (see engines_agree.py). Three ways on one loaded LLM, each first in turn:
+PYTHON is the interpreter of the environment with vLLM (see engines_agree.py). Three ways on one loaded LLM, each
+first in turn:
 
     study     the stage's way: one request per prompt with n = 10, kept in a response store as they finish
     generate  vLLM's `generate` with the same requests, nothing kept
     original  every prompt ten times, n = 2 each, one of the two thrown away (the original's `sample_gen.py`)
 
-Reported: kept completions per second, as medians of the rounds' ratios, in `benchmarks/generation.csv`; times are of this machine and not to be compared with others'.
+Reported: kept completions per second, as medians of the rounds' ratios, in `benchmarks/generation.csv`; times are of
+this machine and not to be compared with others'.
 """
 
 import argparse

@@ -2,12 +2,12 @@
 
     LLM_ROUTING_DATA=../shared/data python benchmarks/bench_peers.py [--repeats 5]
 
-Needs an environment of its own that also sees this package's, with `pip install --no-deps llmrouter-lib==0.4.0 litellm datasets peft torch-geometric`.
-Writes benchmarks/peers.csv: seconds of fitting and routing by both, the ratio of theirs to ours (above 1: ours is quicker), and
-the accuracy that each reaches.
-The queries are RouterDC's five training files, split in two by a seed. Embeddings are made once and given to both, so that their cost is in neither's
-time. Theirs are measured from their classes' own methods; where routing a query one by one reads the model's file again each time, as
-theirs does, that is a row of its own.
+Needs an environment of its own that also sees this package's, with `pip install --no-deps llmrouter-lib==0.4.0
+litellm datasets peft torch-geometric`. Writes benchmarks/peers.csv: seconds of fitting and routing by both, the ratio
+of theirs to ours (above 1: ours is quicker), and the accuracy that each reaches. The queries are RouterDC's five
+training files, split in two by a seed. Embeddings are made once and given to both, so that their cost is in neither's
+time. Theirs are measured from their classes' own methods; where routing a query one by one reads the model's file
+again each time, as theirs does, that is a row of its own.
 """
 
 import argparse

@@ -1,8 +1,10 @@
-"""RouterDC's protocol: routers trained jointly on its five training files, tested on its five test files, with 5 seeds and a paired test.
+"""RouterDC's protocol: routers trained jointly on its five training files, tested on its five test files, with 5 seeds
+and a paired test.
 
     LLM_ROUTING_DATA=../shared/data python benchmarks/bench_routers.py [NAME ...]
 
-Writes data/routers/joint.csv (a row per router and seed), joint_summary.csv (means, intervals, p-values) and leave_one_task_out.csv.
+Writes data/routers/joint.csv (a row per router and seed), joint_summary.csv (means, intervals, p-values) and
+leave_one_task_out.csv.
 """
 
 import json
@@ -90,7 +92,8 @@ def load(split: str) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, lis
 
 
 def balanced(tasks: np.ndarray, seed: int, share: float = 0.15, size: int = 1000) -> tuple[np.ndarray, np.ndarray]:
-    "Rows to learn from, `size` of each task (those of a small task again and again), and held-out rows, a `share` of that of each task."
+    """Rows to learn from, `size` of each task (those of a small task again and again), and held-out rows, a
+    `share` of that of each task."""
     rng, learn, held = np.random.default_rng(seed), [], []
     for t in FILES:
         own = rng.permutation(np.flatnonzero(tasks == t))
@@ -107,7 +110,8 @@ def task_means(values: np.ndarray, tasks: np.ndarray) -> dict[str, float]:
 
 
 def average_draws(values: np.ndarray, tasks: np.ndarray, resamples: int = 4000, seed: int = 0) -> np.ndarray:
-    "Bootstrap draws of the unweighted average; `values` is (n_seeds, n_queries): queries are drawn within their task, seeds as a whole."
+    """Bootstrap draws of the unweighted average; `values` is (n_seeds, n_queries): queries are drawn within their
+    task, seeds as a whole."""
     rng, out = np.random.default_rng(seed), np.zeros(resamples)
     for t in FILES:
         part = values[:, tasks == t]
@@ -169,7 +173,8 @@ def run(names: list[str]) -> None:
 
 
 def summarise() -> None:
-    "Means over seeds, 95% intervals over queries and seeds, and the paired bootstrap test against the better RouterDC reimplementation."
+    """Means over seeds, 95% intervals over queries and seeds, and the paired bootstrap test against the better
+    RouterDC reimplementation."""
     _, truth, _, tasks, _ = load("test")
     done = pd.read_csv(HOME / "joint.csv")
     values = {

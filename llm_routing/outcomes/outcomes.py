@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .answers import INVALID, read_answers
+from ..sources.costs import response_cost
 from ..study.runs import Run
 from ..study.tables import ALL_LLMS, StudyError, project_root
 
@@ -93,25 +94,19 @@ def build_outcomes(
     queries: pd.DataFrame,  # the queries table
     rules: str = "default",  # or "as_published"
     label: str = "majority",  # or "success_rate"
+    cost: pd.Series | None = None,  # of each response; its tokens if not given
 ) -> pd.DataFrame:  # the outcomes table, with rows for `all_llms`
     "Responses as outcomes. Raises `StudyError` for queries without responses' gold, and for unknown rules and labels."
     if label not in LABELS:
         raise StudyError(f"extraction.label: {label!r} is not one of {', '.join(LABELS)}")
     answers = read_answers(responses, queries, rules)
-    spent = (
-        responses.assign(cost=responses.prompt_tokens + responses.completion_tokens)
-        .groupby(["query_id", "llm"])
-        .agg(latency_s=("latency_s", "mean"), cost=("cost", "sum"))
-        .astype(float)
-    )
+    cost = responses.prompt_tokens + responses.completion_tokens if cost is None else cost
+    each = responses[["query_id", "llm", "latency_s"]].assign(cost=cost).groupby(["query_id", "llm"])
+    spent = pd.DataFrame({"latency_s": each.latency_s.mean(), "cost": each.cost.sum(min_count=1)}).astype(float)
     single = _outcome_rows(answers, ["query_id", "llm"], rules, label).merge(
         spent.reset_index(), on=["query_id", "llm"]
     )
-    total = (
-        spent.groupby("query_id")
-        .agg(latency_s=("latency_s", lambda s: s.sum(skipna=False)), cost=("cost", "sum"))
-        .reset_index()
-    )
+    total = spent.groupby("query_id").agg(lambda s: s.sum(skipna=False)).reset_index()
     pooled = _outcome_rows(answers, ["query_id"], rules, label).assign(llm=ALL_LLMS).merge(total, on="query_id")
     columns = ["query_id", "llm", "majority_answer", "success_rate", "score", "latency_s", "cost"]
     return pd.concat([single[columns], pooled[columns]], ignore_index=True)
@@ -208,10 +203,10 @@ def load_outcomes(
     queries: pd.DataFrame,  # the queries table
 ) -> pd.DataFrame:  # the outcomes table
     "The outcomes of a run: extracted from its responses, or read from its source."
-    if run.profile.source.kind == "generate":
-        return build_outcomes(
-            run.read("responses"), queries, run.profile.extraction.rules, run.profile.extraction.label
-        )
+    if run.profile.source.has_responses:
+        responses, settings = run.read("responses"), run.profile.extraction
+        cost = response_cost(responses, queries) if run.profile.source.kind == "recorded" else None
+        return build_outcomes(responses, queries, settings.rules, settings.label, cost)
     from llm_routing.sources.queries import read_source
 
     _, outcomes = read_source(run.profile.source, run.profile.seed)

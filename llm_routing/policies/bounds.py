@@ -26,7 +26,7 @@ BOUNDS: dict[tuple[str, str], Callable[[Outcomes, "Known"], Choice | None]] = {}
 class Known:
     "What bounds may use besides the outcomes of the test queries."
 
-    earned: np.ndarray | None = None  # (n, n_llms) what LLMs earned on train and validation queries
+    seen: np.ndarray | None = None  # (n, n_llms) the LLMs' scores on train and validation queries
     subject: np.ndarray | None = None  # (n_queries,) of the test queries
     cluster: np.ndarray | None = None  # (n_queries,) topic cluster of the test queries, fitted on train
 
@@ -42,7 +42,7 @@ def bound(system: str, policy: str) -> Callable:
 
 # %% ../../nbs/05c_bounds.ipynb #3c289523
 def right_ones(truth: Outcomes) -> np.ndarray:
-    "Which LLMs earn the most on each query, (n_queries, n_llms) bool; all of them where that is nothing."
+    "Which LLMs score best on each query, (n_queries, n_llms) bool; all of them where that is 0."
     return truth.score == truth.score.max(1, keepdims=True)
 
 # %% ../../nbs/05c_bounds.ipynb #55b15b5e
@@ -66,18 +66,16 @@ def oracle_as_published(truth: Outcomes, known: Known) -> Choice:
 # %% ../../nbs/05c_bounds.ipynb #2754cb18
 @bound("best_single", "")
 def best_on_test(truth: Outcomes, known: Known) -> Choice:
-    "The LLM that earns most on the test queries, for all of them."
+    "The LLM that scores best on the test queries, for all of them."
     return pick(np.full(len(truth.score), truth.score.mean(0).argmax()), len(truth.llms))
 
 # %% ../../nbs/05c_bounds.ipynb #2754cb18-1
 @bound("best_single", "train")
 def best_on_train(truth: Outcomes, known: Known) -> Choice | None:
-    "The LLM that earned most on train and validation queries."
-    return (
-        None
-        if known.earned is None
-        else pick(np.full(len(truth.score), known.earned.mean(0).argmax()), len(truth.llms))
-    )
+    "The LLM that scores best on train and validation queries."
+    if known.seen is None:
+        return None
+    return pick(np.full(len(truth.score), known.seen.mean(0).argmax()), len(truth.llms))
 
 # %% ../../nbs/05c_bounds.ipynb #2754cb18-2
 @bound("random", "")
@@ -99,7 +97,7 @@ def all_llms(truth: Outcomes, known: Known) -> Choice:
 
 # %% ../../nbs/05c_bounds.ipynb #3ab7379c
 def best_of_groups(score: np.ndarray, group: np.ndarray) -> np.ndarray:
-    "(n_queries,) the LLM that earns most on each query's group."
+    "(n_queries,) the LLM that scores best on each query's group."
     codes, names = pd.factorize(group)
     return np.array([score[codes == k].mean(0).argmax() for k in range(len(names))])[codes]
 

@@ -1,11 +1,12 @@
 """Feeds hostile and odd input to everything that reads input, for as long as it is given.
 
-    python benchmarks/fuzz.py [--minutes 30] [--only TARGET] [--seed 0] [--out benchmarks/fuzz.csv] [--atheris]
+    python campaigns/fuzz.py [--minutes 30] [--only TARGET] [--seed 0] [--out campaigns/fuzz.csv] [--atheris]
 
-Targets: the profile reader, the importers, the extractors, the response store, the tables, the report, the notebook reader. Each may refuse
-its input with the study's own one-message error, or take it and keep its promises; anything else is a finding: it is printed with the
-input that shows it, made as small as hypothesis can. Minutes are this process's own processor time, which a busy machine does not shorten, shared
-evenly by the targets. --atheris lets coverage guide the bytes (pip install atheris; Linux). Exits 1 where there was a finding.
+Targets: the profile reader, the importers, the extractors, the response store, the tables, the report, the notebook
+reader. Each may refuse its input with the study's own one-message error, or take it and keep its promises; anything
+else is a finding: it is printed with the input that shows it, made as small as hypothesis can. Minutes are this
+process's own processor time, which a busy machine does not shorten, shared evenly by the targets. --atheris lets
+coverage guide the bytes (pip install atheris; Linux). Exits 1 where there was a finding.
 """
 
 import argparse
@@ -35,9 +36,9 @@ from llm_routing.outcomes.answers import published_number, published_option, rea
 from llm_routing.generation.prompts import question_text
 from llm_routing.generation.responses import whole
 from llm_routing.findings.report import el, sortable
-from llm_routing.cli.runner import imported_modules, notebook_code
+from llm_routing.cli.stages import imported_modules, notebook_code
 from llm_routing.generation.store import Store, request_key, shelf_name
-from llm_routing.study.tables import StudyError, read_table, seal, write_table
+from llm_routing.study.tables import StudyError, checksum, read_table, write_table
 from llm_routing.study.profiles import load_profile, parse_profile, set_key
 from llm_routing.sources.own_table import import_report, load_table
 
@@ -352,7 +353,7 @@ def tables(texts: list, raw: bytes, where: int) -> None:
         file.write_bytes(good)
         again = refuses(read_table, "queries", file)
         if again is not None:
-            assert seal(again) == seal(back), "other rows were read without a word"
+            assert checksum(again) == checksum(back), "other rows were read without a word"
         file.write_bytes(raw)
         refuses(read_table, "queries", file)
 
@@ -464,7 +465,8 @@ def main() -> None:
                 pd.DataFrame(rows.values()).round(2).to_csv(args.out, index=False)
     table = pd.DataFrame(rows.values())
     print(
-        f"{len(table)} targets, {table.inputs.sum()} inputs in {table.minutes.sum():.1f} processor minutes ({table.wall_minutes.sum():.1f} by the clock), "
+        f"{len(table)} targets, {table.inputs.sum()} inputs in {table.minutes.sum():.1f} processor minutes "
+        f"({table.wall_minutes.sum():.1f} by the clock), "
         f"{table.findings.sum()} with a finding"
     )
     sys.exit(bool(table.findings.any()))

@@ -1,13 +1,15 @@
 """Changes one thing at a time in a module, and sees whether its tests notice.
 
-    python benchmarks/mutants.py [extraction policies statistics] [--count 150] [--seed 0] [--minutes 60] [--out benchmarks/mutants.csv]
+    python campaigns/mutants.py [extraction policies statistics] [--count 150] [--seed 0] [--minutes 60] [--out
+    campaigns/mutants.csv]
 
-A mutant is the module with one comparison, operator, number, condition or result changed. Those to try are drawn with a seed. Each is run in a
-process of its own against the module's exported tests, up to the first failure; a mutant is *noticed* when a test fails or never ends (takes twice
-the processor time that all tests take, and more). Tests that name the changed function run first, short ones before long ones; one that counts the
-source's own lines is left out. The score is the share noticed; a mutant that cannot change any result (an equivalent one) counts as unnoticed, so the
-true score is higher.
-Runs of the command in other processes see the unchanged module. Exits 0; needs a system with fork.
+A mutant is the module with one comparison, operator, number, condition or result changed. Those to try are drawn with
+a seed. Each is run in a process of its own against the module's exported tests, up to the first failure; a mutant is
+*noticed* when a test fails or never ends (takes twice the processor time that all tests take, and more). Tests that
+name the changed function run first, short ones before long ones; one that counts the source's own lines is left out.
+The score is the share noticed; a mutant that cannot change any result (an equivalent one) counts as unnoticed, so the
+true score is higher. Runs of the command in other processes see the unchanged module. Exits 0; needs a system with
+fork.
 """
 
 import argparse
@@ -31,7 +33,12 @@ from pathlib import Path
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = {"extraction": "test_03_extraction.py", "policies": "test_05_policies.py", "statistics": "test_D_statistics.py"}
+MODULES = {"extraction": "outcomes.numbers", "policies": "policies.policies", "statistics": "study.statistics"}
+TESTS = {
+    "extraction": "test_03_extraction.py",
+    "policies": "test_05_policies.py",
+    "statistics": "test_00d_statistics.py",
+}
 COMPARED = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -82,7 +89,8 @@ def changed(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 def places(tree: ast.Module) -> list[tuple[str, ast.AST, str, int | None, str, ast.AST]]:
-    "Every change within functions: function, parent, field, position, words, new node. Messages, annotations and demonstrations are left alone."
+    """Every change within functions: function, parent, field, position, words, new node. Messages, annotations and
+    demonstrations are left alone."""
     found = []
 
     def visit(parent: ast.AST, inside: str) -> None:
@@ -143,7 +151,8 @@ class Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
     def exec_module(self, module):
-        exec(compile(self.text, f"{self.name} (changed)", "exec"), module.__dict__)  # noqa: S102 (this project's own code)
+        # noqa: S102 (this project's own code)
+        exec(compile(self.text, f"{self.name} (changed)", "exec"), module.__dict__)
 
 
 class Sooner:
@@ -164,7 +173,8 @@ class Sooner:
 def notices(
     module: str, text: str, seconds: float, function: str = "", took: Path | None = None, write: bool = False
 ) -> tuple[str, float]:
-    "Whether the module's tests notice, as `failed`, `no end` or `passed`, within so many processor seconds; and how many they took."
+    """Whether the module's tests notice, as `failed`, `no end` or `passed`, within so many processor seconds; and
+    how many they took."""
     child = os.fork()
     if not child:
         with open(os.devnull, "w") as nowhere:
@@ -173,7 +183,7 @@ def notices(
         resource.setrlimit(
             resource.RLIMIT_CPU, (int(seconds), int(seconds))
         )  # processor seconds, so that a busy machine does not decide
-        sys.meta_path.insert(0, Instead(f"llm_routing.{module}", text))
+        sys.meta_path.insert(0, Instead(f"llm_routing.{MODULES[module]}", text))
         import pytest
 
         plugin = Sooner(function, json.loads(took.read_text()) if took and took.is_file() else {})
@@ -255,12 +265,13 @@ def main() -> None:
     stop = time.monotonic() + args.minutes * 60
     took = Path(tempfile.mkdtemp()) / "seconds.json"
     for k, module in enumerate(args.modules):
-        source = (ROOT / "llm_routing" / f"{module}.py").read_text(encoding="utf-8")
+        source = (ROOT / "llm_routing" / f"{MODULES[module].replace('.', '/')}.py").read_text(encoding="utf-8")
         said, whole = notices(module, ast.unparse(ast.parse(source)), 1200, "", took, write=True)
         if said != "passed":
             sys.exit(f"{module}: its tests do not pass as they are ({said})")
         print(
-            f"{module}: {len(places(ast.parse(source)))} changes are possible; its tests take {whole:.0f} s of processor time",
+            f"{module}: {len(places(ast.parse(source)))} changes are possible; "
+            f"its tests take {whole:.0f} s of processor time",
             flush=True,
         )
         share = time.monotonic() + (stop - time.monotonic()) / (len(args.modules) - k)

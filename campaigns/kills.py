@@ -1,10 +1,11 @@
-"""Kill a sampling run at random moments, again and again, and compare its final table with an uninterrupted run's, byte by byte.
+"""Kill a sampling run at random moments, again and again, and compare its final table with an uninterrupted run's, byte
+by byte.
 
-    python benchmarks/kill_campaign.py [--kills 20] [--queries 60] [--seed 0]
+    python campaigns/kills.py [--kills 20] [--queries 60] [--seed 0]
 
-Samples the whole pool of `mini` on a slice of its test queries, into a store of its own; when that comes through, it starts again with
-an empty store until there were enough kills. Each kill and each end is a row of `benchmarks/kill_campaign.csv`. Exits 1 where an end's
-table differs.
+Samples the whole pool of `mini` on a slice of its test queries, into a store of its own; when that comes through, it
+starts again with an empty store until there were enough kills. Each kill and each end is a row of
+`campaigns/kills.csv`. Exits 1 where an end's table differs.
 """
 
 import argparse
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--queries", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--table", default=Path(__file__).with_name("kill_campaign.csv"))
+    parser.add_argument("--table", default=Path(__file__).with_name("kills.csv"))
     args = parser.parse_args()
     rng, rows = np.random.default_rng(args.seed), []
     with tempfile.TemporaryDirectory() as name:

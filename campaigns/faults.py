@@ -1,15 +1,15 @@
 """Breaks runs in every way that runs break in, and checks that nothing is silently wrong and nothing finished is lost.
 
-    python benchmarks/faults.py [--short] [--only KIND ...] [--where PLACE ...] [--seed 0] [--out benchmarks/faults.csv]
+    python campaigns/faults.py [--short] [--only KIND ...] [--where PLACE ...] [--seed 0] [--out campaigns/faults.csv]
 
-A small study (120 queries, 3 LLMs) is run once. Each group of faults then works on a copy of its folder: something is broken at a random
-moment or place, what the command and `status` say is checked, the next fault strikes what is left, and at last the study is run again. It
-has to end with the first run's tables, byte by byte.
-Before a stage is killed, stopped or left without room, all that it wrote is deleted, so that there is work to be lost; the moment is drawn
-from the time that its cells took in the first run, and found again by the cell that the progress bar shows. A fault that came too late is
-tried again, and called missed, not held, when that does not help.
-Needs Linux; the full disk and the read-only folder need the right to mount, and are skipped with that reason where it is missing.
-Exits 1 where a fault did harm.
+A small study (120 queries, 3 LLMs) is run once. Each group of faults then works on a copy of its folder: something is
+broken at a random moment or place, what the command and `status` say is checked, the next fault strikes what is left,
+and at last the study is run again. It has to end with the first run's tables, byte by byte. Before a stage is killed,
+stopped or left without room, all that it wrote is deleted, so that there is work to be lost; the moment is drawn from
+the time that its cells took in the first run, and found again by the cell that the progress bar shows. A fault that
+came too late is tried again, and called missed, not held, when that does not help. Needs Linux; the full disk and the
+read-only folder need the right to mount, and are skipped with that reason where it is missing. Exits 1 where a fault
+did harm.
 """
 
 import argparse
@@ -39,7 +39,8 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 
-from llm_routing.cli.runner import STAGES, STAGE_NAMES, at_work, foreign, open_run, read_state, run_study, why_stale
+from llm_routing.cli.running import at_work, open_run, run_study
+from llm_routing.cli.stages import STAGE_NAMES, STAGES, foreign, read_state, why_stale
 from llm_routing.study.tables import StudyError, TABLES, read_table
 from llm_routing.study.runs import Run
 
@@ -59,7 +60,8 @@ resamples = 100
 """
 JUMPY = """
 import os, random, time
-_now, _replace, _when, _far = time.time, os.replace, time.monotonic() + random.uniform(0, 8), random.choice([-1, 1]) * 86400 * 30
+_now, _replace, _when, _far = time.time, os.replace, time.monotonic() + random.uniform(0, 8), random.choice([-1, 1]) *
+86400 * 30
 def _jump(): return _now() + (_far if time.monotonic() > _when else 0)
 def _shifted(src, dst, **kw):
     _replace(src, dst, **kw)
@@ -151,7 +153,8 @@ class Bench:
         must(not differ, f"other results than the reference: {differ[:3]}")
 
     def truth(self, folder: Path, stage: str) -> str:
-        "Every result that is there is whole, `status` calls no stage up to date that lacks one, and nothing finished before the stage is lost."
+        """Every result that is there is whole, `status` calls no stage up to date that lacks one, and nothing
+        finished before the stage is lost."""
         mine, theirs = results(folder), results(self.reference)
         differ = [k for k in mine if mine[k] != theirs.get(k)]
         must(not differ, f"parts, or other results than the reference: {differ[:3]}")
@@ -167,7 +170,8 @@ class Bench:
         return why[stage] or "up to date, and it is"
 
     def moment(self, stage: str, part: tuple[float, float], by: str) -> tuple[int, float]:
-        "A random moment of a part of a stage's time or of its cells: how many cells are done by then, and how long the next one has worked (s)."
+        """A random moment of a part of a stage's time or of its cells: how many cells are done by then, and how
+        long the next one has worked (s)."""
         cells = json.loads((self.reference / f"{stage}.ipynb").read_text())["cells"]
         ends = np.cumsum([c["metadata"]["papermill"]["duration"] or 0 for c in cells])
         drawn = self.rng.uniform(*part)
@@ -277,7 +281,8 @@ def at_a_moment(
     n = len(json.loads((bench.reference / f"{stage}.ipynb").read_text())["cells"])
     return (
         watched,
-        f"in cell {watched.look() + 1} of {n}, {there} of {sum(not w.endswith('.ipynb') for w in wanted)} results written",
+        f"in cell {watched.look() + 1} of {n}, "
+        f"{there} of {sum(not w.endswith('.ipynb') for w in wanted)} results written",
     )
 
 
@@ -312,7 +317,8 @@ PARTS = {
 
 
 def killed(bench: Bench, folder: Path, stage: str, what: str) -> str:
-    "kill -9 of the whole process tree, at a moment drawn from the stage's time, or of the runner alone, at one drawn from its cells."
+    """kill -9 of the whole process tree, at a moment drawn from the stage's time, or of the runner alone, at one
+    drawn from its cells."""
     victim, _, part = what.partition(", ")
     if part == "at its start":  # before its first cell
         clear(folder, stage)
@@ -450,7 +456,8 @@ def table_broken(bench: Bench, folder: Path, table: str, how: str) -> str:
 
 
 def table_replaced(bench: Bench, folder: Path, table: str, how: str) -> str:
-    "A valid table with other rows, of another profile perhaps: used only where that is asked for, with a notice, and on record."
+    """A valid table with other rows, of another profile perhaps: used only where that is asked for, with a notice,
+    and on record."""
     run = Run.open("mini", folder)
     rows = pq.read_table(bench.reference / f"{table}.parquet").to_pandas()
     (rows.iloc[:-1] if how == "a row less" else rows.iloc[::-1]).to_parquet(run.path(table))
@@ -779,7 +786,8 @@ def main() -> None:
     print(table.groupby(["kind", "verdict"]).size().unstack(fill_value=0).to_string())
     harm = table[table.verdict == "HARM"]
     print(
-        f"{len(table)} faults, {(table.verdict == 'skipped').sum()} skipped, {(table.verdict == 'missed').sum()} missed, {len(harm)} did harm"
+        f"{len(table)} faults, {(table.verdict == 'skipped').sum()} skipped, "
+        f"{(table.verdict == 'missed').sum()} missed, {len(harm)} did harm"
     )
     sys.exit(len(harm) > 0)
 
