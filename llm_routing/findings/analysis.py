@@ -12,7 +12,7 @@ import pandas as pd
 
 from .plots import csv_text, write_text
 
-# %% ../../nbs/06_analysis.ipynb #f15d859b
+# %% ../../nbs/06_analysis.ipynb #4ee64c08
 def write_csvs(
     folder: str | Path,  # `run.figures`
     **tables: pd.DataFrame,  # name -> rows

@@ -14,7 +14,7 @@ import re
 import reprlib
 import tomllib
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -69,13 +69,29 @@ class Section(BaseModel):
 class Source(Section):
     "Where queries and outcomes come from."
 
-    kind: Literal["generate", "routerdc", "routellm", "released", "table"] = "generate"
+    kind: Literal["generate", "recorded", "routerdc", "routellm", "released", "table"] = "generate"
     datasets: list[str] = Field(min_length=1)  # which datasets of the source to use
     llms: list[str] = []  # which LLMs of the source to use; empty: all
     queries: int = Field(0, ge=0)  # how many of each dataset and split to use, drawn with `seed`; 0: all
     validation_share: float = Field(0.15, gt=0, lt=1)  # of train, where the source has no validation split
-    path: str = ""  # for kind "table": the user's CSV or Parquet file
-    _inside = field_validator("path")(inside)
+    path: str = ""  # kinds "table" and "recorded": the user's own file; for "recorded" a folder of logs too
+    queries: str = ""  # kind "recorded": the file of the queries that own responses answer
+    llms: list[str] = []  # kind "recorded": only these LLMs; empty: all
+    skip: list[str] = []  # kind "recorded": LLMs to leave out
+    incomplete: Literal["error", "leave_out"] = "error"  # questions that an LLM has no response to
+    test_share: float = Field(0.3, gt=0, lt=1)  # kind "recorded": of the questions, where they have no splits
+    folds: dict[
+        str, Annotated[int, Field(ge=2, le=20)]
+    ] = {}  # kind "recorded": data set -> folds, where it is cross-fitted
+    judged: Literal["study", "source"] = (
+        "study"  # kind "recorded": who reads the answers, chapter 03 or the file's own scores
+    )
+    _inside = field_validator("path", "queries")(inside)
+
+    @property
+    def has_responses(self) -> bool:
+        "Whether chapter 02 makes or reads responses; other sources have outcomes only."
+        return self.kind in ("generate", "recorded")
 
 # %% ../../nbs/00b_profiles.ipynb #45bea9cb
 class LLM(Section):
@@ -117,7 +133,7 @@ class Generation(Section):
     live_seed: int = Field(1, ge=0)  # of the live slice: which queries, and their samples
     prompts: dict[str, str] = {}  # overrides of the prompt templates
     few_shot: int = Field(5, ge=0)  # examples in a few-shot prompt
-    latency: Literal["measured", "reference", "none"] = "measured"
+    latency: Literal["measured", "reference", "modelled", "none"] = "measured"
     latency_queries: int = Field(20, ge=0)  # test queries timed one at a time, on each LLM
     engine_args: dict[str, Any] = {}  # engines "vllm" and "ray": arguments for vLLM
     send: Literal["tokens", "text", "chat"] = "tokens"  # engine "openai": how a prompt travels
@@ -157,7 +173,7 @@ class Routers(Section):
     seeds: list[int] = Field([0], min_length=1)
     joint: bool = False  # one router for all datasets, or one for each as in the paper
     params: dict[str, dict[str, Any]] = {}  # router -> its parameters
-    compared: list[str] = []  # more routers, in the table of the routers' chapter only
+    compared: list[str] = []  # more routers, tried under the first policy only
 
 # %% ../../nbs/00b_profiles.ipynb #604f8d71
 class Policies(Section):
@@ -176,6 +192,8 @@ class Analysis(Section):
     resamples: int = Field(10_000, ge=100)  # bootstrap resamples over queries
     confidence: float = Field(0.95, gt=0, lt=1)
     learning_curves: list[str] = []  # routers that are trained again on parts of the training queries
+    refitted: list[str] = []  # routers that are trained again on resamples of the training queries
+    refits: int = Field(5, ge=2)  # how often
 
 # %% ../../nbs/00b_profiles.ipynb #pool-section
 class Pool(Section):
@@ -239,14 +257,18 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _names_are_clear(self):
-        llms, pools = [m.name for m in self.generation.pool], [p.name for p in self.pools]
+        llms = [m.name for m in self.generation.pool]
         for name in [*llms, *self.source.datasets]:
             if fault := name_fault(name):
                 raise ValueError(f"the name {name!r} {fault}")
         if twice := same_reading(llms):
             raise ValueError(f"generation.pool: two LLMs have the same name, or names that read the same: {twice}")
-        if twice := same_reading(pools):
-            raise ValueError(f"pools: two pools have the name {twice[0]!r}")
+        seen: set[tuple[str, str]] = set()
+        for pool in self.pools:
+            named = {(pool.name, d) for d in pool.datasets or self.source.datasets}
+            if seen & named:
+                raise ValueError(f"pools: two pools of {min(seen & named)[1]} have the name {pool.name!r}")
+            seen |= named
         return self
 
 # %% ../../nbs/00b_profiles.ipynb #ec87d116
