@@ -25,7 +25,7 @@ def first(share, n=N):
 
 # %% ../nbs/07e_lessons.ipynb #20b3bfb2
 def study(mlc=0.6, prediction=0.6, bound=0.85, oracle=0.9, seconds=1.0, n=N, probability=None, moved=0):
-    """Two LLMs, right on the first 60% and on the last 30% of the queries, and a multi-label router of given accuracies; `moved` queries
+    """Two LLMs, right on the first 60% and on the last 30% of the queries, and a multi-label router; `moved` queries
     are right where others were."""
     a, b = first(0.6, n), first(oracle, n) - first(0.6, n)
     systems = {

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..generation.engines import model_path, token_ids
+from ..generation.llms import model_path, token_ids
 from ..generation.prompts import render
 from ..sources.files import available, registry
 from ..sources.queries import load_queries

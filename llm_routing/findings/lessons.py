@@ -20,7 +20,7 @@ import pandas as pd
 from .errata import share_interval, unpaired
 from .gap import argmax_score, cross_fitted
 from .ledger import mean_interval
-from .plots import label, name_of
+from .figure_files import label, name_of
 from .results import SystemScores, TestSet, by_pool, each_test_set, reference_columns, system_scores
 from ..study.profiles import Profile
 

@@ -28,7 +28,8 @@ def learning_curve(
     draws: int = 3,
     seed: int = 0,
 ) -> pd.DataFrame:  # one row per router and size
-    "Percent earned on `test` after training on random parts of `train`: the mean over draws and its standard deviation."
+    """Percent earned on `test` after training on random parts of `train`: the mean over draws and its standard
+    deviation."""
     rows = []
     for size in sizes:
         for draw in range(draws):
@@ -68,7 +69,8 @@ def say_learning(curves: pd.DataFrame) -> str:
 def join_pool(
     name: str, train: tuple, test: tuple, llms: list[str], newcomer: int, sizes: list[int], seed: int = 0, **params
 ) -> dict:
-    "Percent earned without the LLM in column `newcomer`, with it after `add_llm` on some training queries, and after fitting all anew."
+    """Percent earned without the LLM in column `newcomer`, with it after `add_llm` on some training queries, and after
+    fitting all anew."""
     rest = [j for j in range(len(llms)) if j != newcomer]
     order, truth = np.random.default_rng(seed).permutation(len(train[0])), test[1][:, [*rest, newcomer]]
 
@@ -129,7 +131,8 @@ def changed(texts: list[str], change: Callable, seed: int = 0) -> list[str]:
 def robustness(
     router: Router, texts: list[str], scores: np.ndarray, changes: dict[str, Callable], seed: int = 0
 ) -> pd.DataFrame:
-    """Per change of the texts: percent of queries that keep their route, percent earned by the outcomes of the unchanged queries, and what the change
+    """Per change of the texts: percent of queries that keep their route, percent earned by the outcomes of the
+    unchanged queries, and what the change
     costs of it, with its 95% interval."""
     before, rows, earned = router.predict(texts), [], lambda p: scores[np.arange(len(p)), p.argmax(1)]
     for name, change in {"none": lambda t, rng: t, **changes}.items():
@@ -151,7 +154,8 @@ def robustness(
 
 # %% ../../nbs/04g_router_lab.ipynb #36356523
 def route_causes(router: KindContest, texts: list[str], after: list[str]) -> dict[str, float]:
-    "Percent of queries whose route changes from `texts` to `after`, by cause: another kind, another answer to whether the query is usual, the contest."
+    """Percent of queries whose route changes from `texts` to `after`, by cause: another kind, another answer to
+    whether the query is usual, the contest."""
     moved = router.predict(texts).argmax(1) != router.predict(after).argmax(1)
     kind, usual = np.empty((2, len(texts)), object), np.zeros((2, len(texts)), bool)
     for row, wording in enumerate((texts, after)):
@@ -176,7 +180,8 @@ def route_causes(router: KindContest, texts: list[str], after: list[str]) -> dic
 def leave_out(
     name: str, texts: list[str], scores: np.ndarray, groups: np.ndarray, llms: list[str], **params
 ) -> pd.DataFrame:
-    """Per group of queries, and in a last row for `all` of them: percent earned by a router, and by the best single LLM, that learned from other
+    """Per group of queries, and in a last row for `all` of them: percent earned by a router, and by the best single
+    LLM, that learned from other
     groups only; and the router's gain with its 95% interval over queries."""
     earned = np.zeros((len(texts), 3))
     for group in set(groups):
