@@ -209,7 +209,7 @@ def claim_pairs(data: pd.DataFrame) -> tuple[str, str]:
         f"is {_range(best.gain, '.1f')} points. A perfect choice knows the answers; routers do not."
     )
 
-# %% ../../nbs/07b_claims.ipynb #3cfe3d5d
+# %% ../../nbs/07b_claims.ipynb #f871fc77
 def claim_pools(data: pd.DataFrame) -> tuple[str, str]:
     "Whether pools without a dominant LLM gain more, beyond the intervals."
     more, n, said = 0, 0, []
