@@ -160,7 +160,7 @@ nav ul{display:flex;flex-wrap:wrap;gap:.25rem 1.1rem;padding:0;list-style:none}
 .answer p{margin:.4rem 0}.small{color:var(--soft);font-size:.88rem}
 """
 
-# %% ../../nbs/07a_page.ipynb #9fa5d70a
+# %% ../../nbs/07a_page.ipynb #7424ac3b
 _FIGURES = """
 figure{margin:1rem 0 2rem}
 figure img{width:100%;height:auto;background:#fff;padding:.5rem;border:1px solid var(--line);display:block}
@@ -170,7 +170,8 @@ figcaption{margin:.5rem 0;font-size:.92rem}
 .drawing text{fill:var(--ink);text-anchor:middle;font:13px system-ui,sans-serif}
 .drawing .word{font-weight:700;font-size:17px}
 .drawing path{stroke:var(--soft);fill:none;stroke-width:1.5}.drawing .tip{fill:var(--soft);stroke:none}
-pre{overflow-x:auto;background:var(--card);padding:.6rem;font-size:.8rem;line-height:1.4;margin:.4rem 0;white-space:pre-wrap}
+pre{overflow-x:auto;background:var(--card);padding:.6rem;font-size:.8rem;line-height:1.4}
+pre{margin:.4rem 0;white-space:pre-wrap}
 .cite button{font:inherit;font-size:.85rem;padding:.2rem .7rem;border:1px solid var(--line);border-radius:.3rem}
 .cite button{background:var(--card);color:var(--ink);cursor:pointer}
 """
@@ -190,11 +191,12 @@ details{margin:.5rem 0}summary{cursor:pointer;padding:.2rem 0}dt{font-weight:600
 .verdict{background:var(--card);border:1px solid var(--line);padding:0 .4rem;border-radius:.3rem}
 """
 
-# %% ../../nbs/07a_page.ipynb #f3a87687
+# %% ../../nbs/07a_page.ipynb #466c23ef
 _SCREENS = """
 @media(max-width:40rem){body{font-size:16px}header,main,footer{padding:.8rem}h1{font-size:1.4rem}
 .scroll{border:0;overflow:visible}thead{position:absolute;left:-99rem}
-table,tbody,tr,td,caption{display:block}tr{border:1px solid var(--line);border-radius:.4rem;margin:.5rem 0;padding:.3rem 0}
+table,tbody,tr,td,caption{display:block}
+tr{border:1px solid var(--line);border-radius:.4rem;margin:.5rem 0;padding:.3rem 0}
 td,td.num{border:0;text-align:left;display:flex;gap:.7rem;overflow-wrap:anywhere;padding:.12rem .6rem}
 td::before{content:attr(data-h);color:var(--soft);flex:0 0 42%}td:empty{display:none}}
 @media print{:root{--bg:#fff;--ink:#000;--soft:#333;--line:#bbb;--card:#fff;--link:#000}
