@@ -216,3 +216,18 @@ def test_released_files_fill_the_ledger(tmp_path, monkeypatch):
     assert set(found) - set(R.flatten(reference)) <= {
         k for k in found if "mmlu" in k or ".random." in k or k.startswith("released_results")
     }
+
+# %% ../nbs/07c_ledger.ipynb #cce062a5
+def test_a_checksum_is_no_reproduction():
+    verdicts = ["exact"] * 14 + ["not in this profile"] * 3
+    ledger = pd.DataFrame({"verdict": verdicts, "kind": ["checksum"] * 14 + [""] * 3})
+    said = R.say_counts(ledger)
+    assert said.startswith("Of 17 published numbers: 0 regenerated, 0 recomputed, 0 replicated, 14 checksum (14 exact)")
+    table = R.kind_counts(ledger).set_index("kind")
+    assert table.numbers["checksum"] == table.exact["checksum"] == 14 and table.numbers.sum() == 14
+
+# %% ../nbs/07c_ledger.ipynb #7e174f93
+def test_every_number_that_is_found_has_a_kind():
+    for key in R.flatten(R.read_reference()):
+        for source in ("routerdc", "released", "generate", "recorded"):
+            assert R.kind_of(key, source) in R.KINDS
