@@ -215,7 +215,7 @@ class Routers(Section):
     seeds: list[int] = Field([0], min_length=1)
     joint: bool = False  # one router for all datasets, or one for each as in the paper
     params: dict[str, dict[str, Any]] = {}  # router -> its parameters
-    compared: list[str] = []  # more routers, in the table of the routers' chapter only
+    compared: list[str] = []  # more routers, tried under the first policy only
 
 # %% ../../nbs/00b_profiles.ipynb #token-price
 Price = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
@@ -244,6 +244,8 @@ class Analysis(Section):
     resamples: int = Field(10_000, ge=100)  # bootstrap resamples over queries
     confidence: float = Field(0.95, gt=0, lt=1)
     learning_curves: list[str] = []  # routers that are trained again on parts of the training queries
+    refitted: list[str] = []  # routers that are trained again on resamples of the training queries
+    refits: int = Field(5, ge=2)  # how often
 
 # %% ../../nbs/00b_profiles.ipynb #pool-section
 class Pool(Section):
