@@ -14,7 +14,7 @@ import re
 import reprlib
 import tomllib
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -75,18 +75,20 @@ class Source(Section):
     queries: int = Field(0, ge=0)  # how many of each dataset and split to use, drawn with `seed`; 0: all
     validation_share: float = Field(0.15, gt=0, lt=1)  # of train, where the source has no validation split
     path: str = ""  # kinds "table" and "recorded": the user's own file; for "recorded" a folder of logs too
-    queries: str = ""  # kind "recorded": the file of the queries that own responses answer
-    llms: list[str] = []  # kind "recorded": only these LLMs; empty: all
+    queries_path: str = ""  # kind "recorded": the file of the queries that own responses answer
     skip: list[str] = []  # kind "recorded": LLMs to leave out
-    incomplete: Literal["error", "leave_out"] = "error"  # questions that an LLM has no response to
+    incomplete: Literal["error", "leave_out"] = "error"  # kind "recorded": questions that an LLM has no response to
     test_share: float = Field(0.3, gt=0, lt=1)  # kind "recorded": of the questions, where they have no splits
-    folds: dict[
-        str, Annotated[int, Field(ge=2, le=20)]
-    ] = {}  # kind "recorded": data set -> folds, where it is cross-fitted
-    judged: Literal["study", "source"] = (
-        "study"  # kind "recorded": who reads the answers, chapter 03 or the file's own scores
-    )
-    _inside = field_validator("path", "queries")(inside)
+    folds: dict[str, int] = {}  # kind "recorded": data set -> folds, where it is cross-fitted
+    judged: Literal["study", "source"] = "study"  # kind "recorded": who says what is right, chapter 03 or the file
+    _inside = field_validator("path", "queries_path")(inside)
+
+    @field_validator("folds")
+    @classmethod
+    def _folds_are_several(cls, folds: dict[str, int]) -> dict[str, int]:
+        if few := next((d for d, k in folds.items() if not 2 <= k <= 20), None):
+            raise ValueError(f"{folds[few]} folds for {few!r}: use 2 to 20")
+        return folds
 
     @property
     def has_responses(self) -> bool:
