@@ -121,7 +121,7 @@ def budget_study(queries: int = 500, llms: int = 7, seed: int = 0) -> dict:
 def draw(table, path: Path) -> None:
     "Seconds of the large study over queries, with a line through the origin and the largest size."
     import matplotlib.pyplot as plt
-    from llm_routing.findings.plots import COLUMN, SERIES, style
+    from llm_routing.findings.figure_files import COLUMN, SERIES, style
 
     rows = table[table["part"] == "large study"]
     with style():

@@ -22,8 +22,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from llm_routing.generation.engines import VLLMEngine, token_ids
-from llm_routing.generation.responses import answer_queries, requests, sampling_of
+from llm_routing.generation.llms import token_ids
+from llm_routing.generation.vllm_engine import VLLMEngine
+from llm_routing.generation.sampling import answer_queries, requests, sampling_of
 from llm_routing.outcomes.live_check import live_queries
 from llm_routing.sources.queries import load_queries
 from llm_routing.generation.store import Store

@@ -25,9 +25,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from llm_routing.generation.engines import model_path
+from llm_routing.generation.llms import model_path
 from llm_routing.outcomes.answers import read_answers
-from llm_routing.generation.responses import answer_queries
+from llm_routing.generation.sampling import answer_queries
 from llm_routing.outcomes.live_check import live_queries
 from llm_routing.generation.store import Store
 from llm_routing.study.profiles import Generation, load_profile

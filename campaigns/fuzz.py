@@ -34,10 +34,10 @@ from llm_routing.outcomes.options import extract_option
 from llm_routing.outcomes.outcomes import majority_vote
 from llm_routing.outcomes.answers import published_number, published_option, read_answers
 from llm_routing.generation.prompts import question_text
-from llm_routing.generation.responses import whole
+from llm_routing.generation.sampling import valid_text
 from llm_routing.findings.report import el, sortable
 from llm_routing.cli.stages import imported_modules, notebook_code
-from llm_routing.generation.store import Store, request_key, shelf_name
+from llm_routing.generation.store import Store, request_key, section_name
 from llm_routing.study.tables import StudyError, checksum, read_table, write_table
 from llm_routing.study.profiles import load_profile, parse_profile, set_key
 from llm_routing.sources.own_table import import_report, load_table
@@ -314,17 +314,17 @@ def store(texts: list, llm: str, revision: str) -> None:
     "Responses of any text come back from the store as they went in, or are refused."
     with tempfile.TemporaryDirectory() as folder:
         kept = Store(folder)
-        shelf, texts = shelf_name(llm, revision), [whole(t) for t in texts]
+        section, texts = section_name(llm, revision), [valid_text(t) for t in texts]
         assert (
-            "/" not in shelf
-            and shelf not in (".", "..")
-            and (Path(folder) / shelf).resolve().parent == Path(folder).resolve()
+            "/" not in section
+            and section not in (".", "..")
+            and (Path(folder) / section).resolve().parent == Path(folder).resolve()
         )
         keys = [request_key(text=t) for t in texts]
         rows = pd.DataFrame({"request": keys, "sample": range(len(texts)), "text": pd.Series(texts, dtype=object)})
-        if refuses(kept.append, shelf, rows, {"llm": llm}) is None:
+        if refuses(kept.append, section, rows, {"llm": llm}) is None:
             return
-        back = kept.read(shelf).sort_values("sample").text.tolist()
+        back = kept.read(section).sort_values("sample").text.tolist()
         assert back == texts, "other texts came back"
 
 

@@ -27,7 +27,7 @@ CHILD = """
 import sys
 import torch
 torch.set_num_threads(1)
-from llm_routing.generation.responses import answer_queries
+from llm_routing.generation.sampling import answer_queries
 from llm_routing.outcomes.live_check import live_queries
 from llm_routing.sources.queries import load_queries
 from llm_routing.generation.store import Store
@@ -53,7 +53,7 @@ def start(folder: Path, name: str, queries: int) -> subprocess.Popen:
 def kept(folder: Path) -> int:
     "How many responses the killed run's store has."
     store = Store(folder / "killed")
-    return sum(len(store.read(shelf)) for shelf in store.shelves())
+    return sum(len(store.read(section)) for section in store.sections())
 
 
 def one_round(folder: Path, queries: int, took: float, left: int, rng: np.random.Generator) -> list[tuple]:

@@ -14,7 +14,7 @@ import pytest
 
 from llm_routing.cli import preflight as module
 from llm_routing.cli.preflight import CHECKS, faults, in_table, preflight
-from llm_routing.generation.engines import make_toy_llm
+from llm_routing.generation.llms import make_toy_llm
 from llm_routing.study.profiles import load_profile
 
 # %% ../nbs/08b_preflight.ipynb #c6bd39e1

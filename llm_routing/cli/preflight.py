@@ -27,7 +27,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..generation.engines import model_path, token_ids
+from ..generation.llms import model_path, token_ids
 from ..generation.prompts import render
 from ..sources.files import available, registry
 from ..sources.queries import load_queries
@@ -416,13 +416,13 @@ def free_gb(
 def disk(profile: Profile) -> Iterator[Finding]:
     "Free disk where runs are kept, and where weights go."
     weights = sum(size_gb(m) for m in local_pool(profile) if access(m) not in ("here", "in the cache"))
-    places = [(work_folder(), 0.5, "give --run-dir on another disk")]
+    places = [("runs", work_folder(), 0.5, "give --run-dir on another disk")]
     if weights:
-        places.append((weights_folder(), weights, "set HF_HOME to a folder on another disk"))
-    for place, wanted, fix in places:
-        says = f"{free_gb(place):.1f} GB free in {place}, {wanted:.1f} GB needed"
-        enough = free_gb(place) >= wanted
-        yield Finding("disk", says, "ok" if enough else "fault", "" if enough else f"free some space, or {fix}")
+        places.append(("weights", weights_folder(), weights, "set HF_HOME to a folder on another disk"))
+    for what, place, wanted, advice in places:
+        says, enough = f"{free_gb(place):.1f} GB free for {what}, {wanted:.1f} GB needed", free_gb(place) >= wanted
+        fix = "" if enough else f"free some space in {place}, or {advice}"
+        yield Finding("disk", says, "ok" if enough else "fault", fix)
 
 # %% ../../nbs/08b_preflight.ipynb #10bf24a2-2
 def memory(profile: Profile) -> Iterator[Finding]:

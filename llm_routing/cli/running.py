@@ -63,12 +63,14 @@ from llm_routing.study.tables import (
 
 # %% ../../nbs/08d_running.ipynb #1593efe9
 QUIET = ["--IPKernelApp.log_level=50"]  # the kernel's own warnings are not the study's
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # tqdm in a notebook without widgets
+
+# %% ../../nbs/08d_running.ipynb #saving
 SAVING = {
     "request_save_on_cell_execute": False,
     "autosave_cell_every": 30,  # seconds
     "coalesce_streams": True,  # of a progress bar only the end is kept
 }
-os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # tqdm in a notebook without widgets
 
 # %% ../../nbs/08d_running.ipynb #80a08ee0
 def execute_stage(
@@ -148,7 +150,7 @@ def heartbeat(
     of = f" of about {duration(expected)}" if expected else ""
 
     def beat():
-        while not done.wait(every):
+        while not done.wait(max(every, (time.monotonic() - began) / 10)):  # the longer it takes, the more rarely
             say(f"{name}: at work for {duration(time.monotonic() - began)}{of}")
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -160,15 +162,10 @@ def heartbeat(
         thread.join()
 
 # %% ../../nbs/08d_running.ipynb #expected-seconds
-def expected_seconds(
-    stage: str,
-    run: Run,
-) -> float | None:
+def expected_seconds(stage: str, run: Run) -> float | None:
     "What a stage took the last time, here or in the profile's own folder; None where it never ran."
-    for state in (read_state(run), read_state(Run(run.profile, home_of(run.profile.name)))):
-        if stage in state:
-            return state[stage]["seconds"]
-    return None
+    known = read_state(Run(run.profile, home_of(run.profile.name))) | read_state(run)
+    return known[stage]["seconds"] if stage in known else None
 
 # %% ../../nbs/08d_running.ipynb #ca007944
 def _said(*command: str, cwd: Path | None = None) -> str:
@@ -193,13 +190,9 @@ def _version(package: str) -> str | None:
 # %% ../../nbs/08d_running.ipynb #de937671-1
 def hardware() -> dict:
     "The machine in a few words; the GPU's name without importing torch."
-    gpu = _said("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()
-    return {
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "system": platform.system(),
-        "gpu": gpu[0] if gpu else None,
-    }
+    gpus = _said("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()
+    here = {"machine": platform.machine(), "cpus": os.cpu_count(), "system": platform.system()}
+    return here | {"gpu": gpus[0] if gpus else None}
 
 # %% ../../nbs/08d_running.ipynb #de937671
 def provenance(run: Run) -> dict:
@@ -222,15 +215,7 @@ def provenance(run: Run) -> dict:
     }
 
 # %% ../../nbs/08d_running.ipynb #f4a645b7
-CHOICES = [
-    "query_id",
-    "pool",
-    "group",
-    "system",
-    "policy",
-    "seed",
-    "llms",
-]  # the columns of `selections` that are exact
+CHOICES = "query_id pool group system policy seed llms".split()  # the columns of `selections` that are exact
 
 # %% ../../nbs/08d_running.ipynb #f4a645b7-1
 def checksums(

@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 from sklearn.cluster import KMeans
 
 from .ledger import mean_interval
-from .plots import label, name_of
+from .figure_files import label, name_of
 from ..outcomes.answers import INVALID, read_answers
 from ..outcomes.outcomes import majority_vote, published_viability, published_vote, viability
 from ..routing.encoders import make_encoder

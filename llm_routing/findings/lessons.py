@@ -11,7 +11,7 @@ import pandas as pd
 
 from .errata import per_query, share_interval, unpaired
 from .ledger import mean_interval
-from .plots import label, name_of
+from .figure_files import label, name_of
 from ..study.statistics import bootstrap_means, interval
 
 # %% ../../nbs/07e_lessons.ipynb #2d010e16
