@@ -20,7 +20,7 @@ from sklearn.cluster import KMeans
 from .ledger import mean_interval
 from .figure_files import label, name_of
 from ..outcomes.answers import INVALID, read_answers
-from ..outcomes.outcomes import majority_vote, published_viability, published_vote, viability
+from ..outcomes.votes import majority_vote, published_viability, published_vote, viability
 from ..routing.encoders import make_encoder
 from ..routing.training import parts_of
 from ..sources.released import as_published, fetch_released, mended, parse_released, published_draws

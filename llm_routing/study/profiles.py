@@ -107,11 +107,18 @@ class Source(Section):
     reading: Reading = Reading()  # kind "table": how the file is to be read
     questions: str = ""  # kind "recorded": the file of the queries that own responses answer
     skip: list[str] = []  # kind "recorded": LLMs to leave out
-    incomplete: Literal["error", "leave_out"] = "error"  # questions that an LLM has no response to
+    incomplete: Literal["error", "leave_out"] = "error"  # kind "recorded": questions that an LLM has no response to
     test_share: float = Field(0.3, gt=0, lt=1)  # kind "recorded": of the questions, where they have no splits
     folds: dict[str, Annotated[int, Field(ge=2, le=20)]] = {}  # "recorded": data set -> folds of its cross-fitting
     judged: Literal["study", "source"] = "study"  # kind "recorded": who reads the answers, chapter 03 or the file
     _inside = field_validator("path", "questions")(inside)
+
+    @field_validator("folds")
+    @classmethod
+    def _folds_are_several(cls, folds: dict[str, int]) -> dict[str, int]:
+        if few := next((d for d, k in folds.items() if not 2 <= k <= 20), None):
+            raise ValueError(f"{folds[few]} folds for {few!r}: use 2 to 20")
+        return folds
 
     @property
     def has_responses(self) -> bool:
