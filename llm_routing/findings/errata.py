@@ -35,7 +35,7 @@ MISTAKES = {
     2: "unreadable answers took part in the vote and could win it",
     3: "seconds were averaged over right answers only",
     4: "the oracle and the upper bound took the first right LLM in list order",
-    5: "Prediction was ArgMax less one number; ArgMax scored nothing on an LLM not labelled right",
+    5: "Prediction's target hung on the order of the pool; ArgMax scored nothing on an LLM not labelled right",
     6: "Sorted prediction read its index in another order than it was made in",
     7: "clusters were fitted on train and test queries together",
     8: "the filter for LLMs with too many unusable answers compared a percentage with 0.8",
