@@ -52,7 +52,7 @@ def test_a_caption_with_an_old_number_is_named(folder):
 def test_prose_with_an_old_number_is_named(folder):
     found = stale_numbers(folder, {"README": "It gains <b>1.4</b> points, see `v1.9` and [this](a/7.77.png)."})
     assert found[["where", "found"]].values.tolist() == [["README", "1.4"]]
-    (folder / "tables" / "headline_said.md").write_text("r gains +1.3 points.")
+    (folder / "tables" / "headline_said.md").write_text("r gains +1.4 points.")
     assert stale_numbers(folder)["where"].tolist() == ["headline_said.md"]
 
 # %% ../nbs/07g_consistency.ipynb #6f3f550d
