@@ -21,7 +21,7 @@ from sklearn.cluster import KMeans
 from .ledger import mean_interval
 from .figure_files import label, name_of
 from ..outcomes.answers import INVALID, read_answers
-from ..outcomes.outcomes import majority_vote, published_viability, published_vote, viability
+from ..outcomes.votes import majority_vote, published_viability, published_vote, viability
 from ..policies.choices import read_outcomes, settle_arrays
 from ..policies.policies import apply_policy, prediction_over_orders
 from ..policies.selections import read_scores
