@@ -350,10 +350,7 @@ def printed_digits(value: float) -> int:
     return 0 if isinstance(value, int) else min(9, len(repr(float(value)).partition(".")[2]))
 
 # %% ../../nbs/07c_ledger.ipynb #78073c41
-def agrees(
-    published: float,
-    value: float,
-) -> bool:
+def agrees(published: float, value: float) -> bool:
     "Whether a value rounds, or is cut off, to the published number."
     unit = 10.0 ** -printed_digits(published)
     return bool(-0.5000001 * unit <= value - published < 1.0000001 * unit - (unit * 1e-6 if unit > 1e-6 else 0))
@@ -384,7 +381,7 @@ def kind_of(number: str, source: str) -> str:
 
 # %% ../../nbs/07c_ledger.ipynb #17b56715
 def is_mean_of_labels(table: str, rest: list[str]) -> bool:
-    "Whether a number is nothing but a mean or a count of the labels in the released file: an LLM's accuracy, or its support."
+    "Whether a number is nothing but a mean or a count of the released file's labels: an LLM's accuracy, or support."
     return rest[-1] == "support" or (table == "main_results" and rest[-2] not in MAIN and rest[-1] == PAIR[0])
 
 # %% ../../nbs/07c_ledger.ipynb #de912f15
