@@ -289,11 +289,11 @@ def test_a_partial_run_has_the_queries_that_all_llms_have_answered(settings, tmp
     part = answer_queries(_queries(12), _with(settings, partial=True), own, [own], make=None)
     assert set(part.query_id) == set(_queries(4).query_id) and len(part) == 4 * 2 * 2
 
-# %% ../nbs/02j_sampling.ipynb #d1c7756e
+# %% ../nbs/02j_sampling.ipynb #dcfb330b
 def _run(tmp_path, **generation):
     profile = load_profile("mini")
     update = {"generation": profile.generation.model_copy(update=generation)}
-    return Run.of(profile.model_copy(update=update), tmp_path)
+    return Run(profile.model_copy(update=update), tmp_path)
 
 # %% ../nbs/02j_sampling.ipynb #d7501b0e
 @pytest.mark.parametrize("address", ["", "elsewhere"])
