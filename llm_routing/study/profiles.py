@@ -107,11 +107,18 @@ class Source(Section):
     reading: Reading = Reading()  # kind "table": how the file is to be read
     questions: str = ""  # kind "recorded": the file of the queries that own responses answer
     skip: list[str] = []  # kind "recorded": LLMs to leave out
-    incomplete: Literal["error", "leave_out"] = "error"  # questions that an LLM has no response to
+    incomplete: Literal["error", "leave_out"] = "error"  # kind "recorded": questions that an LLM has no response to
     test_share: float = Field(0.3, gt=0, lt=1)  # kind "recorded": of the questions, where they have no splits
     folds: dict[str, Annotated[int, Field(ge=2, le=20)]] = {}  # "recorded": data set -> folds of its cross-fitting
     judged: Literal["study", "source"] = "study"  # kind "recorded": who reads the answers, chapter 03 or the file
     _inside = field_validator("path", "questions")(inside)
+
+    @field_validator("folds")
+    @classmethod
+    def _folds_are_several(cls, folds: dict[str, int]) -> dict[str, int]:
+        if few := next((d for d, k in folds.items() if not 2 <= k <= 20), None):
+            raise ValueError(f"{folds[few]} folds for {few!r}: use 2 to 20")
+        return folds
 
     @property
     def has_responses(self) -> bool:
@@ -216,7 +223,7 @@ class Routers(Section):
     seeds: list[int] = Field([0], min_length=1)
     joint: bool = False  # one router for all datasets, or one for each as in the paper
     params: dict[str, dict[str, Any]] = {}  # router -> its parameters
-    compared: list[str] = []  # more routers, in the table of the routers' chapter only
+    compared: list[str] = []  # more routers, tried under the first policy only
 
 # %% ../../nbs/00b_profiles.ipynb #token-price
 Price = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
@@ -245,6 +252,8 @@ class Analysis(Section):
     resamples: int = Field(10_000, ge=100)  # bootstrap resamples over queries
     confidence: float = Field(0.95, gt=0, lt=1)
     learning_curves: list[str] = []  # routers that are trained again on parts of the training queries
+    refitted: list[str] = []  # routers that are trained again on resamples of the training queries
+    refits: int = Field(5, ge=2)  # how often
 
 # %% ../../nbs/00b_profiles.ipynb #pool-section
 class Pool(Section):
