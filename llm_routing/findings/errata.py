@@ -20,7 +20,7 @@ from sklearn.cluster import KMeans
 from .ledger import mean_interval
 from .figure_files import label, name_of
 from ..outcomes.answers import INVALID, read_answers
-from ..outcomes.outcomes import majority_vote, published_viability, published_vote, viability
+from ..outcomes.votes import majority_vote, published_viability, published_vote, viability
 from ..routing.encoders import make_encoder
 from ..routing.training import parts_of
 from ..sources.released import as_published, fetch_released, mended, parse_released, published_draws
@@ -35,7 +35,7 @@ MISTAKES = {
     2: "unreadable answers took part in the vote and could win it",
     3: "seconds were averaged over right answers only",
     4: "the oracle and the upper bound took the first right LLM in list order",
-    5: "Prediction was ArgMax less one number; ArgMax scored nothing on an LLM not labelled right",
+    5: "Prediction's target hung on the order of the pool; ArgMax scored nothing on an LLM not labelled right",
     6: "Sorted prediction read its index in another order than it was made in",
     7: "clusters were fitted on train and test queries together",
     8: "the filter for LLMs with too many unusable answers compared a percentage with 0.8",

@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from fastcore.basics import patch
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
@@ -155,14 +156,18 @@ class Tfidf(Encoder):
     def transform(self, texts):
         return self.model.transform(texts)
 
-    def state(self):
-        return {"terms": self.model.get_feature_names_out().tolist(), "idf": self.model.idf_}
+# %% ../../nbs/04a_encoders.ipynb #tfidf-state
+@patch
+def state(self: Tfidf):
+    return {"terms": self.model.get_feature_names_out().tolist(), "idf": self.model.idf_}
 
-    def restore(self, state):
-        self.model = self.vectorizer(vocabulary={term: i for i, term in enumerate(state["terms"])})
-        self.model.fit(state["terms"][:1])
-        self.model.idf_ = state["idf"]
-        return self
+# %% ../../nbs/04a_encoders.ipynb #tfidf-restore
+@patch
+def restore(self: Tfidf, state):
+    self.model = self.vectorizer(vocabulary={term: i for i, term in enumerate(state["terms"])})
+    self.model.fit(state["terms"][:1])
+    self.model.idf_ = state["idf"]
+    return self
 
 # %% ../../nbs/04a_encoders.ipynb #1a1a321f-1
 @register_encoder("words")
@@ -346,9 +351,8 @@ class TokenStates(Pretrained):
 
         config = AutoConfig.from_pretrained(self.folder or minilm_folder(), revision=self.revision)
         if self.above > config.num_hidden_layers:
-            raise ValueError(
-                f"encoder {self.folder or 'minilm'} has {config.num_hidden_layers} layers, so not {self.above} last ones"
-            )
+            have = config.num_hidden_layers
+            raise ValueError(f"encoder {self.folder or 'minilm'} has {have} layers, so not {self.above} last ones")
         rows = [v.reshape(-1, config.hidden_size) for v in self.known(texts)]
         out = np.zeros((len(rows), max(map(len, rows)), config.hidden_size), np.float16)
         for i, v in enumerate(rows):
