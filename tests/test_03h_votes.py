@@ -94,7 +94,7 @@ def test_as_published_lets_invalid_win_and_reads_the_last_digits(small):
 
 # %% ../nbs/03h_votes.ipynb #03h0062
 def test_each_mistake_alone_and_together(small):
-    "x answers 18 twice of four, y 1,018 twice, whose last digits are 18; on options y says nothing three times of four."
+    "x answers 18 twice of four, y 1,018 twice, whose last digits are 18; on options y is silent three times of four."
     queries, responses = small
     effect = rule_effect(responses, queries.assign(gold=["18", "C"])).set_index("llm")
     assert effect.loc["x"].tolist()[1:] == [50, 50, 50, 50] and effect.loc["y"].tolist()[1:] == [50, 100, 0, 50]
