@@ -13,7 +13,7 @@ from fractions import Fraction
 
 import pandas as pd
 
-from .answers import INVALID, READERS, float_spelled, published_number
+from .answers import INVALID, float_spelled, published_number
 from .numbers import extract_number
 from .numerals import spelled
 from .options import extract_option
@@ -136,7 +136,8 @@ def hand_written(
 # %% ../../nbs/03j_checked_on_labels.ipynb #03j0030
 def read_case(
     case,  # a row of `hand_written`
-    rules: str = "default",
 ) -> str | None:
-    "What rules read in a case."
-    return READERS[rules](case.text, tuple(case.options or ()), case.finish_reason)[0]
+    "What the extractors read in a case."
+    if case.kind == "option":
+        return extract_option(case.text, case.options, case.finish_reason).answer
+    return spelled(extract_number(case.text, case.finish_reason).answer)

@@ -118,10 +118,14 @@ def _with_cents(dollars: Fraction, cents: re.Match) -> Fraction:
     return dollars + (1 if dollars >= 0 else -1) * Fraction(int(cents[1]), 100)
 
 # %% ../../nbs/03e_numbers.ipynb #03e0020
+_IS_ANOTHER = re.compile(r"\s(?:\w+\s){0,3}(?:is|are|equals)\s[\w ]{0,12}\$?\d")  # $0.10 per pump is 10 cents
+
+
 def _computed_again(s: str, found: list[Number], context: str) -> Number | None:
     "The number that is the result of the last equation before a sentence."
     computed = _after_equals(context[-360:])
-    return computed and next((n for n in reversed(found) if n.value == computed.value and not _is_operand(s, n)), None)
+    same = [n for n in found if computed and n.value == computed.value]
+    return next((n for n in reversed(same) if not _is_operand(s, n) and not _IS_ANOTHER.match(s, n.end)), None)
 
 
 def _whole(s: str, found: list[Number]) -> Fraction | None:
@@ -366,7 +370,7 @@ def read_prose(text: str, start: int) -> Reading | None:
     "The number that the last telling sentence states."
     parts, spare = without_loop(sentences(plain(_CUT_MARK.sub("", text[-3000:])))), None
     for i in range(len(parts) - 1, -1, -1):
-        aside = _ASIDE.match(parts[i]) or foreign(parts[i])
+        aside = _ASIDE.match(parts[i]) or "=" not in parts[i] and foreign(parts[i])
         if not aside and REFUSED.search(parts[i]):
             return Reading(NOTHING, 0, len(text))
         value = stated(parts[i], " ".join(parts[max(0, i - 4) : i]))

@@ -77,7 +77,7 @@ def first_turn(
 
 # %% ../../nbs/03a_own_words.ipynb #03a0021
 _NEXT_QUERY = re.compile(
-    r"\n[ \t*#]*(?P<word>Q|Question|Human|User|Problem|Instruction|Exercise)\b(?P<number> ?\d{0,3})[^\n:]{0,12}:"
+    r"\n[ \t*#]*(?P<word>Q|Question|Human|User|Problem|Instruction|Exercise)\b(?: ?(?P<number>\d{1,3}))?[^\n:]{0,12}:"
 )
 _ANSWERED = re.compile(
     r"####[\s*]*[-$]?[\d.]|boxed\s?\{|(?:nswer|NSWER)(?:\s(?:is|would be)|[*_\"']*:)[\s*_$\"']*[\w($\\-]"
@@ -86,28 +86,22 @@ _ANSWERED = re.compile(
 _SHORT = re.compile(r"[\s*_(\[{\"'`$]*(?:[A-Za-z]|-?[\d.,]+)[\s*_)\]}\"'`.:,;$!%]*")
 
 # %% ../../nbs/03a_own_words.ipynb #03a0022
-def _counts_on(heading: re.Match, before: str) -> bool:
-    "Whether a heading goes on counting the parts of the own solution."
-    n = heading["number"].strip()
-    return n.isdigit() and re.search(rf"{heading['word']} ?{int(n) - 1}\b", before) is not None
-
-# %% ../../nbs/03a_own_words.ipynb #03a0023
 def without_next_query(
     text: str,  # a response
 ) -> str:
     "The text up to the next query that an LLM wrote on with after it had answered its own."
-    if ":" not in text:
+    if ":" not in text or not (headings := list(_NEXT_QUERY.finditer(text))):
         return text
-    found = None
-    for m in _NEXT_QUERY.finditer(text):
-        found = found or _ANSWERED.search(text)
-        before = text[: m.start()]
-        answered = found and m.start() > found.start() or _SHORT.fullmatch(before)
-        if answered and not _counts_on(m, before):
-            return before
+    found, counted = _ANSWERED.search(text), set()
+    for m in headings:
+        answered = found and m.start() > found.start() or m.start() < 40 and _SHORT.fullmatch(text, 0, m.start())
+        number = int(m["number"] or 0)
+        if answered and (m["word"], number - 1) not in counted:
+            return text[: m.start()]
+        counted.add((m["word"], number))
     return text
 
-# %% ../../nbs/03a_own_words.ipynb #03a0027
+# %% ../../nbs/03a_own_words.ipynb #03a0026
 _MARKED = re.compile(r"<[A-Za-z|/｜]")
 
 
@@ -122,7 +116,7 @@ def _is_marked(text: str) -> bool:
         return True
     return "THINK" in text or "INST]" in text or "◁" in text
 
-# %% ../../nbs/03a_own_words.ipynb #03a0028
+# %% ../../nbs/03a_own_words.ipynb #03a0027
 def own_part(
     text: str,  # a response
 ) -> str:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SECRET_ADVICE', 'Price', 'SEEDS', 'refuse_secrets', 'inside', 'without_credentials', 'Section', 'Reading', 'Source',
-           'LLM', 'Generation', 'Extraction', 'Routers', 'TokenPrice', 'Policies', 'Analysis', 'Pool', 'same_reading',
-           'only_chosen_llms', 'Profile', 'parse_profile', 'profile_files', 'profile_names', 'profile_file', 'set_key',
-           'move_seeds', 'change_settings', 'load_profile', 'overrides']
+           'LLM', 'Endpoint', 'Timing', 'Generation', 'Extraction', 'Routers', 'TokenPrice', 'Policies', 'Analysis',
+           'Pool', 'same_reading', 'only_chosen_llms', 'Profile', 'parse_profile', 'profile_files', 'profile_names',
+           'profile_file', 'set_key', 'move_seeds', 'change_settings', 'load_profile', 'overrides']
 
 # %% ../../nbs/00b_profiles.ipynb #imports
 import os
@@ -107,21 +107,23 @@ class Source(Section):
     reading: Reading = Reading()  # kind "table": how the file is to be read
     questions: str = ""  # kind "recorded": the file of the queries that own responses answer
     skip: list[str] = []  # kind "recorded": LLMs to leave out
-    incomplete: Literal["error", "leave_out"] = "error"  # questions that an LLM has no response to
+    incomplete: Literal["error", "leave_out"] = "error"  # kind "recorded": questions that an LLM has no response to
     test_share: float = Field(0.3, gt=0, lt=1)  # kind "recorded": of the questions, where they have no splits
-    folds: dict[
-        str, Annotated[int, Field(ge=2, le=20)]
-    ] = {}  # kind "recorded": data set -> folds, where it is cross-fitted
-    judged: Literal["study", "source"] = (
-        "study"  # kind "recorded": who reads the answers, chapter 03 or the file's own scores
-    )
+    folds: dict[str, Annotated[int, Field(ge=2, le=20)]] = {}  # "recorded": data set -> folds of its cross-fitting
+    judged: Literal["study", "source"] = "study"  # kind "recorded": who reads the answers, chapter 03 or the file
     _inside = field_validator("path", "questions")(inside)
+
+    @field_validator("folds")
+    @classmethod
+    def _folds_are_several(cls, folds: dict[str, int]) -> dict[str, int]:
+        if few := next((d for d, k in folds.items() if not 2 <= k <= 20), None):
+            raise ValueError(f"{folds[few]} folds for {few!r}: use 2 to 20")
+        return folds
 
     @property
     def has_responses(self) -> bool:
         "Whether chapter 02 makes or reads responses; other sources have outcomes only."
         return self.kind in ("generate", "recorded")
-
 
 # %% ../../nbs/00b_profiles.ipynb #45bea9cb
 class LLM(Section):
@@ -141,6 +143,7 @@ class LLM(Section):
     send: Literal["", "tokens", "text", "chat"] = ""  # engine "openai": how a prompt travels; empty: as in the profile
     served_as: str = ""  # engine "openai": the endpoint's name for it, if another than `model`
     chat_template_kwargs: dict[str, Any] = {}  # settings of its chat template, such as enable_thinking
+    thoughts_end: str = ""  # the text that ends its thoughts, such as "</think>": what is before it is stored apart
     request: dict[str, Any] = {}  # engine "openai": further fields of each request, such as reasoning_effort
     parameters_b: float = Field(0, ge=0)  # billions of parameters, for estimates
     licence: str = ""
@@ -149,12 +152,32 @@ class LLM(Section):
     _public = field_validator("base_url")(without_credentials)
 
 # %% ../../nbs/00b_profiles.ipynb #a73ad3d9
-class Generation(Section):
+class Endpoint(Section):
+    'How engine "openai" asks an endpoint; keys of the section `generation`.'
+
+    base_url: str = ""  # the endpoint
+    key_env: str = "OPENAI_API_KEY"  # the environment variable that holds its key
+    send: Literal["tokens", "text", "chat"] = "tokens"  # how a prompt travels
+    seeded: bool = True  # whether requests carry a seed
+    concurrency: int = Field(16, ge=1)  # requests at a time
+    retries: int = Field(5, ge=0)  # engine "openai"
+    timeout_s: float = Field(600, gt=0)  # engine "openai", seconds for one request
+    give_up_after: int = Field(20, ge=1)  # failed requests in a row that end an LLM
+    _public = field_validator("base_url")(without_credentials)
+
+# %% ../../nbs/00b_profiles.ipynb #timing
+class Timing(Section):
+    "How seconds per query are found; keys of the section `generation`."
+
+    latency: Literal["measured", "reference", "modelled", "none"] = "measured"
+    latency_minutes: float = Field(10, gt=0)  # the most that the timing of all LLMs may take
+    latency_queries: int = Field(20, ge=0)  # test queries timed one at a time, on each LLM
+
+# %% ../../nbs/00b_profiles.ipynb #a73ad3d9-1
+class Generation(Endpoint, Timing):
     "How responses are sampled."
 
     engine: Literal["transformers", "vllm", "openai", "ray"] = "transformers"
-    base_url: str = ""  # engine "openai": the endpoint
-    key_env: str = "OPENAI_API_KEY"  # engine "openai": the environment variable that holds its key
     samples: int = Field(10, ge=1)
     temperature: float = Field(0.7, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -172,16 +195,7 @@ class Generation(Section):
     prompting: Literal["default", "as_published"] = "default"  # as_published: the words of the authors' code
     prompts: dict[str, str] = {}  # overrides of the prompt templates
     few_shot: int = Field(5, ge=0)  # examples in a few-shot prompt
-    latency: Literal["measured", "reference", "modelled", "none"] = "measured"
-    latency_minutes: float = Field(10, gt=0)  # the most that the timing of all LLMs may take
-    latency_queries: int = Field(20, ge=0)  # test queries timed one at a time, on each LLM
     engine_args: dict[str, Any] = {}  # engines "vllm" and "ray": arguments for vLLM
-    send: Literal["tokens", "text", "chat"] = "tokens"  # engine "openai": how a prompt travels
-    seeded: bool = True  # engine "openai": whether requests carry a seed
-    concurrency: int = Field(16, ge=1)  # engine "openai": requests at a time
-    retries: int = Field(5, ge=0)  # engine "openai"
-    timeout_s: float = Field(600, gt=0)  # engine "openai", seconds for one request
-    give_up_after: int = Field(20, ge=1)  # engine "openai": failed requests in a row that end an LLM
     silence_s: float = Field(900, gt=0)  # seconds without any progress that end an LLM
     any_engine: bool = True  # whether responses of another local engine count
     partial: bool = False  # sample nothing, and go on with what is there
@@ -189,7 +203,7 @@ class Generation(Section):
     ray_args: dict[str, Any] = {}  # engine "ray": arguments for Ray's processor
     pool: list[LLM] = []
     _inside = field_validator("store", "responses")(inside)
-    _public = field_validator("base_url", "responses")(without_credentials)
+    _public_store = field_validator("responses")(without_credentials)
 
 # %% ../../nbs/00b_profiles.ipynb #cab83219
 class Extraction(Section):
@@ -229,9 +243,7 @@ class Policies(Section):
     routers: list[str] = []  # routers that are tried under every policy, the others under the first alone; empty: all
     params: dict[str, dict[str, Any]] = {}  # policy -> its parameters
     price: Literal["seconds", "cost"] = "seconds"  # what policies that weigh prices go by
-    token_prices: dict[
-        str, Price | TokenPrice
-    ] = {}  # LLM -> price of a million tokens; costs are then money, not tokens
+    token_prices: dict[str, Price | TokenPrice] = {}  # LLM -> of a million tokens; costs are then money, not tokens
 
 # %% ../../nbs/00b_profiles.ipynb #66f4f87f
 class Analysis(Section):
@@ -265,15 +277,21 @@ def only_chosen_llms(
     settings: Any,  # a profile's keys and values
 ) -> Any:
     "The settings with `generation.pool` cut to `source.llms`. Raises `ValueError` for an LLM that is not in the pool."
-    parts = (settings.get("source"), settings.get("generation")) if isinstance(settings, dict) else (None, None)
-    if not all(isinstance(p, dict) for p in parts) or not parts[0].get("llms") or not parts[1].get("pool"):
+    source, generation = (_part(settings, name) for name in ("source", "generation"))
+    wanted, pool = source.get("llms"), generation.get("pool")
+    if not wanted or not pool:
         return settings
-    wanted, pool = parts[0]["llms"], parts[1]["pool"]
     names = [m.get("name") for m in pool if isinstance(m, dict)]
     if unknown := [n for n in wanted if n not in names]:
         raise ValueError(f"source.llms: no {unknown[0]!r} in generation.pool; there are {', '.join(map(str, names))}")
     kept = [m for m in pool if isinstance(m, dict) and m.get("name") in wanted]
-    return {**settings, "generation": {**parts[1], "pool": kept}}
+    return {**settings, "generation": {**generation, "pool": kept}}
+
+# %% ../../nbs/00b_profiles.ipynb #part-of-settings
+def _part(settings: Any, name: str) -> dict:
+    "A section of a profile's keys and values; empty where there is none."
+    part = settings.get(name) if isinstance(settings, dict) else None
+    return part if isinstance(part, dict) else {}
 
 # %% ../../nbs/00b_profiles.ipynb #193cbd4d
 class Profile(Section):

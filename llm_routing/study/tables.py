@@ -86,7 +86,7 @@ def _kinds() -> dict:
     }
 
 # %% ../../nbs/00a_tables.ipynb #kinds-1
-LARGEST = 1e15  # of seconds and of costs: sums over all queries stay finite
+LARGEST = 1e12  # of seconds and of costs: sums over all queries stay finite
 
 # %% ../../nbs/00a_tables.ipynb #d02c69bc-1
 def _is_text_list(value) -> bool:
