@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'ProfileName', 'RunDir', 'Changes', 'run', 'status', 'doctor_command', 'profiles', 'list_command',
-           'import_command', 'compare_command', 'publish_command', 'cite_command', 'figure_command', 'verify_command',
-           'report_command', 'export_command', 'refresh_command', 'check', 'main']
+           'import_command', 'compare_command', 'train_command', 'route_command', 'publish_command', 'cite_command',
+           'figure_command', 'verify_command', 'report_command', 'export_command', 'refresh_command', 'check', 'main']
 
 # %% ../../nbs/08g_runner.ipynb #imports
 import logging
@@ -209,6 +209,37 @@ def compare_command(
     table = compare(runs[0], runs[1])
     table = table[table.group == group] if group else table
     print(table.round(2).to_string(index=False))
+
+# %% ../../nbs/08g_runner.ipynb #train-command
+@app.command("train")
+def train_command(
+    profile: ProfileName = "",
+    run_dir: RunDir = "",
+    router: Annotated[str, typer.Option("--router", help="a name from `llm-routing list routers`")] = "recommended",
+    pool: Annotated[str, typer.Option("--pool", help="a pool of the profile; its first if not given")] = "",
+    dataset: Annotated[str, typer.Option("--dataset", help="one data set; all that have the pool if not given")] = "",
+    out: Annotated[Path, typer.Option("--out", help="the folder to keep the router in")] = Path("router"),
+) -> None:
+    "Train a router on a run's outcomes and keep it in a folder of plain numbers, with a card."
+    from llm_routing.routing.saved import train_to_folder
+
+    folder = train_to_folder(Run.open(profile, run_dir), router, out, pool, dataset)
+    print((folder / "README.md").read_text("utf-8"))
+
+# %% ../../nbs/08g_runner.ipynb #route-command
+@app.command("route")
+def route_command(
+    question: Annotated[Optional[str], typer.Argument(help="the question; or give --file")] = None,
+    router: Annotated[Path, typer.Option("--router", help="a folder that `llm-routing train` made")] = Path("router"),
+    file: Annotated[Optional[Path], typer.Option("--file", help="questions as JSON lines; gives CSV")] = None,
+) -> None:
+    "Say which LLM a kept router sends a question to, how likely each LLM is to be right, and the expected cost."
+    from llm_routing.routing.saved import read_questions, route
+
+    if (question is None) == (file is None):
+        raise StudyError("give a question in quotes, or a file of questions with --file")
+    table = route(router, read_questions(file) if file else [question])
+    print(table.to_csv(index=False).rstrip() if file else table.iloc[0].to_string())
 
 # %% ../../nbs/08g_runner.ipynb #publish-command
 @app.command("publish")
