@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/03f_options.ipynb #03f0079
+# %% ../nbs/03f_options.ipynb #03f0081
 import time
 
 import pytest
@@ -16,7 +16,7 @@ from llm_routing.outcomes.options import extract_option
 
 CITIES = ["Oslo", "Lima", "Cairo", "Hanoi"]
 
-# %% ../nbs/03f_options.ipynb #03f0080
+# %% ../nbs/03f_options.ipynb #03f0082
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     label=st.sampled_from("ABCD"),
@@ -28,13 +28,13 @@ CITIES = ["Oslo", "Lima", "Cairo", "Hanoi"]
 def test_a_label_in_any_common_form_comes_back(label, form, sentence):
     assert extract_option(sentence.format(form.format(label)), CITIES).answer == label
 
-# %% ../nbs/03f_options.ipynb #03f0081
+# %% ../nbs/03f_options.ipynb #03f0083
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.text(max_size=300), st.lists(st.text(max_size=20), max_size=6))
 def test_any_text_is_read_without_an_error(text, options):
     assert extract_option(text, options).rule and extract_option(f"The answer is {text}", options).rule
 
-# %% ../nbs/03f_options.ipynb #03f0082
+# %% ../nbs/03f_options.ipynb #03f0084
 @pytest.mark.parametrize(
     "unit",
     ["(A) or (B). ", "the answer is ", "Students choose B. ", "not A, B, ", "A ", "A? ", "B is ", "Oslo ", "答案是 ", "I choose ", "None of ",

@@ -117,7 +117,10 @@ def _keyed(text: str) -> Field | None:
         return best
     key = min(reversed(keys), key=lambda m: _rank(m["name"]))
     value, end = _loose(text, key.end())
-    return Field(value, key.start(), end)
+    close = text.rfind("}", end)
+    return Field(
+        value, key.start(), close + 1 if close > 0 else len(text)
+    )  # what else the broken object says is no answer
 
 # %% ../../nbs/03b_fields.ipynb #03b0027
 _TAG = re.compile(rf"<(?i:{_ANY_NAME})>")

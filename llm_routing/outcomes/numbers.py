@@ -111,6 +111,9 @@ _LIST = re.compile(
 )
 _COMPOUND = re.compile(r"\s(?!(?:of|in|per|for|to|at|from|by|with|on|times|or)\b)[a-z]+(?:,|\sand)?\s\d+\s[a-z]+\s*\Z")
 _TWO_VALUES = re.compile(r"=\s?[-$\d.,]{1,20}\s(?:or|and)\s[a-zA-Z]\s?=")
+_TWO_GUESSES = re.compile(
+    r"\b(?:could|might|may)(?: also)? be\s[^.;\n]{0,40}?\d[^.;\n]{0,40}?\b(?:could|might|may)(?: also)? be\s[^.;\n]{0,40}?\d"
+)
 _CENTS = re.compile(r"(?:\s?dollars?)?(?: and|,) (\d{1,2}) cents?")
 
 
@@ -176,7 +179,7 @@ def stated(
 ) -> Fraction | object | None:
     "The number that a sentence comes to; `SEVERAL` where it leaves two; None where it holds none."
     s = s[-2000:]
-    if _TWO_VALUES.search(s):
+    if _TWO_VALUES.search(s) or _TWO_GUESSES.search(s):
         return SEVERAL
     if (m := _CONDITION.match(s)) and any(_is_candidate(s[m.end() :], n) for n in numbers(s[m.end() :])):
         s, context = s[m.end() :], context + s[: m.end()]
@@ -448,7 +451,7 @@ RULES = (
 )
 
 # %% ../../nbs/03e_numbers.ipynb #03e0061
-_CUT = re.compile(r"[\d.,/^]+\s*\Z|\\\w*\Z")
+_CUT = re.compile(r"[\d.,/^]*[\d,/^]\s*\Z|\\\w*\Z")
 
 
 def _before_the_cut(own: str) -> Extracted:

@@ -18,7 +18,7 @@ from .numbers import extract_number
 from .numerals import numbers, plain
 from .own_words import own_part
 from llm_routing.outcomes.rules import (
-    NO_ANSWER, NOTHING, Extracted, Reading, Rule, any_in, conclude, decide, doubtful, foreign, hypothetical, opening,
+    NO_ANSWER, NOTHING, Extracted, Reading, Rule, any_in, conclude, decide, doubtful, foreign, hypothetical, last_clause, opening,
 )  # fmt: skip
 
 # %% ../../nbs/03f_options.ipynb #03f0005
@@ -135,7 +135,7 @@ class Patterns:
         )
         self.denied, self.letter = _denied_pattern(some), re.compile(_START + some + _STOP)
         self.item = re.compile(rf"(?:^|\n)[\s*_]*\(?({some})\)?[).:]")  # a label at the beginning of a line
-        reason = r"(?:I|because|since|as|definitely|probably|obviously|of course|surely|for sure|no doubt)\b"
+        reason = r"(?:I|not|because|since|as|definitely|probably|obviously|of course|surely|for sure|no doubt)\b"
         self.first = re.compile(
             rf"[\s*_#]*\(?(?P<label>{some})[)*_]*(?:[).:]\s|\s?[-–—:]\s|[)*]+\s|\n|,\s(?={reason}))"
         )
@@ -383,7 +383,7 @@ def _is_own(text: str, m: re.Match) -> bool:
         return True
     if verb and not _OWN_SUBJECT.search(text[max(0, m.start() - 100) : m.start()]):
         return False
-    if _NOT_OWN.search(before[-24:].rstrip() + " ") or foreign(before + m[0] * verb, True):
+    if _NOT_OWN.search(before[-24:].rstrip() + " ") or foreign(last_clause(before) + m[0] * verb, True):
         return False
     return not hypothetical(before, text[m.end() : m.end() + 12])
 
@@ -403,7 +403,7 @@ def read_judged(text: str, start: int, o: Options) -> Reading | None:
     "The last option that is said to be right."
     for m in reversed(list(o.patterns.judged.finditer(text, start))):
         before = opening(text, m.start())
-        if not _UNJUDGED.search(before) and not foreign(before, True):
+        if not _UNJUDGED.search(before) and not foreign(last_clause(before), True):
             return Reading(m[m.lastgroup], m.start(), m.end())
     return None
 
@@ -482,18 +482,36 @@ def _sentences(line: str) -> list[str]:
     return [line[a:b] for a, b in zip(bounds, bounds[1:]) if line[a:b].strip()]
 
 
+def _chosen(s: str, o: Options) -> str | object | None:
+    "What a sentence chooses, or the clause after what it says of others."
+    found = _in_sentence(s, o)
+    if not found or not foreign(s, True):
+        return found
+    rest = last_clause(s)
+    return None if rest == s or foreign(rest, True) else _in_sentence(rest, o)
+
+# %% ../../nbs/03f_options.ipynb #03f0064
+def _asked(parts: list[str], o: Options) -> bool:
+    "Whether sentences ask for more than one option, and answer none of the questions."
+    if any(s.lstrip().startswith(("No", "Yes")) for s in parts):
+        return False
+    return len({found for s in parts if s.rstrip()[-1:] == "?" and (found := _in_sentence(s, o))}) > 1
+
+
 def read_closing(text: str, start: int, o: Options) -> Reading | None:
     "The option that the last telling sentence names. A line that copies an option from the query tells nothing."
     listed = len(set(o.patterns.item.findall(text))) > 1
     for line in text.rsplit("\n", 12)[:-13:-1]:
         if listed and (m := o.patterns.item.match(line)) and line[m.end() :].strip(" *_"):
             continue
-        for s in reversed(_sentences(line[-2000:])):
-            if (found := _in_sentence(s, o)) and not foreign(s, True):
-                return Reading(found, 0, len(text))
+        parts = _sentences(line[-2000:])
+        for s in reversed(parts):
+            if found := _chosen(s, o):
+                asked = s.rstrip()[-1:] == "?" and _asked(parts, o)
+                return Reading(SEVERAL if asked else found, 0, len(text))
     return None
 
-# %% ../../nbs/03f_options.ipynb #03f0064
+# %% ../../nbs/03f_options.ipynb #03f0066
 _NTH = re.compile(
     r"\b(first|second|third|fourth|fifth|last)\s(?:option|choice|answer|statement|alternative|one)\b", re.I
 )
@@ -512,14 +530,14 @@ def read_left(text: str, start: int, o: Options) -> Reading | None:
     at = _PLACES.index(places.pop()) if len(places) == 1 and not _HEDGE.search(last) else 99
     return Reading(labels[-1 if at == 5 else at], 0, len(text)) if at == 5 or at < len(labels) else None
 
-# %% ../../nbs/03f_options.ipynb #03f0066
+# %% ../../nbs/03f_options.ipynb #03f0068
 def read_value(text: str, start: int, o: Options) -> Reading | None:
     "The option whose number is the response's number."
     answer = extract_number(text).answer if o.values else None
     same = [k for k, v in o.values.items() if v == answer]
     return Reading(same[0], 0, len(text)) if len(same) == 1 else None
 
-# %% ../../nbs/03f_options.ipynb #03f0068
+# %% ../../nbs/03f_options.ipynb #03f0070
 def read_field(text: str, start: int, o: Options) -> Reading | None:
     "The option in a known field of a structured response."
     found = field(text)
@@ -530,7 +548,7 @@ def read_field(text: str, start: int, o: Options) -> Reading | None:
     decided = decide(_plain(str(found.value)), [r for r in RULES if r.name != "field"], o)
     return Reading(decided[1].value if decided else NOTHING, found.start, found.end)
 
-# %% ../../nbs/03f_options.ipynb #03f0070
+# %% ../../nbs/03f_options.ipynb #03f0072
 RULES = (
     Rule("bare", 0, (), None, read_bare),
     Rule("field", 1, (), None, read_field),
@@ -572,7 +590,7 @@ RULES = (
     Rule("value", 6, (), None, read_value),
 )  # fmt: skip
 
-# %% ../../nbs/03f_options.ipynb #03f0073
+# %% ../../nbs/03f_options.ipynb #03f0075
 _WIDTH = str.maketrans(
     {chr(0xFEE0 + c): chr(c) for c in range(33, 127)}
     | dict.fromkeys("\u200b\u200e\u200f\ufeff")
@@ -587,7 +605,7 @@ def _plain(text: str) -> str:
         text = text.translate(_WIDTH)
     return (_STYLED.sub(r" \1 ", text) if "\\" in text else text).strip()
 
-# %% ../../nbs/03f_options.ipynb #03f0075
+# %% ../../nbs/03f_options.ipynb #03f0077
 WINDOW = 20_000  # characters from the end in which an option is looked for
 
 

@@ -46,25 +46,23 @@ def harness_answer(
     return _as_number("".join(found[-1])) if found else None
 
 # %% ../../nbs/03k_recorded_readings.ipynb #03k0011
-_OBJECT = re.compile(r"\{[^{}]*\}")
 _FIRST_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _ANSWER_FIELD = re.compile(r"\"answer\"\s*:\s*\"([^\"]*?)\"")
 
 
-def _last_answer(text: str) -> str | None:
-    "The field `answer` of the last whole JSON object of a text, or of the last text that looks like one."
-    for found in reversed(_OBJECT.findall(text)):
-        try:
-            return str(json.loads(found.replace("\n", ""))["answer"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    fields = _ANSWER_FIELD.findall(text)
-    return fields[0] if fields else None
+def _first_answer(text: str) -> str | None:
+    "The field `answer` of the first JSON object of a text, or of the first text that looks like one."
+    flat = text.replace("\n", "")
+    try:
+        return str(json.JSONDecoder().raw_decode(flat, flat.index("{"))[0]["answer"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        found = _ANSWER_FIELD.search(text)
+    return found[1] if found else None
 
 # %% ../../nbs/03k_recorded_readings.ipynb #03k0012
 def json_answer(text: str) -> str | None:
     "The first number in the field `answer` of a response in JSON."
-    answer = _last_answer(text)
+    answer = _first_answer(text)
     found = _FIRST_NUMBER.search(answer.replace(",", "").replace("$", "")) if answer else None
     return spelled(Fraction(found[0])) if found else None
 
@@ -154,12 +152,12 @@ _ANNOUNCED = re.compile(r"answer is \(?([A-J])\b|[aA]nswer:\s*\(?([A-J])\b")
 def _number_class(text: str, upstream: str | None, answer: str | None, rule: str) -> str:
     "Why ZeroEval's reader and ours differ."
     if upstream is None:
-        return "no whole JSON object with an answer" if answer else "no number in the field"
+        return "no answer in a JSON object"
     if rule in ("several", "refusal", "none"):
         return "no single number is stated"
     if rule == "corrected" or rule != "field":
         return "stated or corrected after the object"
-    return "a worked solution or several objects: not their first number"
+    return "a worked solution, not its first number" if text.count("{") < 2 else "the first of several objects"
 
 
 def _letter_class(text: str, upstream: str | None, answer: str | None, rule: str) -> str:

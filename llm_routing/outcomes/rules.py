@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOTHING', 'NO_ANSWER', 'TRIES', 'REFUSED', 'Extracted', 'Reading', 'Rule', 'any_in', 'last_reading', 'decide',
-           'confidence', 'foreign', 'opening', 'doubtful', 'hypothetical', 'second_thoughts', 'conclude', 'sentences',
-           'without_loop']
+           'confidence', 'last_clause', 'foreign', 'opening', 'doubtful', 'hypothetical', 'second_thoughts', 'conclude',
+           'sentences', 'without_loop']
 
 # %% ../../nbs/03c_rules.ipynb #03c0003
 import functools
@@ -131,12 +131,20 @@ _OTHERS_SAY = re.compile(_SAYERS + _SAID + _TRAP, re.I)
 _OTHERS_CHOOSE = re.compile(_SAYERS + f"(?:{_SAID}|{_CHOSE})" + _TRAP, re.I)
 
 # %% ../../nbs/03c_rules.ipynb #03c0018
+_CLAUSE = re.compile(r",\s|;\s|\bbut\s|\bhowever\s")
+
+
+def last_clause(sentence: str) -> str:
+    "The last clause of a sentence, or of its part before an announcement."
+    return _CLAUSE.split(sentence)[-1]
+
+
 def foreign(
-    sentence: str,  # a sentence, or its part before an announcement
+    clause: str,  # a sentence, or the part of a clause before an announcement
     choice: bool = False,  # whether verbs of choosing count: in a story, friends pick flowers
 ) -> bool:
-    "Whether a sentence tells what others answer, or what a trap is."
-    return (_OTHERS_CHOOSE if choice else _OTHERS_SAY).search(sentence) is not None
+    "Whether a clause tells what others answer, or what a trap is."
+    return (_OTHERS_CHOOSE if choice else _OTHERS_SAY).search(clause) is not None
 
 # %% ../../nbs/03c_rules.ipynb #03c0021
 _DOUBT = re.compile(
@@ -159,7 +167,7 @@ def doubtful(
     before: str,  # what stands before the word `answer` in its sentence
 ) -> bool:
     "Whether an announcement is no statement of the answer: a wrong, an earlier, somebody's, any answer."
-    return len(before) > 4 and (_DOUBT.search(before) is not None or foreign(before))
+    return len(before) > 4 and (_DOUBT.search(before) is not None or foreign(last_clause(before)))
 
 
 def hypothetical(
@@ -211,7 +219,7 @@ def conclude(
     if found is None:
         return NO_ANSWER
     rule, (value, start, end) = found
-    if rule.rank <= 2 and (again := second_thoughts(text, end)):
+    if (rule.rank <= 2 or value is SEVERAL) and (again := second_thoughts(text, end if rule.rank <= 2 else 0)):
         later = decide(again, [r for r in rules if r.name not in ("field", "value")], *extra)
         if later and later[1].value not in (SEVERAL, NOTHING):
             return Extracted(later[1].value, "corrected", confidence(kind, "corrected"), again[:80])
