@@ -1,6 +1,6 @@
 """Installs the package that the notebooks export; every setting is in settings.ini.
 
-A wheel brings the notebooks, profiles and data too, as `llm_routing/_study`, so that the study runs without a checkout."""
+A wheel brings the notebooks, profiles and data too, as `llm_routing/_study`: the study runs without a checkout."""
 
 import shutil
 from configparser import ConfigParser

@@ -1,5 +1,5 @@
-"""RouterDC's protocol: routers trained jointly on its five training files, tested on its five test files, with 5 seeds
-and a paired test.
+"""RouterDC's protocol: routers trained jointly on its five training files, tested on its five test files, with 5
+seeds and a paired test.
 
     LLM_ROUTING_DATA=../shared/data python benchmarks/bench_routers.py [NAME ...]
 
@@ -36,8 +36,7 @@ HOME = project_root() / "data" / "routers"
 CACHE = project_root() / "runs" / "cache"
 STATIC = {"encoder": "surface+static"}
 ROUTERS = {
-    "default": {},
-    "kinds": {"errors": -1.0, "proof": 1e9},
+    "recommended": {},
     "prior": {},
     "mlc": {},
     "sc": {},
@@ -58,10 +57,8 @@ ROUTERS = {
     "routerdc": STATIC,
     "routerdc_finetuned": {},
 }
-VARIANTS = {"kinds": "default"}  # a row's name, where it is not the router's
 TRIALS = {"routerdc": 6}  # Optuna's budget, on 15% of train held out
 FIXED = {
-    "kinds",
     "prior",
     "mlc",
     "sc",
@@ -92,8 +89,8 @@ def load(split: str) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, lis
 
 
 def balanced(tasks: np.ndarray, seed: int, share: float = 0.15, size: int = 1000) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to learn from, `size` of each task (those of a small task again and again), and held-out rows, a
-    `share` of that of each task."""
+    """Rows to learn from, `size` of each task (those of a small task again and again), and held-out rows, a `share` of
+    that of each task."""
     rng, learn, held = np.random.default_rng(seed), [], []
     for t in FILES:
         own = rng.permutation(np.flatnonzero(tasks == t))
@@ -104,7 +101,7 @@ def balanced(tasks: np.ndarray, seed: int, share: float = 0.15, size: int = 1000
 
 
 def task_means(values: np.ndarray, tasks: np.ndarray) -> dict[str, float]:
-    "Percent earned per task, and their unweighted average."
+    "Percent right per task, and their unweighted average."
     means = {t: 100 * values[tasks == t].mean() for t in FILES}
     return means | {"average": float(np.mean(list(means.values())))}
 
@@ -152,16 +149,14 @@ def run(names: list[str]) -> None:
             if name in BALANCED:
                 train, validation = (part(ids, known) for ids, known in zip(balanced(source, seed), (labels, scores)))
             began = time.perf_counter()
-            router = make_router(VARIANTS.get(name, name), seed=seed, cache=CACHE, **params).fit(
-                *train, llms, validation
-            )
+            router = make_router(name, seed=seed, cache=CACHE, **params).fit(*train, llms, validation)
             fit_s, p = time.perf_counter() - began, router.predict(asked)
-            earned = truth[np.arange(len(truth)), p.argmax(1)]
-            np.save(CACHE / f"joint-{name}-{seed}.npy", earned)
+            scored = truth[np.arange(len(truth)), p.argmax(1)]
+            np.save(CACHE / f"joint-{name}-{seed}.npy", scored)
             row = {
                 "router": name,
                 "seed": seed,
-                **task_means(earned, tasks),
+                **task_means(scored, tasks),
                 "log_loss": log_loss(p, truth),
                 "parameters": count_parameters(router),
                 "fit_s": fit_s,
@@ -202,7 +197,7 @@ def summarise() -> None:
     print(pd.DataFrame(rows).round(3).to_string())
 
 
-def leave_one_task_out(name: str = "default") -> None:
+def leave_one_task_out(name: str = "recommended") -> None:
     "Trained on four tasks' training files, tested on the fifth's test file, beside the LLM that is best on the four."
     texts, scores, _, source, llms = load("train")
     asked, truth, _, tasks, _ = load("test")

@@ -57,7 +57,7 @@ def test_unknown_profile_and_assignment():
 def test_another_seed_reaches_every_seed_but_those_that_are_set():
     moved = load_profile("mini", ["seed=5", "generation.live_seed=7"])
     assert moved.seed == moved.generation.seed == 5 and moved.generation.live_seed == 7
-    assert moved.routers.seeds == [5, 6, 7] and moved.routers.params["mlc_finetuned"]["seeds"] == [5]
+    assert moved.routers.seeds == [5, 6, 7, 8, 9] and moved.routers.params["mlc_finetuned"]["seeds"] == [5]
 
 # %% ../nbs/00b_profiles.ipynb #t-own-1
 def test_a_profile_in_the_working_folder_is_found_by_name(tmp_path, monkeypatch):

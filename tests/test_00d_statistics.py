@@ -216,7 +216,7 @@ def test_holm_and_mcnemar_agree_with_statsmodels():
 
 # %% ../nbs/00d_statistics.ipynb #d7db0423
 def test_hierarchical_intervals_cover_new_seeds(studies=600, n=120, seeds=5):
-    "Routers of five seeds: on three of four queries all agree, on the others each seed has a luck of its own."
+    "Routers of five seeds: on three of four queries all agree, on the others each seed has a chance of its own."
     rng, hit, wider = np.random.default_rng(6), 0, []
     for k in range(studies):
         own = (0.7 + 0.06 * rng.standard_normal(seeds)).clip(0, 1)
@@ -345,6 +345,12 @@ def test_areas_by_hand():
     assert cpt([1, 0], [1, 0], 0, 1, 0.8) == pytest.approx(0.8)
 
 # %% ../nbs/00d_statistics.ipynb #b386398d-4
+def test_aiq_does_not_reach_below_the_cheapest_point():
+    with pytest.raises(ValueError, match="the cheapest point costs 1"):
+        aiq([1, 3], [0.2, 0.6], 0.5, 3)
+    assert aiq([1, 3], [0.2, 0.6], 1 - 1e-12, 3) == pytest.approx(0.4)
+
+# %% ../nbs/00d_statistics.ipynb #b386398d-4-1
 def test_router_arena_by_hand():
     half = np.sqrt(0.0044 * 200)  # half-way on the log scale: cheapness 0.5
     assert router_arena_score(0.8, half) == pytest.approx(1.1 * 0.8 * 0.5 / (0.1 * 0.8 + 0.5))
@@ -368,12 +374,12 @@ def test_a_coin_on_routellms_outcomes(dataset):
     rng, shares, found = np.random.default_rng(0), np.linspace(0, 1, 11), []
     for _ in range(40):
         coin = rng.permutation(len(weak))
-        earned = [np.where(coin < x * len(weak), strong, weak).mean() for x in shares]
+        scored = [np.where(coin < x * len(weak), strong, weak).mean() for x in shares]
         found.append(
             (
-                apgr(shares, earned, weak.mean(), strong.mean()),
-                cpt(shares, earned, weak.mean(), strong.mean()),
-                cpt(shares, earned, weak.mean(), strong.mean(), 0.8),
+                apgr(shares, scored, weak.mean(), strong.mean()),
+                cpt(shares, scored, weak.mean(), strong.mean()),
+                cpt(shares, scored, weak.mean(), strong.mean(), 0.8),
             )
         )
     assert np.mean(found, 0) == pytest.approx([0.5, 0.5, 0.8], abs=0.02)

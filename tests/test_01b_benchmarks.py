@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/01b_benchmarks.ipynb #test-imports
+# %% ../nbs/01b_benchmarks.ipynb #e629dddc
 import json
 
 import pandas as pd
@@ -22,7 +22,7 @@ from llm_routing.sources.benchmarks import (
 )
 from llm_routing.study.tables import StudyError
 
-# %% ../nbs/01b_benchmarks.ipynb #9c45178e
+# %% ../nbs/01b_benchmarks.ipynb #dbbf3e0a
 def test_rows_in_each_format():
     from llm_routing.sources.benchmarks import arc_rows, math_rows, mmlu_pro_rows
 
@@ -40,7 +40,7 @@ def test_rows_in_each_format():
     assert arc_rows([arc]).gold[0] == "B"
     assert len(math_rows([{"problem": "p", "answer": "3/4"}, {"problem": "p", "answer": r"\sqrt{2}"}])) == 1
 
-# %% ../nbs/01b_benchmarks.ipynb #9c45178e-1
+# %% ../nbs/01b_benchmarks.ipynb #2dbe88b4
 def test_a_bad_row_is_named():
     good = {"question": "q", "answer": "#### 1"}
     with pytest.raises(StudyError, match="train.jsonl, row 1: .*no ####"):
@@ -50,13 +50,13 @@ def test_a_bad_row_is_named():
     with pytest.raises(StudyError, match="no option"):
         mmlu_rows([{"question": "q", "choices": ["a"], "answer": 3}])
 
-# %% ../nbs/01b_benchmarks.ipynb #890d0b35
+# %% ../nbs/01b_benchmarks.ipynb #b07b55e0
 def _mmlu(n, tag):
     return mmlu_rows(
         [{"question": f"{tag} {i}", "choices": list("abcd"), "answer": i % 4, "subject": f"s{i % 3}"} for i in range(n)]
     )
 
-# %% ../nbs/01b_benchmarks.ipynb #890d0b35-1
+# %% ../nbs/01b_benchmarks.ipynb #86090521
 def test_mmlu_splits_hold_out_five_per_subject_and_drop_repeats():
     asked = pd.concat([_mmlu(30, "v"), _mmlu(1, "V")], ignore_index=True)  # the last repeats the first
     made = paper_mmlu({"test": _mmlu(60, "t"), "validation": asked}, test=30)
@@ -64,7 +64,7 @@ def test_mmlu_splits_hold_out_five_per_subject_and_drop_repeats():
     assert made[made.split == "validation"].subject.value_counts().eq(5).all()
     assert set(made.text[made.split == "test"].str.lower()) == {f"v {i}" for i in range(30)}
 
-# %% ../nbs/01b_benchmarks.ipynb #890d0b35-2
+# %% ../nbs/01b_benchmarks.ipynb #3b01ac8e
 def test_splits_do_not_depend_on_the_order_of_the_rows():
     rows = gsm8k_rows([{"question": f"q {i}", "answer": f"#### {i}"} for i in range(50)])
     shuffled = rows.sample(frac=1, random_state=0, ignore_index=True)
@@ -73,7 +73,7 @@ def test_splits_do_not_depend_on_the_order_of_the_rows():
     with pytest.raises(StudyError, match="50 different train questions, not 7175"):
         paper_gsm8k({"train": rows, "test": rows})
 
-# %% ../nbs/01b_benchmarks.ipynb #890d0b35-3
+# %% ../nbs/01b_benchmarks.ipynb #be5fff6a
 def test_gsm8ks_real_text_gives_the_papers_sizes():
     from llm_routing.sources.files import available, fetch
 
@@ -87,7 +87,7 @@ def test_gsm8ks_real_text_gives_the_papers_sizes():
     assert made.split.value_counts().to_dict() == {"train": 6816, "test": 1319, "validation": 359}
     assert not set(made.text[made.split == "test"].map(fold)) & set(made.text[made.split != "test"].map(fold))
 
-# %% ../nbs/01b_benchmarks.ipynb #d4bd2165
+# %% ../nbs/01b_benchmarks.ipynb #7c3a1674
 def test_queries_and_examples_from_local_files(tmp_path, monkeypatch):
     folder = tmp_path / "mmlu"
     folder.mkdir()
@@ -110,14 +110,14 @@ def test_queries_and_examples_from_local_files(tmp_path, monkeypatch):
     with pytest.raises(StudyError, match="test.jsonl, row 0: not JSON"):
         benchmark_queries("mmlu")
 
-# %% ../nbs/01b_benchmarks.ipynb #d4bd2165-1
+# %% ../nbs/01b_benchmarks.ipynb #55f971aa
 def test_unknown_benchmarks_and_missing_examples_are_named():
     with pytest.raises(StudyError, match="the benchmarks are gsm8k"):
         benchmark_queries("nope")
     with pytest.raises(StudyError, match="data/few_shot/math.jsonl"):
         dev_examples("math")
 
-# %% ../nbs/01b_benchmarks.ipynb #d4bd2165-2
+# %% ../nbs/01b_benchmarks.ipynb #efe06996
 def test_by_hash_keeps_repeats_together():
     from llm_routing.sources.benchmarks import by_hash
 

@@ -57,14 +57,14 @@ class Core:
         done = {"request_id": number, "finished": True, "outputs": [output]}
         return [SimpleNamespace(prompt_token_ids=prompt.prompt_token_ids, **done)]
 
-# %% ../nbs/02e_vllm.ipynb #beff8911
+# %% ../nbs/02e_vllm.ipynb #9f233cd3
 @pytest.fixture
-def engine(toy, monkeypatch):
+def engine(toy):
     made = VLLMEngine.__new__(VLLMEngine)
     super(VLLMEngine, made).__init__(toy, Generation(engine="vllm", batch_size=4))
     made.vllm = SimpleNamespace(TokensPrompt=SimpleNamespace, SamplingParams=SimpleNamespace)
     made.model, made.processes, made.numbers = SimpleNamespace(llm_engine=Core()), [], count()
-    monkeypatch.setattr(VLLMEngine, "_params", lambda self, w, sampling: None)
+    made.seeded = True
     return made
 
 # %% ../nbs/02e_vllm.ipynb #ef190d53

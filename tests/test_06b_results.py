@@ -15,9 +15,11 @@ import pytest
 
 from llm_routing.findings.results import (
     add_tests,
+    each_test_set,
     made_up_queries,
     made_up_selections,
     made_up_systems,
+    made_up_tables,
     mean_taken,
     read_router_costs,
     reference_columns,
@@ -98,7 +100,7 @@ def test_systems_on_different_queries_are_refused_and_other_orders_are_not():
 # %% ../nbs/06b_results.ipynb #4697ebcc
 def test_the_best_single_llm_and_the_oracle_are_the_ends_of_the_gap():
     e = system_scores(made_up_selections(made_up_systems()))
-    assert [e.columns[i][:2] for i in reference_columns(e)] == [("llm", "a"), ("bound", "oracle")]
+    assert [e.columns[i][:2] for i in reference_columns(e)] == [("bound", "best_single"), ("bound", "oracle")]
 
 # %% ../nbs/06b_results.ipynb #762ea03b
 def test_router_costs_are_read_and_refused(tmp_path):
@@ -159,3 +161,42 @@ def test_router_time_is_added_to_every_query():
         table.total_single_s[1]
     )  # seconds of LLMs that are not known stay so
     assert with_router_time(rows, costs[:0]).router_single_s.isna().all()
+
+# %% ../nbs/06b_results.ipynb #b9f3179b
+def test_identical_systems_count_once_and_a_constant_is_the_llm_itself():
+    systems = made_up_systems()
+    constant = {("router", f"constant{k}", "argmax", 0): systems["llm", "b", "", 0] for k in range(9)}
+    alone = results_table(made_up_queries(), made_up_selections(systems | dict(list(constant.items())[:1])), 500)
+    many = results_table(made_up_queries(), made_up_selections(systems | constant), 500)
+    p = [t.set_index("system").p_holm["constant0"] for t in (alone, many)]
+    assert p[0] == p[1]
+
+# %% ../nbs/06b_results.ipynb #6cd00e66
+def test_gains_start_from_the_best_llm_on_train_not_on_test():
+    systems = made_up_systems()
+    systems["bound", "best_single", "train", 0] = systems["llm", "b", "", 0]  # on train, b looked better
+    rows = results_table(made_up_queries(), made_up_selections(systems), 500).set_index("system")
+    assert rows.gain["b"] == 0 and np.isnan(rows.p_value["b"])
+    assert rows.gain["a"] == pytest.approx(rows.accuracy["a"] - rows.accuracy["b"]) and rows.p_holm["a"] < 0.05
+    assert rows.gain_low["a"] > 0 and 0 < rows.gap_closed["a"] < 1
+
+# %% ../nbs/06b_results.ipynb #02b22b60
+def test_training_samples_and_seeds_widen_a_router_and_nothing_else():
+    queries, selections = made_up_queries(), made_up_selections(made_up_systems())
+    spread = pd.DataFrame({"dataset": "d", "pool": "all", "router": ["r"], "training_sd": [5.0]})
+    plain, wide = (results_table(queries, selections, 2000, spread=s).set_index("system") for s in (None, spread))
+    more = (wide.gain_high - wide.gain_low) - (plain.gain_high - plain.gain_low)
+    assert more["r"] > 5 and (more.drop("r").abs() < 1e-9).all()
+    assert wide.p_value["r"] > plain.p_value["r"] and wide.p_value["b"] == plain.p_value["b"]
+    assert (wide.ci_high - wide.ci_low)["r"] > (plain.ci_high - plain.ci_low)["r"] + 5
+
+# %% ../nbs/06b_results.ipynb #a5d2f482
+def test_the_single_llm_is_known_from_what_a_router_may_learn_from():
+    outcomes, scores = made_up_tables([[1, 0], [0, 1], [1, 0], [0, 1]], np.full((4, 2), 0.5))
+    fixed = made_up_queries(4, split=["train", "test", "validation", "test"])
+    [t] = each_test_set(fixed, outcomes, scores)
+    assert t.known.tolist() == [[1, 0], [1, 0]] and t.single().tolist() == [0, 0] and t.single([1]).tolist() == [1, 1]
+    folds = made_up_queries(4, fold=[0, 1, 1, 1])
+    [t] = each_test_set(folds, outcomes, scores.assign(fold=np.repeat([0, 1, 1, 1], 2)))
+    assert t.known[0].tolist() == pytest.approx([1 / 3, 2 / 3]) and t.known[1].tolist() == [1, 0]
+    assert t.single().tolist() == [0, 0, 1, 0]

@@ -5,12 +5,21 @@
 # %% auto #0
 __all__ = []
 
+# %% ../nbs/06d_gap.ipynb #67e1d11f
+def test_unsolved_is_a_share_of_queries_not_a_mean_of_shares():
+    share = np.full((200, 3), 0.6)
+    share[:20] = 0.4
+    outcomes, scores = made_up_tables(share, share)
+    row = unsolved_table(made_up_queries(200), outcomes, scores).iloc[0]
+    assert row.unsolved == pytest.approx(10) and row.ci_low < 10 < row.ci_high and row.no_right_sample == 0
+    assert row.oracle_shortfall == pytest.approx(42)
+
 # %% ../nbs/06d_gap.ipynb #75aaffcf
 import numpy as np
 import pandas as pd
 import pytest
 
-from llm_routing.findings.gap import cross_fitted, decompose, gap_parts, gap_story, noise_table
+from llm_routing.findings.gap import PARTS, cross_fitted, decompose, gap_parts, gap_story, noise_table, unsolved_table
 from llm_routing.findings.results import made_up_queries, made_up_tables
 
 # %% ../nbs/06d_gap.ipynb #3504f523
@@ -18,15 +27,16 @@ def test_gap_parts_add_up():
     rng = np.random.default_rng(0)
     p = rng.random((300, 3))
     score = (rng.random((300, 3)) < p) * 1.0
-    rows = gap_parts(score, {"r": p, "noise": rng.random((300, 3))})
-    assert np.allclose(rows[["labels", "features", "model", "policy", "gained"]].sum(axis=1), rows.gap)
+    single = score[:, score.mean(0).argmax()]
+    rows = gap_parts(score, {"r": p, "noise": rng.random((300, 3))}, single)
+    assert np.allclose(rows[PARTS].sum(axis=1), rows.gap)
     assert rows.gained[0] > 10 > rows.gained[1] and rows.model[1] > rows.model[0]  # noise loses at the model
-    assert (rows.labels == 0).all() and rows.gap[0] == pytest.approx(100 * (score.max(1).mean() - score.mean(0).max()))
+    assert rows.labels.isna().all() and rows.gap[0] == pytest.approx(100 * (score.max(1).mean() - score.mean(0).max()))
 
 # %% ../nbs/06d_gap.ipynb #bdccabea
 def test_sampling_noise_is_the_labels_part_where_samples_were_scored():
     score = np.random.default_rng(1).binomial(10, 0.5, (400, 4)) / 10  # nothing but noise
-    rows = gap_parts(score, {"r": np.full((400, 4), 0.5)}, samples=10)
+    rows = gap_parts(score, {"r": np.full((400, 4), 0.5)}, score[:, 0], samples=10)
     assert rows.labels[0] == pytest.approx(rows.gap[0], abs=2) and "are sampling noise" in gap_story(
         rows.assign(dataset="d", pool="all")
     )

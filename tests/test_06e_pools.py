@@ -21,12 +21,13 @@ from llm_routing.findings.pools import (
     trend_curves,
     what_if,
 )
-from llm_routing.findings.results import made_up_queries, made_up_tables
+from llm_routing.findings.results import each_test_set, made_up_queries, made_up_tables
 
 # %% ../nbs/06e_pools.ipynb #962014e3
 def test_pools_by_hand():
     score, p = np.array([[1.0, 0], [0, 1], [1, 1], [1, 0]]), np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.1, 0.9]])
-    rows, gains = pool_gains(score, p)
+    [t] = each_test_set(made_up_queries(4), *made_up_tables(score, p))
+    rows, gains = pool_gains(t)
     row = rows.iloc[0]
     assert (row.dominance, row.headroom, row.gain, row.diversity, row.best_single, row.oracle, row["size"]) == (
         25,

@@ -36,6 +36,7 @@ def test_training_curves_by_hand():
             {
                 "dataset": "d",
                 "pool": "all",
+                "what": "argmax",
                 "router": ["a", "b", "c"],
                 "n_train": 40,
                 "points": [2.0, -2, 0],
@@ -65,11 +66,9 @@ def test_learning_curves_train_the_named_routers_again():
     )
     outcomes, scores = made_up_tables(score, score)
     curves, steps = learning_curves(queries, outcomes, scores.assign(router="mlc"), {"mlc": {}}, (1 / 8, 1 / 2))
-    assert (
-        curves.n_train.tolist() == [25, 100, 200]
-        and curves.accuracy.iloc[-1] == 100
-        and list(curves) == ["dataset", "pool", "router", "n_train", "accuracy", "ci_low", "ci_high"]
-    )
-    assert len(steps) == 1 and learning_curves(queries, outcomes, scores, {})[0].empty
+    assert list(curves) == ["dataset", "pool", "router", "what", "n_train", "accuracy", "ci_low", "ci_high"]
+    assert curves.n_train.tolist() == [25, 100, 200] * 2 and curves.what.tolist()[2:4] == ["argmax", "upper_bound"]
+    assert curves.accuracy.iloc[-1] == 100 and steps.what.tolist() == ["argmax", "upper_bound"]
+    assert learning_curves(queries, outcomes, scores, {})[0].empty
     with pytest.raises(StudyError, match="'sc' has no scores; the routers are r"):
         learning_curves(queries, outcomes, scores, {"sc": {}})

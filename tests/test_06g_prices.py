@@ -23,7 +23,7 @@ def test_price_curves_by_hand():
         and curve.price.iloc[-1] == 1
     )
     turn = curve.weight[curve.price == 1].iloc[0]  # the first query goes to the cheap LLM once .9 - w < .8 - w / 4
-    assert 0.1 / 0.75 <= turn < 0.2 and len(curve) == 41
+    assert 0.1 / 0.75 <= turn < 0.2 and len(curve) == 42
 
 # %% ../nbs/06g_prices.ipynb #593c7aa2
 def test_sweeps_go_by_seconds_and_by_cost():
@@ -46,4 +46,5 @@ def test_pairs_of_a_strong_and_a_weak_llm():
         and row.cpt80 == pytest.approx(0.4)
         and row.apgr == pytest.approx(0.75)
     )
+    assert row.apgr_low <= row.apgr <= row.apgr_high and row.cpt50_low <= row.cpt50 <= row.cpt50_high
     assert pair_table(queries, *made_up_tables(np.ones((8, 2)), p)).empty

@@ -17,38 +17,38 @@ from llm_routing.study.profiles import load_profile
 from llm_routing.study.runs import Run
 from llm_routing.study.tables import StudyError
 
-# %% ../nbs/06o_citing.ipynb #89bb6088
+# %% ../nbs/06o_citing.ipynb #6b65e0b0
 @pytest.fixture
 def run(tmp_path):
     run = Run.open("public", tmp_path / "runs" / "public")
     run = Run(run.profile, run.folder, tmp_path / "figures" / "public")
     run.write("results", invented_study(n=60)["results"])
-    for name in ("accuracy", "gain", "plateau"):
+    for name in ("gain", "plateau"):
         make_figure(name, run)
     write_main_results(run.read("results"), run.figures)
     return run
 
-# %% ../nbs/06o_citing.ipynb #c486d009
+# %% ../nbs/06o_citing.ipynb #b49ffe62
 def test_verify_tells_a_match_from_a_change_and_from_tampering(run, tmp_path):
     def look():
         return C.verify(tmp_path / "figures", tmp_path / "runs").set_index("figure").verdict.to_dict()
 
-    assert set(look().values()) == {"matches"} and len(look()) == 3
+    assert set(look().values()) == {"matches"} and len(look()) == 2
     csv = run.figures / "gain.csv"
     csv.write_text(csv.read_text().replace("gsm8k", "gsm9k"))
     assert look()["public/gain"] == "altered"
     run.write("results", invented_study(n=60, seed=9)["results"])
-    assert look() == {"public/accuracy": "differs", "public/gain": "altered", "public/plateau": "differs"}
+    assert look() == {"public/gain": "altered", "public/plateau": "differs"}
     run.path("results").unlink()
-    assert look()["public/accuracy"] == "no run"
+    assert look()["public/plateau"] == "no run"
 
-# %% ../nbs/06o_citing.ipynb #a87f659c
+# %% ../nbs/06o_citing.ipynb #6a1c6320
 def test_cite_names_the_version_and_credits_the_authors_of_the_data(run, tmp_path):
-    text = C.cite("accuracy", tmp_path / "figures")
-    assert "@misc{llmrouting:public:accuracy," in text and "Caption: " in text
-    assert read_record(run.figures / "accuracy.json")["version"] in text
+    text = C.cite("plateau", tmp_path / "figures")
+    assert "@misc{llmrouting:public:plateau," in text and "Caption: " in text
+    assert read_record(run.figures / "plateau.json")["version"] in text
     assert "@misc{chen2024routerdc," in text and r"\cite{cobbe2021gsm8k}" in text
-    assert "figures/public/index.html#figure-accuracy" in text
+    assert "figures/public/index.html#figure-plateau" in text
 
 # %% ../nbs/06o_citing.ipynb #bf65e7d2
 def test_tables_can_be_cited_too(run, tmp_path):
@@ -60,9 +60,9 @@ def test_ones_own_run_is_ones_own(run):
     text = C.cite("gain", folder=run.figures, profile=run.profile)
     assert "The author of this run" in text and "@misc{chen2024routerdc," in text
 
-# %% ../nbs/06o_citing.ipynb #e61764e0
+# %% ../nbs/06o_citing.ipynb #062eb574
 def test_an_unknown_name_says_what_there_is(run, tmp_path):
-    with pytest.raises(StudyError, match="no figure or table 'nope'; there are public/accuracy"):
+    with pytest.raises(StudyError, match="no figure or table 'nope'; there are public/gain"):
         C.cite("nope", tmp_path / "figures")
 
 # %% ../nbs/06o_citing.ipynb #51cc7ca0

@@ -25,7 +25,7 @@ def by_check(findings):
 def test_this_environment_is_fit_for_the_default_study():
     findings = preflight(load_profile("mini"))
     assert not [f for f in faults(findings) if f.check != "memory"], in_table(findings)
-    assert {c.__name__ for c in CHECKS} - {f.check for f in findings} <= {"engine", "endpoint"}
+    assert {c.__name__ for c in CHECKS} - {f.check for f in findings} <= {"engine", "endpoints"}
 
 # %% ../nbs/08b_preflight.ipynb #t-paper
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_an_endpoint_is_asked_and_its_key_is_not_repeated(monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     for port, says in ((server.server_port, "refuses the key (HTTP 401)"), (1, "no answer")):
         changes = ["generation.engine='openai'", f"generation.base_url='http://127.0.0.1:{port}/v1'"]
-        said = faults(preflight(load_profile("mini", changes), [module.endpoint]))[0].says
+        said = faults(preflight(load_profile("mini", changes), [module.endpoints]))[0].says
         assert says in said and "hunter2" not in said
     server.shutdown()
 

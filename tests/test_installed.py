@@ -29,7 +29,7 @@ def done(command: list, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> tuple[Path, Path]:
-    "The command of an environment that has the wheel, and an empty folder. The packages that it needs are those at hand."
+    "The command of an environment that has the wheel, and an empty folder. Other packages are those at hand."
     folder = tmp_path_factory.mktemp("installed")
     done([sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", ROOT], folder)
     wheel, sdist = next((folder / "dist").glob("*.whl")), next((folder / "dist").glob("*.tar.gz"))

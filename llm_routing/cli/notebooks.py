@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['LINE', 'notebooks', 'export_notebooks', 'stale_exports', 'execute_in_place', 'without_times', 'clean_run_file',
            'clean_runs', 'visible_outputs', 'checksums_of', 'refresh', 'notebook_faults', 'check_notebooks',
-           'write_readme', 'import_graph', 'part_of', 'backward_imports', 'module_picture']
+           'write_readme', 'summary', 'notebook_table', 'profile_table', 'import_graph', 'part_of', 'backward_imports',
+           'module_picture']
 
 # %% ../../nbs/08e_notebooks.ipynb #imports
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from .running import QUIET, SAVING, open_run, run_study
 from .stages import STAGE_NAMES, imported_modules, package_folder
+from ..study.profiles import load_profile
 from ..study.tables import StudyError, atomic_write, digest, project_root
 
 # %% ../../nbs/08e_notebooks.ipynb #6e927e54
@@ -224,6 +226,27 @@ def write_readme() -> None:
     text = re.sub(r"\n{3,}", "\n\n", text)
     atomic_write(root / "README.md", lambda tmp: tmp.write_text(text.strip() + "\n", encoding="utf-8"))
 
+# %% ../../nbs/08e_notebooks.ipynb #summary
+def summary(
+    notebook: Path,
+) -> str:
+    "The line that starts with > in a notebook's first cell."
+    first = json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]["source"]
+    return next((line[2:] for line in "".join(first).splitlines() if line.startswith("> ")), "")
+
+# %% ../../nbs/08e_notebooks.ipynb #notebook-table
+def notebook_table() -> str:
+    "What each notebook is, as a Markdown table."
+    rows = [f"| [{nb.stem}]({nb.name}) | {summary(nb)} |" for nb in notebooks()[:-1]]
+    return "\n".join(["| notebook | what it is |", "|---|---|", *rows])
+
+# %% ../../nbs/08e_notebooks.ipynb #profile-table
+def profile_table() -> str:
+    "What each of the project's profiles is and needs, as a Markdown table."
+    files = sorted((project_root() / "profiles").glob("*.toml"))
+    rows = [f"| `{p.name}` | {p.description} | {p.needs} |" for p in (load_profile(str(f)) for f in files)]
+    return "\n".join(["| profile | what it is | needs |", "|---|---|---|", *rows])
+
 # %% ../../nbs/08e_notebooks.ipynb #line
 LINE = "study sources generation outcomes tiny_pool routing policies findings cli".split()  # imports run backwards
 
@@ -262,7 +285,7 @@ def module_picture() -> str:
     parts = {p: {part_of(m) for name in graph if part_of(name) == p for m in graph[name]} - {p} for p in LINE}
     for part in LINE:
         inside = ", ".join(sorted(n.partition(".")[2] for n in graph if n.startswith(f"{part}.")))
-        lines.append(f'    {part}["<b>{part}</b><br>{inside}"]')
+        lines.append(f'    {part}["<b>{part}</b>{"<br>" * bool(inside)}{inside}"]')
         reached = {q for p in parts[part] for q in _before(p, parts)}
         lines += [f"    {p} --> {part}" for p in LINE if p in parts[part] - reached]
     return "\n".join(lines)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['LARGEST_ON_CPU', 'MODULES', 'EXTRAS', 'READY', 'CHECKS', 'Finding', 'python', 'pinned', 'installed', 'packages',
            'kernel', 'registries', 'named_routers', 'unknown_names', 'names', 'local_pool', 'size_gb', 'graphics',
-           'needs_gpu', 'gpu', 'engine', 'probe', 'endpoint', 'access', 'models', 'prompt_lengths', 'context_of',
-           'prompts', 'weights_folder', 'free_gb', 'disk', 'memory', 'rights', 'data', 'preflight', 'faults',
-           'in_table', 'fetch_weights']
+           'needs_gpu', 'gpu', 'engine', 'probe', 'endpoints', 'access', 'models', 'prompt_lengths', 'prompts',
+           'weights_folder', 'free_gb', 'disk', 'memory', 'rights', 'data', 'preflight', 'faults', 'in_table',
+           'fetch_weights']
 
 # %% ../../nbs/08b_preflight.ipynb #imports
 import importlib.util
@@ -27,7 +27,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..generation.llms import model_path, token_ids
+from ..generation.engines import settings_of
+from ..generation.llms import context_length, model_path, token_ids
 from ..generation.prompts import render
 from ..sources.files import available, registry
 from ..sources.queries import load_queries
@@ -177,9 +178,9 @@ def local_pool(
     profile: Profile,
 ) -> list[LLM]:
     "The LLMs that this machine itself has to run."
-    if profile.source.kind != "generate" or profile.generation.engine == "openai":
+    if profile.source.kind != "generate":
         return []
-    return profile.generation.pool
+    return [m for m in profile.generation.pool if settings_of(m, profile.generation).engine != "openai"]
 
 # %% ../../nbs/08b_preflight.ipynb #size-gb
 def size_gb(
@@ -240,49 +241,50 @@ EXTRAS = {"vllm": "vllm,hub", "openai": "openai", "ray": "ray,hub"}
 
 # %% ../../nbs/08b_preflight.ipynb #7b8243e0
 def engine(profile: Profile) -> Iterator[Finding]:
-    "What the profile's engine imports."
-    chosen = profile.generation.engine
+    "What the engines of the profile and of its LLMs import."
     if profile.source.kind != "generate":
         return
-    constraints = "constraints-gpu.txt" if chosen in ("vllm", "ray") else "constraints.txt"
-    fix = f'pip install -e ".[{EXTRAS.get(chosen, "")}]" --constraint {constraints}'
-    for needed in MODULES[chosen]:
-        if importlib.util.find_spec(needed):
-            yield Finding("engine", f"{needed} {installed(needed) or '(version unknown)'}")
-        else:
-            yield Finding("engine", f"{needed} is not installed", "fault", fix)
+    for chosen in sorted({settings_of(m, profile.generation).engine for m in profile.generation.pool}):
+        constraints = "constraints-gpu.txt" if chosen in ("vllm", "ray") else "constraints.txt"
+        fix = f'pip install -e ".[{EXTRAS.get(chosen, "")}]" --constraint {constraints}'
+        for needed in MODULES[chosen]:
+            if importlib.util.find_spec(needed):
+                yield Finding("engine", f"{needed} {installed(needed) or '(version unknown)'}")
+            else:
+                yield Finding("engine", f"{needed} is not installed", "fault", fix)
 
 # %% ../../nbs/08b_preflight.ipynb #probe
 def probe(
     url: str,  # an endpoint's base address
+    key_env: str = "OPENAI_API_KEY",  # the environment variable that holds its key
     timeout: float = 5,  # seconds
 ) -> str:
     "What is wrong with an endpoint, in words without the key; empty when it answers."
     asked = urllib.request.Request(f"{url.rstrip('/')}/models")
-    if key := os.environ.get("OPENAI_API_KEY"):
+    if key := os.environ.get(key_env):
         asked.add_header("Authorization", f"Bearer {key}")
     try:
         with urllib.request.urlopen(asked, timeout=timeout):
             return ""
     except urllib.error.HTTPError as e:
         refused = e.code in (401, 403)
-        return f"it refuses the key (HTTP {e.code}): set OPENAI_API_KEY" if refused else f"HTTP {e.code}"
+        return f"it refuses the key (HTTP {e.code}): set {key_env}" if refused else f"HTTP {e.code}"
     except (OSError, ValueError) as e:
         return f"no answer ({type(getattr(e, 'reason', e)).__name__})"
 
 # %% ../../nbs/08b_preflight.ipynb #endpoint
-def endpoint(profile: Profile) -> Iterator[Finding]:
-    "Whether the endpoint that an engine needs answers."
-    if profile.source.kind != "generate" or profile.generation.engine != "openai":
-        return
-    url = profile.generation.base_url
-    if not url:
-        fix = "--set generation.base_url=http://HOST:PORT/v1"
-        yield Finding("endpoint", "generation.base_url is not set", "fault", fix)
-    elif wrong := probe(url):
-        yield Finding("endpoint", f"{url}: {wrong}", "fault", "start the server, or correct generation.base_url")
-    else:
-        yield Finding("endpoint", f"{url} answers")
+def endpoints(profile: Profile) -> Iterator[Finding]:
+    "Whether each endpoint that the profile or an LLM of its pool names answers."
+    pool = profile.generation.pool if profile.source.kind == "generate" else []
+    each = [settings_of(m, profile.generation) for m in pool]
+    for url, key_env in sorted({(s.base_url, s.key_env) for s in each if s.engine == "openai"}):
+        if not url:
+            fix = "--set generation.base_url=http://HOST:PORT/v1"
+            yield Finding("endpoints", "generation.base_url is not set", "fault", fix)
+        elif wrong := probe(url, key_env):
+            yield Finding("endpoints", f"{url}: {wrong}", "fault", "start the server, or correct base_url")
+        else:
+            yield Finding("endpoints", f"{url} answers")
 
 # %% ../../nbs/08b_preflight.ipynb #424b1c23
 @lru_cache(maxsize=64)
@@ -358,18 +360,6 @@ def prompt_lengths(
     prompts = [render(llm, row, settings) for row in part.itertuples(index=False)]
     return pd.Series([len(ids) for ids in token_ids(llm, prompts)], index=part.query_id)
 
-# %% ../../nbs/08b_preflight.ipynb #context-of
-def context_of(
-    llm: LLM,
-    settings: Generation,
-) -> int | None:
-    "The tokens that an LLM can hold, as its configuration or the profile says; None where neither does."
-    from transformers import AutoConfig
-
-    set_by_user = {**settings.engine_args, **llm.engine_args}.get("max_model_len")
-    config = AutoConfig.from_pretrained(model_path(llm), revision=llm.revision)
-    return set_by_user or getattr(config, "max_position_embeddings", None)
-
 # %% ../../nbs/08b_preflight.ipynb #prompts
 def prompts(profile: Profile) -> Iterator[Finding]:
     "Whether every prompt renders, and fits into its LLM's context with the answer."
@@ -386,7 +376,7 @@ def prompts(profile: Profile) -> Iterator[Finding]:
 def _prompt_finding(llm: LLM, queries: pd.DataFrame, settings: Generation) -> Finding:
     "What the prompts of one LLM are like."
     try:
-        lengths, context = prompt_lengths(llm, queries, settings), context_of(llm, settings)
+        lengths, context = prompt_lengths(llm, queries, settings), context_length(llm, settings)
     except (StudyError, OSError, ValueError) as e:
         fix = f"correct {llm.name} in the profile: its model, prompt or template"
         return Finding("prompts", f"{llm.name}: {e}", "fault", fix)
@@ -416,13 +406,13 @@ def free_gb(
 def disk(profile: Profile) -> Iterator[Finding]:
     "Free disk where runs are kept, and where weights go."
     weights = sum(size_gb(m) for m in local_pool(profile) if access(m) not in ("here", "in the cache"))
-    places = [(work_folder(), 0.5, "give --run-dir on another disk")]
+    places = [("runs", work_folder(), 0.5, "give --run-dir on another disk")]
     if weights:
-        places.append((weights_folder(), weights, "set HF_HOME to a folder on another disk"))
-    for place, wanted, fix in places:
-        says = f"{free_gb(place):.1f} GB free in {place}, {wanted:.1f} GB needed"
-        enough = free_gb(place) >= wanted
-        yield Finding("disk", says, "ok" if enough else "fault", "" if enough else f"free some space, or {fix}")
+        places.append(("weights", weights_folder(), weights, "set HF_HOME to a folder on another disk"))
+    for what, place, wanted, advice in places:
+        says, enough = f"{free_gb(place):.1f} GB free for {what}, {wanted:.1f} GB needed", free_gb(place) >= wanted
+        fix = "" if enough else f"free some space in {place}, or {advice}"
+        yield Finding("disk", says, "ok" if enough else "fault", fix)
 
 # %% ../../nbs/08b_preflight.ipynb #10bf24a2-2
 def memory(profile: Profile) -> Iterator[Finding]:
@@ -481,7 +471,7 @@ def _external_files(files: list[str], folder: str | None) -> Finding:
     return Finding("data", f"{len(absent)} external files will be downloaded, {size:.0f} MB", "note")
 
 # %% ../../nbs/08b_preflight.ipynb #checks
-CHECKS = [python, packages, kernel, names, gpu, engine, endpoint, models, prompts, disk, memory, rights, data]
+CHECKS = [python, packages, kernel, names, gpu, engine, endpoints, models, prompts, disk, memory, rights, data]
 
 # %% ../../nbs/08b_preflight.ipynb #c12c9297
 def preflight(
@@ -513,9 +503,9 @@ def in_table(
     "The findings as text: verdict, check, what was found, and below it the fix."
     rows = []
     for f in findings:
-        rows.append(f"{f.verdict:6}{f.check:10}{f.says}")
+        rows.append(f"{f.verdict:6}{f.check:11}{f.says}")
         if f.fix:
-            rows.append(f"      {'':10}fix: {f.fix}")
+            rows.append(f"      {'':11}fix: {f.fix}")
     return "\n".join(rows)
 
 # %% ../../nbs/08b_preflight.ipynb #fetch-weights

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'ProfileName', 'RunDir', 'Changes', 'run', 'status', 'doctor_command', 'profiles', 'list_command',
-           'import_command', 'compare_command', 'publish_command', 'cite_command', 'verify_command', 'report_command',
-           'export_command', 'refresh_command', 'check', 'main']
+           'import_command', 'compare_command', 'train_command', 'route_command', 'publish_command', 'cite_command',
+           'figure_command', 'verify_command', 'report_command', 'export_command', 'refresh_command', 'check', 'main']
 
 # %% ../../nbs/08g_runner.ipynb #imports
 import logging
@@ -173,11 +173,24 @@ def list_command(
 
 # %% ../../nbs/08g_runner.ipynb #imp0rt01
 @app.command("import")
-def import_command(file: Annotated[Path, typer.Argument(help="a CSV, Parquet or JSON lines file of outcomes")]) -> None:
-    "Check a table of outcomes that you bring, and say what is in it and how a profile uses it."
-    from llm_routing.sources.own_table import import_report
+def import_command(
+    file: Annotated[Path, typer.Argument(help="a CSV, Parquet or JSON lines file of outcomes")],
+    profile: Annotated[str, typer.Option(help="write a profile of this name (or path, .toml) that uses the file")] = "",
+    rename: Annotated[Optional[list[str]], typer.Option(help="old=new, a column's meaning; - leaves it out")] = None,
+    split: Annotated[str, typer.Option(help="percent of train/validation/test, such as 60/10/30")] = "",
+    scale: Annotated[str, typer.Option(help="of scores: unit or percent")] = "",
+    missing: Annotated[str, typer.Option(help="queries without a score for some LLM: drop, or count as zero")] = "",
+    wide: Annotated[bool, typer.Option("--wide", help="the file has one column of scores per LLM")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="overwrite the profile that is there")] = False,
+) -> None:
+    "Check a table of outcomes that you bring, say what is in it, and write the profile that runs the study on it."
+    from llm_routing.sources.importing import import_file, reading_of
 
-    print(import_report(file))
+    print(
+        import_file(
+            file, reading_of(rename or [], split=split, scale=scale, missing=missing, wide=wide), profile, replace
+        )
+    )
 
 # %% ../../nbs/08g_runner.ipynb #compare-command
 @app.command("compare")
@@ -197,25 +210,81 @@ def compare_command(
     table = table[table.group == group] if group else table
     print(table.round(2).to_string(index=False))
 
+# %% ../../nbs/08g_runner.ipynb #train-command
+@app.command("train")
+def train_command(
+    profile: ProfileName = "",
+    run_dir: RunDir = "",
+    router: Annotated[str, typer.Option("--router", help="a name from `llm-routing list routers`")] = "recommended",
+    pool: Annotated[str, typer.Option("--pool", help="a pool of the profile; its first if not given")] = "",
+    dataset: Annotated[str, typer.Option("--dataset", help="one data set; all that have the pool if not given")] = "",
+    out: Annotated[Path, typer.Option("--out", help="the folder to keep the router in")] = Path("router"),
+) -> None:
+    "Train a router on a run's outcomes and keep it in a folder of plain numbers, with a card."
+    from llm_routing.routing.saved import train_to_folder
+
+    folder = train_to_folder(Run.open(profile, run_dir), router, out, pool, dataset)
+    print((folder / "README.md").read_text("utf-8"))
+
+# %% ../../nbs/08g_runner.ipynb #route-command
+@app.command("route")
+def route_command(
+    question: Annotated[Optional[str], typer.Argument(help="the question; or give --file")] = None,
+    router: Annotated[Path, typer.Option("--router", help="a folder that `llm-routing train` made")] = Path("router"),
+    file: Annotated[Optional[Path], typer.Option("--file", help="questions as JSON lines; gives CSV")] = None,
+) -> None:
+    "Say which LLM a kept router sends a question to, how likely each LLM is to be right, and the expected cost."
+    from llm_routing.routing.saved import read_questions, route
+
+    if (question is None) == (file is None):
+        raise StudyError("give a question in quotes, or a file of questions with --file")
+    table = route(router, read_questions(file) if file else [question])
+    print(table.to_csv(index=False).rstrip() if file else table.iloc[0].to_string())
+
 # %% ../../nbs/08g_runner.ipynb #publish-command
 @app.command("publish")
 def publish_command(profile: ProfileName = "", run_dir: RunDir = "") -> None:
     "Put a finished run's figures and tables into figures/<profile>, to be committed and cited."
+    from llm_routing.findings.report import write_results_page
+
     print(publish(open_run(profile, run_dir, make=False)))
+    write_results_page()
 
 # %% ../../nbs/08g_runner.ipynb #511d9c2b
 @app.command("cite")
-def cite_command(figure: Annotated[str, typer.Argument(help="PROFILE/FIGURE, such as public/accuracy")]) -> None:
-    "Print a figure's BibTeX entry, caption and provenance."
-    from llm_routing.findings.plots import cite
+def cite_command(
+    name: Annotated[str, typer.Argument(help="PROFILE/FIGURE or PROFILE/tables/TABLE; with --all a PROFILE")] = "",
+    run_dir: RunDir = "",
+    everything: Annotated[bool, typer.Option("--all", help="the BibTeX of everything that a profile used")] = False,
+) -> None:
+    "Print BibTeX (with the data's authors), caption and provenance of a figure or table, published or of an own run."
+    from llm_routing.findings.citing import cite, cite_all
 
-    print(cite(figure))
+    if everything:
+        print(cite_all(open_run(name, run_dir, make=False).profile))
+        return
+    run = open_run("", run_dir, make=False) if run_dir else None
+    print(cite(name, folder=run and run.figures, profile=run and run.profile))
+
+# %% ../../nbs/08g_runner.ipynb #draw-again
+@app.command("figure")
+def figure_command(
+    name: Annotated[str, typer.Argument(help="PROFILE/FIGURE, such as public/gain")],
+    width: Annotated[str, typer.Option("--width", help="1 or 2 columns of a paper: 3.25 or 6.75 inches")] = "1",
+    to: Annotated[str, typer.Option("--to", help="the file to write: .pdf, .svg or .png")] = "",
+    run_dir: RunDir = "",
+) -> None:
+    "Draw a saved figure again at the width of one or two columns of a paper."
+    from llm_routing.findings.citing import redraw
+
+    folder = open_run("", run_dir, make=False).figures if run_dir else None
+    print(redraw(name, width, to, folder=folder))
 
 # %% ../../nbs/08g_runner.ipynb #511d9c2b-1
 @app.command("verify")
 def verify_command() -> None:
     "Make each committed figure's data again from the runs at hand, and say which no longer match."
-    from llm_routing.findings.plots import verify
+    from llm_routing.findings.citing import verify
 
     table = verify()
     for r in table.itertuples():

@@ -150,7 +150,7 @@ def heartbeat(
     of = f" of about {duration(expected)}" if expected else ""
 
     def beat():
-        while not done.wait(every):
+        while not done.wait(max(every, (time.monotonic() - began) / 10)):  # the longer it takes, the more rarely
             say(f"{name}: at work for {duration(time.monotonic() - began)}{of}")
 
     thread = threading.Thread(target=beat, daemon=True)

@@ -51,7 +51,7 @@ def headline_system(
 ) -> tuple[str, str]:  # router, policy
     "The router and policy that the last lines speak of: the recommended one where the profile has it, else its first."
     routers = run.profile.routers.names
-    return "default" if "default" in routers else routers[0], run.profile.policies.names[0]
+    return "recommended" if "recommended" in routers else routers[0], run.profile.policies.names[0]
 
 # %% ../../nbs/08f_summary.ipynb #gain-lines
 def gain_lines(

@@ -225,7 +225,7 @@ def caption_difficulty(data: pd.DataFrame) -> str:
         f"queries; dotted: an LLM drawn at random; the oracle is at 100% from one on. {say_difficulty(data)}"
     )
 
-# %% ../../nbs/06k_plots_llms.ipynb #23a5a022
+# %% ../../nbs/06k_plots_llms.ipynb #c9a6a7d2
 def alt_difficulty(data: pd.DataFrame) -> str:
     "The figure in words."
     return f"Lines of accuracy over the number of right LLMs, over bars of the share of queries. {say_difficulty(data)}"

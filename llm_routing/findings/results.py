@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'made_up_selections', 'made_up_systems', 'made_up_queries', 'made_up_tables', 'SystemScores', 'system_scores',
-           'by_pool', 'place', 'reference_columns', 'share_away', 'gain_columns', 'mean_taken', 'system_rows',
-           'add_tests', 'results_table', 'read_router_costs', 'with_router_time', 'outcome_matrix', 'each_test_set']
+           'by_pool', 'place', 'reference_columns', 'share_away', 'training_noise', 'mean_taken', 'mean_over_seeds',
+           'with_intervals', 'system_rows', 'whole_error_tests', 'add_tests', 'results_table', 'read_router_costs',
+           'with_router_time', 'solved', 'outcome_matrix', 'known_means', 'TestSet', 'each_test_set']
 
 # %% ../../nbs/06b_results.ipynb #dbf0ec08
 import json
@@ -14,10 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from ..study.runs import Run
 from llm_routing.study.statistics import (
     bootstrap_means,
+    distinct,
     gap_closed,
     holm,
     interval,
@@ -59,6 +62,7 @@ def made_up_systems(n=200):
         ("llm", "a", "", 0): a,
         ("llm", "b", "", 0): b,
         ("bound", "oracle", "", 0): a | b,
+        ("bound", "best_single", "train", 0): a,
         ("router", "r", "argmax", 0): np.where(np.arange(n) < 150, a, b),
         ("router", "r", "argmax", 1): a,
     }
@@ -151,11 +155,12 @@ def place(dataset: str, pool: str) -> str:
     "A dataset and pool in words; the pool of all LLMs goes without saying."
     return dataset if pool == "all" else f"{dataset}, {pool}"
 
-# %% ../../nbs/06b_results.ipynb #8fc35f67
-def reference_columns(e: SystemScores) -> tuple[int, int]:  # columns of the best single LLM and of the oracle
-    "The two ends of the gap."
+# %% ../../nbs/06b_results.ipynb #cfd9074e
+def reference_columns(e: SystemScores) -> tuple[int, int]:
+    "The columns of the best single LLM on train (on test where the source has no train queries), and of the oracle."
     llms = [i for i, c in enumerate(e.columns) if c[0] == "llm"]
-    return max(llms, key=lambda i: e.score[:, i].mean()), e.index("bound", "oracle")[0]
+    chosen = e.index("bound", "best_single", "train") or [max(llms, key=lambda i: e.score[:, i].mean())]
+    return chosen[0], e.index("bound", "oracle", "")[0]
 
 # %% ../../nbs/06b_results.ipynb #ef19bcc3
 def share_away(
@@ -165,20 +170,22 @@ def share_away(
     most = [np.bincount(s.astype(int)).max() if s.min() >= 0 else np.nan for s in sent.T]
     return 1 - np.array(most) / len(sent)
 
-# %% ../../nbs/06b_results.ipynb #25394dfe
-def gain_columns(
-    means: np.ndarray,  # (n_systems,) mean scores
-    draws: np.ndarray,  # (n_resamples, n_systems) the same in bootstrap resamples
+# %% ../../nbs/06b_results.ipynb #d6a24ce7
+def training_noise(
     systems: list[tuple[str, str, str]],  # group, system, policy
-    n: int,  # queries
-    confidence: float = 0.95,
-) -> dict[str, np.ndarray]:  # gain, gain_low, gain_high: (n_systems,) in points; NaN if no best LLM on train is known
-    "Mean scores less that of the best single LLM on train and validation, with paired intervals."
-    if ("bound", "best_single", "train") not in systems:
-        return dict.fromkeys(("gain", "gain_low", "gain_high"), np.full(len(means), np.nan))
-    t = systems.index(("bound", "best_single", "train"))
-    ends = 100 * interval(draws - draws[:, [t]], n, confidence)
-    return {"gain": 100 * (means - means[t]), "gain_low": ends[:, 0], "gain_high": ends[:, 1]}
+    fixed: np.ndarray,  # (n_systems,) bool: the same as the best single LLM on every query
+    spread: dict[str, float],  # router -> standard deviation over training samples, in points
+    resamples: int,
+    seed: int = 0,
+) -> np.ndarray:  # (resamples, n_systems) to be added to mean scores
+    "Draws of what another training sample would add to each system's mean score."
+    rng, noise = np.random.default_rng([seed, 1]), np.zeros((resamples, len(systems)))
+    for router, points in spread.items():
+        draw = rng.normal(0, points / 100, resamples)
+        for j, (group, system, _) in enumerate(systems):
+            if (group, system) == ("router", router) and not fixed[j]:
+                noise[:, j] = draw
+    return noise
 
 # %% ../../nbs/06b_results.ipynb #1fb619ee
 def mean_taken(
@@ -191,69 +198,112 @@ def mean_taken(
         return float(taken.mean())
     return float((taken * score).sum() / score.sum()) if score.sum() else float("nan")
 
-# %% ../../nbs/06b_results.ipynb #abe904c7
+# %% ../../nbs/06b_results.ipynb #5104aeb9
+def mean_over_seeds(e: SystemScores, systems: list[tuple]) -> dict[str, np.ndarray]:
+    "What each system scores, takes and calls on each query (n_queries, n_systems), and its `share_away` (n_systems,)."
+    columns = [e.index(*s) for s in systems]
+    named = {"score": e.score, "latency_s": e.latency, "cost": e.cost, "usage": e.calls}
+    means = {k: np.stack([x[:, c].mean(1) for c in columns], 1) for k, x in named.items()}
+    return means | {"share_away": np.array([share_away(e.sent[:, c]).mean() for c in columns])}
+
+# %% ../../nbs/06b_results.ipynb #a99a0bec
+def with_intervals(
+    score: np.ndarray,  # (n_queries, n_systems)
+    draws: np.ndarray,  # (resamples, n_systems) of mean scores, paired
+    best: int,  # the column of the best single LLM
+    oracle: int,
+    confidence: float = 0.95,
+) -> dict[str, np.ndarray]:  # (n_systems,) accuracy and gain in points, gap closed as a share, each with its ends
+    "Accuracy, gain over the best single LLM, and share of the gap to the oracle that is closed, with paired intervals."
+    n, means = len(score), score.mean(0)
+    found = {
+        "accuracy": (100 * means, 100 * mean_intervals(score, draws, confidence)),
+        "gain": (100 * (means - means[best]), 100 * interval(draws - draws[:, [best]], n, confidence)),
+        "gap_closed": (
+            gap_closed(means, means[best], means[oracle]),
+            interval(gap_closed(draws, draws[:, [best]], draws[:, [oracle]]), n, confidence),
+        ),
+    }
+    named = {"accuracy": "ci", "gain": "gain", "gap_closed": "gap"}
+    columns = {}
+    for name, (value, ends) in found.items():
+        columns |= {name: value, f"{named[name]}_low": ends[:, 0], f"{named[name]}_high": ends[:, 1]}
+    return columns
+
+# %% ../../nbs/06b_results.ipynb #5ed53b90
 def system_rows(
     e: SystemScores,
     resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
+    spread: dict[str, float] | None = None,  # router -> standard deviation over training samples, in points
 ) -> pd.DataFrame:  # the columns of `results` but for dataset and pool
-    "One row per system, over all its seeds."
-    n, names = len(e.score), [c[:3] for c in e.columns]
-    best, oracle = reference_columns(e)
-    systems, draws = over_seeds(bootstrap_means(e.score, None, resamples, seed), names, [c[1] for c in e.columns], seed)
-    columns = [e.index(*s) for s in systems]
-    score, latency, cost, calls = (
-        np.stack([x[:, c].mean(1) for c in columns], 1) for x in (e.score, e.latency, e.cost, e.calls)
-    )
-    b, o = systems.index(names[best]), systems.index(names[oracle])
-    bounds = 100 * mean_intervals(score, draws, confidence)
-    gap = interval(gap_closed(draws, draws[:, [b]], draws[:, [o]]), n, confidence)
+    "One row per system, over all its seeds; intervals hold queries, seeds and, where measured, training samples."
+    names = [c[:3] for c in e.columns]
+    draws = bootstrap_means(e.score, None, resamples, seed)
+    systems, draws = over_seeds(draws, names, [c[1] for c in e.columns], seed)
+    best, oracle = (systems.index(names[i]) for i in reference_columns(e))
+    means = mean_over_seeds(e, systems)
+    same = distinct(means["score"])
+    draws += training_noise(systems, same == same[best], spread or {}, resamples, seed)
     published = [s[2].endswith("as_published") for s in systems]
+    taken = {
+        k: [mean_taken(x, s, p) for x, s, p in zip(means[k].T, means["score"].T, published)]
+        for k in ("latency_s", "cost")
+    }
     rows = pd.DataFrame(systems, columns=KEYS).assign(
-        n=n,
-        accuracy=100 * score.mean(0),
-        ci_low=bounds[:, 0],
-        ci_high=bounds[:, 1],
-        **gain_columns(score.mean(0), draws, systems, n, confidence),
-        share_away=[share_away(e.sent[:, c]).mean() for c in columns],
-        latency_s=[mean_taken(latency[:, j], score[:, j], p) for j, p in enumerate(published)],
-        cost=[mean_taken(cost[:, j], score[:, j], p) for j, p in enumerate(published)],
-        usage=calls.mean(0),
-        seeds=[len(c) for c in columns],
-        gap_closed=gap_closed(score.mean(0), score[:, b].mean(), score[:, o].mean()),
-        gap_low=gap[:, 0],
-        gap_high=gap[:, 1],
+        n=len(e.score),
+        **with_intervals(means["score"], draws, best, oracle, confidence),
+        share_away=means["share_away"],
+        **taken,
+        usage=means["usage"].mean(0),
+        seeds=[len(e.index(*s)) for s in systems],
     )
-    return add_tests(rows, score, b, published)
+    return add_tests(rows, means["score"], best, published, draws)
 
-# %% ../../nbs/06b_results.ipynb #f20d90bb
-def add_tests(rows: pd.DataFrame, score: np.ndarray, best: int, published: list[bool]) -> pd.DataFrame:
-    "Add p-values against the best single LLM, alone and Holm-corrected within the group."
-    p = paired_tests(score, score[:, best])
-    p[best] = np.nan
-    p[(rows["group"] == "bound") | np.array(published)] = np.nan
+# %% ../../nbs/06b_results.ipynb #65b8db4a
+def whole_error_tests(draws: np.ndarray, best: int) -> np.ndarray:
+    "(n_systems,) two-sided p-values of the gains over their standard errors, from draws (resamples, n_systems)."
+    gains = draws - draws[:, [best]]
+    error = gains.std(0)
+    return np.where(error > 0, 2 * norm.sf(np.abs(gains.mean(0)) / np.where(error > 0, error, 1)), 1.0)
+
+# %% ../../nbs/06b_results.ipynb #acaeb36b
+def add_tests(
+    rows: pd.DataFrame,  # a row per system, with `group` and `seeds`
+    score: np.ndarray,  # (n_queries, n_systems)
+    best: int,  # the column of the best single LLM
+    published: list[bool],  # which rows are kept as published
+    draws: np.ndarray | None = None,  # (resamples, n_systems) that hold seeds and training samples too
+) -> pd.DataFrame:
+    "Add p-values against the best single LLM, alone and Holm-corrected within the group; identical systems count once."
+    p, same = paired_tests(score, score[:, best]), distinct(score)
+    if draws is not None:
+        p = np.where(rows["group"] == "router", np.maximum(p, whole_error_tests(draws, best)), p)
+    itself = (rows["group"] == "llm") & (same == same[best])
+    p[itself | (rows["group"] == "bound") | np.array(published)] = np.nan
     rows = rows.assign(p_value=p, p_holm=np.nan)
     for _, part in rows.groupby("group"):
-        rows.loc[part.index, "p_holm"] = holm(part["p_value"])
+        rows.loc[part.index, "p_holm"] = holm(part["p_value"], same[part.index])
     return rows
 
-# %% ../../nbs/06b_results.ipynb #fa775c75
+# %% ../../nbs/06b_results.ipynb #285a2b81
 def results_table(
     queries: pd.DataFrame,
     selections: pd.DataFrame,
     resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
+    spread: pd.DataFrame | None = None,  # dataset, pool, router, training_sd in points; of `training_spread`
 ) -> pd.DataFrame:  # the `results` table
     "Results of every dataset and pool."
-    return pd.concat(
-        [
-            system_rows(system_scores(rows), resamples, confidence, seed).assign(dataset=dataset, pool=pool)
-            for dataset, pool, _, rows in by_pool(selections, queries)
-        ],
-        ignore_index=True,
-    )
+    frames = []
+    for dataset, pool, _, rows in by_pool(selections, queries):
+        own = None if spread is None else spread[(spread["dataset"] == dataset) & (spread["pool"] == pool)]
+        points = {} if own is None else dict(zip(own["router"], own["training_sd"]))
+        table = system_rows(system_scores(rows), resamples, confidence, seed, points)
+        frames.append(table.assign(dataset=dataset, pool=pool))
+    return pd.concat(frames, ignore_index=True)
 
 # %% ../../nbs/06b_results.ipynb #8b3f5c04
 def read_router_costs(
@@ -303,20 +353,60 @@ def with_router_time(
         total_batched_s=table["llm_s"] + table["router_batched_s"],
     )
 
-# %% ../../nbs/06b_results.ipynb #f67ff11e
+# %% ../../nbs/06b_results.ipynb #c909a8ec
+def solved(score: np.ndarray) -> np.ndarray:
+    "Whether each score in [0, 1] is that of a solved query."
+    return np.asarray(score, float) > 0.5
+
+# %% ../../nbs/06b_results.ipynb #c7be0be6
 def outcome_matrix(outcomes: pd.DataFrame, ids: list[str], value: str = "score") -> tuple[np.ndarray, list[str]]:
     "(n_queries, n_llms) outcomes of the pool and its LLMs, without the pseudo-LLM of pooled votes."
     rows = outcomes[outcomes["query_id"].isin(set(ids)) & (outcomes["llm"] != ALL_LLMS)]
     llms = list(dict.fromkeys(rows["llm"]))
     return matrix(rows, value, ids, llms), llms
 
-# %% ../../nbs/06b_results.ipynb #b0a1573b
-def each_test_set(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame):
-    """For every dataset, pool and router (first seed): its names, queries, scores (n_test, n_llms), LLMs and
-    probabilities (n_test, n_llms); the folds of a cross-fitted dataset are put together."""
+# %% ../../nbs/06b_results.ipynb #50a0fa88
+def known_means(q: pd.DataFrame, outcomes: pd.DataFrame, llms: list[str]) -> np.ndarray:
+    """(n_test, n_llms) each LLM's mean score on the queries that a router of the test query could learn from: train and
+    validation, or the other folds. NaN where there are none."""
+    score = outcomes[outcomes["llm"].isin(llms)].pivot(index="query_id", columns="llm", values="score")[llms]
+    test = q[q["split"] == "test"]
+    means = {f: score.reindex(_learned_from(q, f)).mean().to_numpy() for f in test["fold"].unique()}
+    return np.stack([means[f] for f in test["fold"]])
+
+# %% ../../nbs/06b_results.ipynb #c92c1efa
+def _learned_from(q: pd.DataFrame, fold: int) -> pd.Series:
+    "The ids of the queries that a fold's router may learn from; those that are not test where the splits are fixed."
+    return q.loc[q["fold"] != fold if fold >= 0 else q["split"] != "test", "query_id"]
+
+# %% ../../nbs/06b_results.ipynb #7c99522c
+@dataclass(frozen=True)
+class TestSet:
+    "One router (its first seed) on the test queries of a dataset and pool. Arrays are (n_test, n_llms)."
+
+    dataset: str
+    pool: str
+    router: str
+    queries: pd.DataFrame  # of the dataset, all splits
+    llms: list[str]
+    score: np.ndarray
+    probability: np.ndarray
+    known: np.ndarray  # of `known_means`
+
+    def single(self, members: list[int] | None = None) -> np.ndarray:
+        "(n_test,) the score of the LLM, of all or of some members, that is best on train; on test where there is none."
+        members = list(range(len(self.llms))) if members is None else members
+        judged = np.where(np.isnan(self.known), self.score.mean(0), self.known)[:, members]
+        return self.score[np.arange(len(self.score)), np.array(members)[judged.argmax(1)]]
+
+# %% ../../nbs/06b_results.ipynb #03f06f20
+def each_test_set(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame) -> Iterator[TestSet]:
+    "A `TestSet` for every dataset, pool and router; the folds of a cross-fitted dataset are put together."
     for dataset, pool, q, rows in by_pool(scores, queries):
-        fold, llms = q[q["split"] == "test"].set_index("query_id")["fold"], list(dict.fromkeys(rows["llm"]))
-        score, _ = outcome_matrix(outcomes[outcomes["llm"].isin(llms)], list(fold.index))
-        own = rows[rows["fold"] == rows["query_id"].map(fold)].drop_duplicates(["query_id", "llm", "router"])
-        for router, mine in own.groupby("router", sort=False):
-            yield dataset, pool, router, q, score, llms, matrix(mine, "probability", list(fold.index), llms)
+        test, llms = q[q["split"] == "test"], list(dict.fromkeys(rows["llm"]))
+        ids, own = list(test["query_id"]), outcomes[outcomes["query_id"].isin(set(q["query_id"]))]
+        score, known = outcome_matrix(own[own["llm"].isin(llms)], ids)[0], known_means(q, own, llms)
+        here = rows["fold"] == rows["query_id"].map(test.set_index("query_id")["fold"])
+        once = rows[here].drop_duplicates(["query_id", "llm", "router"])
+        for router, mine in once.groupby("router", sort=False):
+            yield TestSet(dataset, pool, router, q, llms, score, matrix(mine, "probability", ids, llms), known)

@@ -14,7 +14,7 @@ from .llms import token_ids
 from .vllm_engine import vllm_arguments
 from ..study.profiles import Generation, LLM
 
-# %% ../../nbs/02g_ray.ipynb #5d70219e
+# %% ../../nbs/02g_ray.ipynb #5318e9e9
 class RayEngine(Engine):
     "Ray Data over vLLM."
 
@@ -42,7 +42,7 @@ class RayEngine(Engine):
     def complete(self, work: list[Work], sampling: Sampling) -> Iterator[list[tuple[Work, list[Completion]]]]:
         tokens = token_ids(self.llm, [w.prompt for w in work])
         rows = [
-            _row(i, w, ids, s, self._params(w, s, sampling))
+            _row(i, w, ids, s, _params(w, s, sampling, self.seeded))
             for i, (w, ids) in enumerate(zip(work, tokens))
             for s in w.samples
         ]
@@ -55,16 +55,15 @@ class RayEngine(Engine):
             if len(made) == len(w.samples):
                 yield [(w, [made[s] for s in w.samples])]
 
-    def _params(self, w: Work, sample: int, sampling: Sampling) -> dict:
-        "vLLM's sampling parameters for one sample."
-        params = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": max(sampling.top_k, 0)}
-        params |= {"max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
-        if self.seeded and sampling.temperature:
-            params["seed"] = (seed_of(w, sampling) + sample) % 2**31
-        return params
-
     def versions(self) -> dict[str, str]:
         return {"engine": self.name, "ray": self.ray.__version__, "vllm": self.vllm.__version__}
+
+# %% ../../nbs/02g_ray.ipynb #cf63c405
+def _params(w: Work, sample: int, sampling: Sampling, seeded: bool) -> dict:
+    "vLLM's sampling parameters for one sample."
+    params = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": max(sampling.top_k, 0)}
+    params |= {"max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
+    return params | ({"seed": (seed_of(w, sampling) + sample) % 2**31} if seeded and sampling.temperature else {})
 
 # %% ../../nbs/02g_ray.ipynb #0ca13aad
 def _row(unit: int, w: Work, ids: list[int], sample: int, params: dict) -> dict:

@@ -81,7 +81,7 @@ def _serve(llm: LLM, settings: Generation, gpus: str, inbox, outbox) -> None:
     except Exception as e:
         outbox.put(("error", scrub(str(e))))
 
-# %% ../../nbs/02h_replicas.ipynb #17bacf9a
+# %% ../../nbs/02h_replicas.ipynb #246ea3e9
 class Replicas(Engine):
     "Several copies of an LLM, each in a process of its own."
 
@@ -91,30 +91,15 @@ class Replicas(Engine):
         super().__init__(llm, settings)
         end_orphans()
         mark_children()
-        each = llm.tensor_parallel
-        places = shares(_visible_gpus(), settings.replicas, each)
+        places = shares(_visible_gpus(), settings.replicas, llm.tensor_parallel)
         context = multiprocessing.get_context("spawn")
-        self.outbox, self.inboxes, self.processes = context.Queue(), [], []
-        for gpus in places:
-            self.inboxes.append(context.Queue())
-            arguments = (llm, settings.model_copy(update={"replicas": 1}), gpus, self.inboxes[-1], self.outbox)
-            self.processes.append(context.Process(target=_serve, args=arguments))
-            self.processes[-1].start()
-        self.made_by = [self._next("ready") for _ in places][0]
-
-    def _next(self, wanted: str = ""):
-        "The next message, of the wanted kind if one is given. Raises `EngineError` when a copy failed or has ended."
-        while True:
-            try:
-                kind, value = self.outbox.get(timeout=0.5)
-            except queue.Empty:
-                if self.ended():
-                    raise EngineError(f"LLM {self.llm.name!r}: {self.ended()}; finished responses are kept") from None
-                continue
-            if kind == "error":
-                raise EngineError(value)
-            self.beat()
-            return value if wanted else (kind, value)
+        self.outbox, self.inboxes = context.Queue(), [context.Queue() for _ in places]
+        one = settings.model_copy(update={"replicas": 1})
+        jobs = [(llm, one, gpus, inbox, self.outbox) for gpus, inbox in zip(places, self.inboxes)]
+        self.processes = [context.Process(target=_serve, args=job) for job in jobs]
+        for process in self.processes:
+            process.start()
+        self.made_by = [_next_message(self)[1] for _ in places][0]
 
     def ended(self) -> str:
         gone = [p.pid for p in self.processes if p.exitcode is not None]
@@ -126,7 +111,7 @@ class Replicas(Engine):
             inbox.put((work[i::n], sampling))
         busy = n
         while busy and not self.stopping.is_set():
-            kind, value = self._next()
+            kind, value = _next_message(self)
             if kind == "group":
                 yield [(by_key[key], made) for key, made in value]
             else:
@@ -143,3 +128,18 @@ class Replicas(Engine):
             process.join(timeout=0 if self.stopping.is_set() else 10)
             process.kill()
             process.join(timeout=5)
+
+# %% ../../nbs/02h_replicas.ipynb #157ec651
+def _next_message(engine: Replicas) -> tuple[str, object]:
+    "The next message of any copy: its kind and its value. Raises `EngineError` when a copy failed or has ended."
+    while True:
+        try:
+            kind, value = engine.outbox.get(timeout=0.5)
+        except queue.Empty:
+            if engine.ended():
+                raise EngineError(f"LLM {engine.llm.name!r}: {engine.ended()}; finished responses are kept") from None
+            continue
+        if kind == "error":
+            raise EngineError(str(value))
+        engine.beat()
+        return kind, value

@@ -24,6 +24,7 @@ def recorded_responses(
 ) -> pd.DataFrame:  # the responses table
     "The responses that the profile's source holds. Raises `StudyError`."
     found = read_recorded(profile.source, profile.seed).responses
+    found = found[found.query_id.isin(queries.query_id)].reset_index(drop=True)
     return with_seconds(found, queries, profile.generation.latency).assign(reasoning="", reasoning_tokens=0)
 
 # %% ../../nbs/02_generation.ipynb #0b7b4b06

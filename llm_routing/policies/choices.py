@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..study.profiles import TokenPrice
 from ..study.tables import ALL_LLMS, StudyError, matrix
 
 # %% ../../nbs/05a_choices.ipynb #073be070
@@ -55,7 +56,7 @@ def sample_agreement(
 ) -> pd.DataFrame:  # query_id, llm, agreement
     "The share of each LLM's samples that gave its majority answer; 0 where no sample could be read."
     from llm_routing.outcomes.answers import read_answers
-    from llm_routing.outcomes.outcomes import majority_vote
+    from llm_routing.outcomes.votes import majority_vote
 
     wanted = responses[responses["query_id"].isin(set(queries["query_id"]))]
     votes = majority_vote(read_answers(wanted, queries, rules))
@@ -74,10 +75,10 @@ def sample_tokens(
 # %% ../../nbs/05a_choices.ipynb #0b228112
 def token_costs(
     outcomes: pd.DataFrame,
-    prices: dict,  # LLM -> price of a million tokens: a number, or `input` and `output`
+    prices: dict[str, float | TokenPrice],  # LLM -> price of a million tokens
 ) -> np.ndarray:  # (len(outcomes),) what the tokens of each row cost
     "Tokens as money. Raises `StudyError` where input and output have prices of their own, but no counts."
-    pair = {m: (p["input"], p["output"]) if isinstance(p, dict) else (p, p) for m, p in prices.items()}
+    pair = {m: (p, p) if isinstance(p, (int, float)) else (p.input, p.output) for m, p in prices.items()}
     into, out = (outcomes["llm"].map({m: p[k] for m, p in pair.items()}).to_numpy(float) / 1e6 for k in (0, 1))
     apart = outcomes["llm"].map({m: p[0] != p[1] for m, p in pair.items()}).eq(True).to_numpy()
     if not apart.any():
@@ -90,7 +91,7 @@ def token_costs(
 # %% ../../nbs/05a_choices.ipynb #d658d98c
 def priced_outcomes(
     outcomes: pd.DataFrame,  # with the columns of `sample_tokens` where input and output have two prices
-    token_prices: dict,  # LLM -> price of a million tokens; empty: costs stay as they are
+    token_prices: dict[str, float | TokenPrice],  # LLM -> price of a million tokens; empty: costs stay as they are
 ) -> pd.DataFrame:
     "Tokens turned into money; the pooled vote pays for every LLM. Raises `StudyError` for an LLM without a price."
     if not token_prices:

@@ -20,7 +20,7 @@ from .base import ROUTERS, Router, fit_logistic, log_loss, make_router
 from .encoders import Encoder
 from ..study.tables import matrix
 from ..study.tasks import llms_of
-from . import classic, networks, published, recommended  # noqa: F401 (their routers are found by name)
+from . import classic, networks, published, recommended  # noqa: F401 (found by name)
 
 # %% ../../nbs/04f_training.ipynb #8a033063
 def tune(

@@ -6,7 +6,7 @@
 __all__ = ['ROWS', 'BENCHMARKS', 'BenchmarkError', 'gsm8k_rows', 'mmlu_rows', 'mmlu_pro_rows', 'arc_rows', 'math_rows', 'fold',
            'paper_gsm8k', 'paper_mmlu', 'Benchmark', 'by_hash', 'own_splits', 'benchmark_queries', 'dev_examples']
 
-# %% ../../nbs/01b_benchmarks.ipynb #imports
+# %% ../../nbs/01b_benchmarks.ipynb #e5611c46
 import hashlib
 import json
 import os
@@ -18,14 +18,14 @@ import pandas as pd
 
 from ..study.tables import StudyError
 
-# %% ../../nbs/01b_benchmarks.ipynb #754137e6
+# %% ../../nbs/01b_benchmarks.ipynb #28e7a899
 class BenchmarkError(StudyError):
     "A benchmark that is not there, or a row that is not in its format."
 
-# %% ../../nbs/01b_benchmarks.ipynb #754137e6-1
+# %% ../../nbs/01b_benchmarks.ipynb #8267eb32
 ROWS = ["text", "choices", "gold", "subject"]
 
-# %% ../../nbs/01b_benchmarks.ipynb #754137e6-2
+# %% ../../nbs/01b_benchmarks.ipynb #598c66e5
 def _rows(records: list[dict], where: str, read) -> pd.DataFrame:
     "Records read one by one. Raises `BenchmarkError` naming the first bad row (0-based)."
     rows = []
@@ -36,7 +36,7 @@ def _rows(records: list[dict], where: str, read) -> pd.DataFrame:
             raise BenchmarkError(f"{where}, row {i}: {type(e).__name__} {e}: not in the upstream format") from None
     return pd.DataFrame(rows, columns=ROWS)
 
-# %% ../../nbs/01b_benchmarks.ipynb #d8bb1a08
+# %% ../../nbs/01b_benchmarks.ipynb #da184695
 def gsm8k_rows(
     records: list[dict],  # with question, and an answer that ends in `#### N`
     where: str = "gsm8k",
@@ -51,7 +51,7 @@ def gsm8k_rows(
 
     return _rows(records, where, read)
 
-# %% ../../nbs/01b_benchmarks.ipynb #554c10e7
+# %% ../../nbs/01b_benchmarks.ipynb #9a894041
 def _options_rows(
     records: list[dict], where: str, question="question", options="choices", gold="answer", subject="subject"
 ):
@@ -66,7 +66,7 @@ def _options_rows(
 
     return _rows(records, where, read)
 
-# %% ../../nbs/01b_benchmarks.ipynb #554c10e7-1
+# %% ../../nbs/01b_benchmarks.ipynb #a675e4f3
 def mmlu_rows(
     records: list[dict],  # with question, choices, answer (index or letter), subject
     where: str = "mmlu",
@@ -74,12 +74,12 @@ def mmlu_rows(
     "MMLU (Hendrycks et al., 2021). Raises `BenchmarkError`."
     return _options_rows(records, where)
 
-# %% ../../nbs/01b_benchmarks.ipynb #267c5303
+# %% ../../nbs/01b_benchmarks.ipynb #92234903
 def mmlu_pro_rows(records: list[dict], where: str = "mmlu_pro") -> pd.DataFrame:
     "MMLU-Pro (Wang et al., 2024): up to ten options. Raises `BenchmarkError`."
     return _options_rows(records, where, options="options", subject="category")
 
-# %% ../../nbs/01b_benchmarks.ipynb #267c5303-1
+# %% ../../nbs/01b_benchmarks.ipynb #00deb6f3
 def arc_rows(records: list[dict], where: str = "arc_challenge") -> pd.DataFrame:
     "ARC (Clark et al., 2018): options have labels of their own, letters or digits. Raises `BenchmarkError`."
 
@@ -89,9 +89,9 @@ def arc_rows(records: list[dict], where: str = "arc_challenge") -> pd.DataFrame:
 
     return _rows(records, where, read)
 
-# %% ../../nbs/01b_benchmarks.ipynb #3a2390b7
+# %% ../../nbs/01b_benchmarks.ipynb #d2719f8a
 def math_rows(records: list[dict], where: str = "math") -> pd.DataFrame:
-    "MATH problems whose answer is a plain number, which extraction can compare; the others are left out. Raises `BenchmarkError`."
+    "MATH problems whose answer is a plain number; the others are left out. Raises `BenchmarkError`."
 
     def read(r):
         return r["problem"].strip(), [], str(r["answer"]).replace(",", "").strip(), str(r.get("subject", ""))
@@ -99,20 +99,20 @@ def math_rows(records: list[dict], where: str = "math") -> pd.DataFrame:
     rows = _rows(records, where, read)
     return rows[rows.gold.str.fullmatch(r"-?\d+(\.\d+)?(/\d+)?")].reset_index(drop=True)
 
-# %% ../../nbs/01b_benchmarks.ipynb #063d43fb
+# %% ../../nbs/01b_benchmarks.ipynb #5423d4cd
 def fold(
     text: str,
 ) -> str:
     "A text's form for comparison: lower case, single spaces."
     return " ".join(text.lower().split())
 
-# %% ../../nbs/01b_benchmarks.ipynb #063d43fb-1
+# %% ../../nbs/01b_benchmarks.ipynb #3f965025
 def _order(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows in the order of the sha256 of their question and options, where equal texts stand together."
     keys = [hashlib.sha256(fold("\n".join([t, *c])).encode()).hexdigest() for t, c in zip(rows.text, rows.choices)]
     return rows.assign(key=keys).sort_values("key", kind="stable")
 
-# %% ../../nbs/01b_benchmarks.ipynb #c01fd154
+# %% ../../nbs/01b_benchmarks.ipynb #0193c735
 def paper_gsm8k(
     splits: dict[str, pd.DataFrame],  # train and test, columns `ROWS`
     train: int = 6816,
@@ -125,7 +125,7 @@ def paper_gsm8k(
     parts = {"train": pool[:train], "validation": pool[train : train + validation], "test": splits["test"]}
     return pd.concat([part[ROWS].assign(split=name) for name, part in parts.items()], ignore_index=True)
 
-# %% ../../nbs/01b_benchmarks.ipynb #66897943
+# %% ../../nbs/01b_benchmarks.ipynb #7ab8b54a
 def paper_mmlu(
     splits: dict[str, pd.DataFrame],  # validation and test, columns `ROWS`
     per_subject: int = 5,
@@ -138,7 +138,7 @@ def paper_mmlu(
     parts = {"train": teach[~held].sort_index(), "validation": teach[held].sort_index(), "test": asked}
     return pd.concat([part[ROWS].assign(split=name) for name, part in parts.items()], ignore_index=True)
 
-# %% ../../nbs/01b_benchmarks.ipynb #a9943964
+# %% ../../nbs/01b_benchmarks.ipynb #cba8cde1
 @dataclass(frozen=True)
 class Benchmark:
     "Where a benchmark is, and how it is read."
@@ -151,11 +151,11 @@ class Benchmark:
     divide: object  # {split: rows} -> columns `ROWS` and split
     licence: str
 
-# %% ../../nbs/01b_benchmarks.ipynb #13b26a02
+# %% ../../nbs/01b_benchmarks.ipynb #594a6692
 def by_hash(
     splits: dict[str, pd.DataFrame],
 ) -> pd.DataFrame:  # columns `ROWS` and split
-    "All splits together, divided by the hash of the question: 60% train, 10% validation, 30% test. Repeats fall together."
+    "All splits together, divided by the hash of the question: 60% train, 10% validation, 30% test; repeats together."
     rows = _order(pd.concat(splits.values(), ignore_index=True))
     place = rows.key.str[:8].map(lambda k: int(k, 16) / 16**8)
     return (
@@ -164,14 +164,14 @@ def by_hash(
         .reset_index(drop=True)
     )
 
-# %% ../../nbs/01b_benchmarks.ipynb #13b26a02-1
+# %% ../../nbs/01b_benchmarks.ipynb #074614c2
 def own_splits(
     splits: dict[str, pd.DataFrame],
 ) -> pd.DataFrame:  # columns `ROWS` and split
     "The benchmark's own train, validation and test."
     return pd.concat([rows.assign(split=name) for name, rows in splits.items()], ignore_index=True)
 
-# %% ../../nbs/01b_benchmarks.ipynb #dc38088d
+# %% ../../nbs/01b_benchmarks.ipynb #c381237a
 BENCHMARKS = {
     "gsm8k": Benchmark(
         "openai/gsm8k",
@@ -204,7 +204,7 @@ BENCHMARKS = {
     "math": Benchmark("HuggingFaceH4/MATH-500", "default", "main", ("test",), math_rows, by_hash, "MIT"),
 }
 
-# %% ../../nbs/01b_benchmarks.ipynb #bedde4d8
+# %% ../../nbs/01b_benchmarks.ipynb #f6876767
 def _records(name: str, split: str) -> tuple[list[dict], str]:
     "A split's records, and where they are from. Raises `BenchmarkError`."
     folder = os.environ.get("LLM_ROUTING_BENCHMARKS", "")
@@ -229,17 +229,17 @@ def _records(name: str, split: str) -> tuple[list[dict], str]:
             f"or put {split}.jsonl into a folder {name} below LLM_ROUTING_BENCHMARKS"
         ) from e
 
-# %% ../../nbs/01b_benchmarks.ipynb #bedde4d8-1
+# %% ../../nbs/01b_benchmarks.ipynb #9581890b
 def _json_lines(file: Path) -> list[dict]:
     records = []
     for i, line in enumerate(file.read_text(encoding="utf-8").splitlines()):
         try:
             records.append(json.loads(line))
         except ValueError:
-            raise BenchmarkError(f"{file}, row {i}: not JSON: mend it or fetch the file again") from None
+            raise BenchmarkError(f"{file}, row {i}: not JSON: correct it or fetch the file again") from None
     return records
 
-# %% ../../nbs/01b_benchmarks.ipynb #f89418c7
+# %% ../../nbs/01b_benchmarks.ipynb #ab3c08e9
 def benchmark_queries(
     name: str,  # one of `BENCHMARKS`
 ) -> pd.DataFrame:  # the queries table
@@ -253,7 +253,7 @@ def benchmark_queries(
         ["query_id", "dataset", "split", "subject", "text", "choices", "gold", "fold"]
     ]
 
-# %% ../../nbs/01b_benchmarks.ipynb #9b9b6880
+# %% ../../nbs/01b_benchmarks.ipynb #85f30f89
 @lru_cache
 def dev_examples(
     name: str,

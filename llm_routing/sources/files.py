@@ -11,6 +11,7 @@ import csv
 import functools
 import io
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,10 +186,12 @@ def text_of(
 def rows_of_csv(
     file: Path,
     name: str = "",
+    delimiter: str = ",",
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:  # the header, and rows with their line numbers
-    "A CSV file. Raises `SourceError` for ragged rows, broken quotes, a column twice, and no rows."
+    "A delimited file. Raises `SourceError` for ragged rows, broken quotes, a column twice, and no rows."
     csv.field_size_limit(2**27)
-    name, lines = name or file.name, csv.reader(io.StringIO(text_of(file, name), newline=""), strict=True)
+    name, text = name or file.name, io.StringIO(text_of(file, name), newline="")
+    lines = csv.reader(text, strict=True, delimiter=delimiter)
     rows, start = [], 1
     try:
         for row in lines:
@@ -200,15 +203,13 @@ def rows_of_csv(
             name, f"line {start}", f"not valid CSV ({e})", "close the quotes; double a quote inside a field"
         ) from None
     header = [c.strip() for c in rows[0][1]]
-    for line, row in rows[1:]:
-        if len(row) != len(header):
-            raise fault(
-                name,
-                f"line {line}",
-                f"{len(row)} fields, but the header has {len(header)}",
-                "quote fields that hold commas",
-            )
-    if twice := next((c for c in header if header.count(c) > 1), None):
+    ragged = [(line, len(row)) for line, row in rows[1:] if len(row) != len(header)]
+    if ragged:
+        others = f" ({len(ragged)} such lines: {', '.join(str(n) for n, _ in ragged[:4])} ...)"
+        what = f"{ragged[0][1]} fields, but the header has {len(header)}"
+        fix = "quote fields that hold the separator" + others * (len(ragged) > 1)
+        raise fault(name, f"line {ragged[0][0]}", what, fix)
+    if twice := next((c for c, n in Counter(header).items() if n > 1), None):
         raise fault(name, "header", f"column {twice!r} appears twice", "keep one of them")
     if len(rows) < 2:
         raise fault(name, "", "a header and no rows", "add rows")

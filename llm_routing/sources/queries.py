@@ -84,7 +84,7 @@ def chosen_llms(
     source: Source,
 ) -> pd.DataFrame:
     "The outcomes of the LLMs that the profile names, or of all. Raises `SourceError` for an unknown one."
-    if not source.llms or source.kind == "generate":
+    if not source.llms or source.has_responses:
         return outcomes
     known = sorted(outcomes.llm.unique())
     if unknown := [m for m in source.llms if m not in known]:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DRAWS', 'resample_counts', 'bootstrap_means', 'expanded_levels', 'interval', 'mean_intervals', 'over_seeds',
-           'mcnemar', 'sign_flip_test', 'paired_tests', 'holm', 'gap_closed', 'effect_sizes', 'detectable_difference',
-           'rank_intervals', 'split_half_oracle', 'fit_beta_binomial', 'beta_binomial_oracle', 'hull', 'aiq', 'apgr',
-           'cpt', 'router_arena_score']
+           'mcnemar', 'sign_flip_test', 'paired_tests', 'holm', 'distinct', 'gap_closed', 'effect_sizes',
+           'detectable_difference', 'rank_intervals', 'split_half_oracle', 'fit_beta_binomial', 'beta_binomial_oracle',
+           'hull', 'aiq', 'apgr', 'cpt', 'router_arena_score']
 
 # %% ../../nbs/00d_statistics.ipynb #imports
 import numpy as np
@@ -32,7 +32,7 @@ DRAWS = 200_000_000  # rows drawn in all (queries x resamples) beyond which the 
 
 # %% ../../nbs/00d_statistics.ipynb #f2c6371d
 def bootstrap_means(
-    values: np.ndarray,  # (n_queries, n_systems) what each system earned
+    values: np.ndarray,  # (n_queries, n_systems) scores
     strata: np.ndarray | None = None,  # (n_queries,) labels, such as the dataset; resampled each to its own size
     resamples: int = 10_000,
     seed: int = 0,
@@ -88,7 +88,7 @@ def mean_intervals(
     draws: np.ndarray,  # (resamples, n_systems) of `bootstrap_means`
     confidence: float = 0.95,
 ) -> np.ndarray:  # (n_systems, 2)
-    "Intervals of the means; exact binomial ones for systems that earned 0 or 1 everywhere."
+    "Intervals of the means; exact binomial ones for systems that scored 0 or 1 everywhere."
     n, means = len(values), values.mean(0)
     bounds, tail = interval(draws, n, confidence), ((1 - confidence) / 2) ** (1 / n)
     bounds[(means == 0), 1], bounds[(means == 1), 0] = 1 - tail, tail
@@ -156,7 +156,7 @@ def paired_tests(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> np.ndarray:  # (n_systems,)
-    "A p-value for each system against the reference: McNemar's mid-p on right-or-wrong scores, else the permutation test."
+    "A p-value for each system against the reference: McNemar's mid-p on right-or-wrong scores, else by permutation."
     d = np.asarray(values, float) - np.asarray(reference, float)[:, None]
     binary = (d * d == abs(d)).all(0)
     p = np.ones(d.shape[1])
@@ -165,15 +165,27 @@ def paired_tests(
         p[~binary] = sign_flip_test(d[:, ~binary], permutations, seed)
     return p
 
-# %% ../../nbs/00d_statistics.ipynb #1a9b608e
-def holm(p: np.ndarray) -> np.ndarray:
+# %% ../../nbs/00d_statistics.ipynb #508ba67e
+def holm(
+    p: np.ndarray,  # (n_systems,)
+    same: np.ndarray | None = None,  # (n_systems,) of `distinct`: systems that are one and the same count once
+) -> np.ndarray:  # (n_systems,)
     "Holm-adjusted p-values; empty cells (NaN) take no part."
     p = np.asarray(p, float)
+    same = np.arange(len(p)) if same is None else np.asarray(same)
     known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known], kind="stable")]
+    first = known[np.sort(np.unique(same[known], return_index=True)[1])]
+    order = first[np.argsort(p[first], kind="stable")]
+    steps = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
     adjusted = np.full(len(p), np.nan)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    for system, value in zip(order, steps):
+        adjusted[known[same[known] == same[system]]] = value
     return adjusted
+
+# %% ../../nbs/00d_statistics.ipynb #73c48468
+def distinct(values: np.ndarray) -> np.ndarray:
+    "(n_systems,) a number for each column of values (n_queries, n_systems); equal columns have the same one."
+    return np.unique(np.asarray(values, float).round(12), axis=1, return_inverse=True)[1].ravel()
 
 # %% ../../nbs/00d_statistics.ipynb #0889a9f7
 def gap_closed(
@@ -187,7 +199,7 @@ def gap_closed(
 
 # %% ../../nbs/00d_statistics.ipynb #53b1a98e
 def effect_sizes(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-    "Difference (points), share of queries that differ, odds ratio and Cohen's g of the disagreements, standardised difference."
+    "Difference (points), share of queries that differ, their odds ratio and Cohen's g, standardised difference."
     d = np.asarray(first, float) - np.asarray(second, float)
     b, c = float((d > 0).sum()), float((d < 0).sum())
     spread = d.std(ddof=1) if len(d) > 1 else 0.0
@@ -218,7 +230,7 @@ def detectable_difference(
 
 # %% ../../nbs/00d_statistics.ipynb #2ac9e191
 def rank_intervals(draws: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    "(n_systems, 2) lowest and highest rank (1 is best) over paired resamples, and (n_systems,) the share of them in which it is first."
+    "(n_systems, 2) lowest and highest rank (1 is best) over paired resamples; (n_systems,) how often it is first."
     ranks = stats.rankdata(-draws, axis=1, method="min")
     tail = (1 - confidence) / 2
     return np.quantile(ranks, (tail, 1 - tail), axis=0, method="nearest").T.astype(int), (ranks == 1).mean(0)
@@ -231,13 +243,13 @@ def split_half_oracle(
     seed: int = 0,
 ) -> float:
     "The share right when the LLM is chosen on a random half of the samples and scored on the other (ties shared)."
-    rng, half, earned = np.random.default_rng(seed), samples // 2, 0.0
+    rng, half, total = np.random.default_rng(seed), samples // 2, 0.0
     right = np.asarray(right, int)
     for _ in range(splits):
         seen = rng.hypergeometric(right, samples - right, half)
         best = seen == seen.max(1, keepdims=True)
-        earned += (((right - seen) * best).sum(1) / best.sum(1)).mean()
-    return earned / splits / (samples - half)
+        total += (((right - seen) * best).sum(1) / best.sum(1)).mean()
+    return total / splits / (samples - half)
 
 # %% ../../nbs/00d_statistics.ipynb #b9a0dc8d
 def fit_beta_binomial(right: np.ndarray, samples: int) -> tuple[float, float]:
@@ -265,7 +277,7 @@ def hull(cost: np.ndarray, quality: np.ndarray) -> np.ndarray:  # (k, 2), k <= n
     corners: list[tuple[float, float]] = []
     for x, y in sorted(zip(map(float, cost), map(float, quality)), key=lambda p: (p[0], -p[1])):
         if corners and y <= corners[-1][1]:
-            continue  # dearer and no better
+            continue  # more expensive and no better
         while len(corners) > 1 and _left(corners[-2], corners[-1], (x, y)):
             corners.pop()
         corners.append((x, y))
@@ -278,9 +290,13 @@ def _left(a, b, c) -> bool:
 
 # %% ../../nbs/00d_statistics.ipynb #abc363a9
 def aiq(cost: np.ndarray, quality: np.ndarray, low: float | None = None, high: float | None = None) -> float:
-    "Average improvement in quality: the area under the hull between two costs, over their distance."
+    """Average improvement in quality: the area under the hull between two costs, over their distance.
+
+    Raises `ValueError` for a low end below the cheapest point: what such a price buys is not known."""
     corners = hull(cost, quality)
     low, high = corners[0, 0] if low is None else low, float(np.max(cost)) if high is None else high
+    if low < corners[0, 0] * (1 - 1e-9):
+        raise ValueError(f"AIQ from a cost of {low:g} on: the cheapest point costs {corners[0, 0]:g}")
     if high <= low:
         return float(corners[-1, 1])
     x = np.unique(np.r_[low, corners[(corners[:, 0] > low) & (corners[:, 0] < high), 0], high])
@@ -295,7 +311,7 @@ def apgr(share: np.ndarray, quality: np.ndarray, weak: float, strong: float) -> 
 
 # %% ../../nbs/00d_statistics.ipynb #049e55ab-1
 def cpt(share: np.ndarray, quality: np.ndarray, weak: float, strong: float, recovered: float = 0.5) -> float:
-    "Call-performance threshold: the least share of calls to the strong LLM that recovers that part of the gap; NaN if none does."
+    "Call-performance threshold: the least share of strong calls that recovers that part of the gap; NaN if none does."
     order = np.argsort(share)
     x, gap = np.asarray(share, float)[order], (np.asarray(quality, float)[order] - weak) / (strong - weak)
     if not (gap >= recovered - 1e-12).any():
@@ -305,8 +321,8 @@ def cpt(share: np.ndarray, quality: np.ndarray, weak: float, strong: float, reco
 
 # %% ../../nbs/00d_statistics.ipynb #4283df89
 def router_arena_score(
-    accuracy: float, cost: float, beta: float = 0.1, cheapest: float = 0.0044, dearest: float = 200.0
+    accuracy: float, cost: float, beta: float = 0.1, cheapest: float = 0.0044, priciest: float = 200.0
 ) -> float:
     "RouterArena's score in [0, 1] from accuracy in [0, 1] and dollars per 1,000 queries (Lu et al. 2025)."
-    cheap = np.log2(dearest / np.clip(cost, cheapest, dearest)) / np.log2(dearest / cheapest)
+    cheap = np.log2(priciest / np.clip(cost, cheapest, priciest)) / np.log2(priciest / cheapest)
     return float((1 + beta) * accuracy * cheap / (beta * accuracy + cheap)) if accuracy + cheap else 0.0
