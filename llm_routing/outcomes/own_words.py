@@ -50,7 +50,7 @@ _CHANNEL = re.compile(
 def final_channel(
     text: str,  # a response
 ) -> str:
-    "The last final channel of a response in channels; nothing where it has none; the text itself where there are no channels."
+    "The last final channel; nothing where channels have none; the text itself where there are no channels."
     if not _CHANNEL.match(text) and "<|channel|>" not in text:
         return text
     final = list(_FINAL.finditer(text))
@@ -77,7 +77,8 @@ def first_turn(
 
 # %% ../../nbs/03a_own_words.ipynb #03a0021
 _NEXT_QUERY = re.compile(
-    r"(?:\A|\n)[ \t*#]*(?P<word>Q|Question|Human|User|Problem|Instruction|Exercise)\b(?: ?(?P<number>\d{1,3}))?[^\n:]{0,12}:"
+    r"(?:\A|\n)[ \t*#]*(?P<word>Q|Question|Human|User|Problem|Instruction|Exercise)\b(?: ?(?P<number>\d{1,3}))?"
+    r"[^\n:]{0,12}:"
     r"|\n[^\n:：.]{0,30}(?:\ball (?:of )?the (?:\w+ )?answers\b|\bthe answers (?:to|for)\b|总结以上)"
 )
 _ANSWERED = re.compile(
