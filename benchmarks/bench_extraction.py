@@ -27,8 +27,8 @@ import pandas as pd
 
 from llm_routing.outcomes.numbers import extract_number, spelled
 from llm_routing.outcomes.options import extract_option
-from llm_routing.outcomes.checked_on_labels import hard_cases, labelled_text, shipped
-from llm_routing.outcomes.outcomes import majority_vote
+from llm_routing.outcomes.checked_on_labels import hand_written, labelled_text, shipped
+from llm_routing.outcomes.votes import majority_vote
 from llm_routing.outcomes.answers import read_answers
 from llm_routing.study.tables import project_root
 
@@ -70,7 +70,7 @@ def compare(part: str, items: list[tuple], original, here, passes: int = 9) -> d
 
 def number_rows() -> list[dict]:
     "Numbers, by source of text."
-    parts = {"hard cases, numbers": hard_cases().query("kind == 'number'").text.tolist()}
+    parts = {"hard cases, numbers": hand_written("hard_cases").query("kind == 'number'").text.tolist()}
     if sources_files.available(
         "gsm8k/example_model_solutions.jsonl", "gsm8k/test.jsonl", "routellm/gsm8k_responses.csv"
     ):
@@ -88,7 +88,7 @@ def option_rows() -> list[dict]:
     def original(text, options):
         return original_option(text)
 
-    hard = hard_cases().query("kind == 'option'")
+    hard = hand_written("hard_cases").query("kind == 'option'")
     rows = [compare("hard cases, options", list(zip(hard.text, hard.options)), original, extract_option)]
     run = project_root() / "runs" / "mini"
     if not (run / "responses.parquet").is_file():
@@ -187,7 +187,7 @@ def peers(sample: int = 400) -> None:
     from fractions import Fraction
     from math_verify import parse, verify
 
-    cases = hard_cases().query("kind == 'number' and answer.notna()")
+    cases = hand_written("hard_cases").query("kind == 'number' and answer.notna()")
 
     def right(text, gold):
         try:

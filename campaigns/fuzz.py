@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 
 from llm_routing.outcomes.numbers import extract_number, own_part
 from llm_routing.outcomes.options import extract_option
-from llm_routing.outcomes.outcomes import majority_vote
+from llm_routing.outcomes.votes import majority_vote
 from llm_routing.outcomes.answers import published_number, published_option, read_answers
 from llm_routing.generation.prompts import question_text
 from llm_routing.generation.sampling import valid_text
@@ -40,7 +40,8 @@ from llm_routing.cli.stages import imported_modules, notebook_code
 from llm_routing.generation.store import Store, request_key, section_name
 from llm_routing.study.tables import StudyError, checksum, read_table, write_table
 from llm_routing.study.profiles import load_profile, parse_profile, set_key
-from llm_routing.sources.own_table import import_report, load_table
+from llm_routing.sources.importing import import_report
+from llm_routing.sources.own_table import load_table
 
 ODD = [
     "",
@@ -269,7 +270,7 @@ def good_tables(query: str, llm: str, dataset: str, split: str, score: float) ->
         file.write_bytes(out.getvalue().encode(errors="surrogatepass"))
         taken = refuses(load_table, file)
         if taken:
-            assert len(taken[0]) == len(rows) and set(taken[0].llm) == {llm, f"{llm}2"}
+            assert len(taken.table) == len(rows) and set(taken.table.llm) == {llm, f"{llm}2"}
 
 
 @target(text, st.lists(text, max_size=6))

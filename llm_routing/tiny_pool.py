@@ -23,7 +23,7 @@ from .generation.store import Store, merge
 from .generation.tiny_problems import QUERIES, write_queries
 from .generation.tiny_training import RECIPES, Recipe, prompt_of, train_tiny_llm
 from .outcomes.answers import read_answers
-from .outcomes.outcomes import build_outcomes
+from .outcomes.votes import build_outcomes
 from .study.profiles import LLM, load_profile
 from .study.tables import StudyError, project_root, read_table
 

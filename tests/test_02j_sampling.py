@@ -5,8 +5,10 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/02j_sampling.ipynb #9fff5724
+# %% ../nbs/02j_sampling.ipynb #639b6507
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -287,11 +289,11 @@ def test_a_partial_run_has_the_queries_that_all_llms_have_answered(settings, tmp
     part = answer_queries(_queries(12), _with(settings, partial=True), own, [own], make=None)
     assert set(part.query_id) == set(_queries(4).query_id) and len(part) == 4 * 2 * 2
 
-# %% ../nbs/02j_sampling.ipynb #d1c7756e
+# %% ../nbs/02j_sampling.ipynb #dcfb330b
 def _run(tmp_path, **generation):
     profile = load_profile("mini")
     update = {"generation": profile.generation.model_copy(update=generation)}
-    return Run.of(profile.model_copy(update=update), tmp_path)
+    return Run(profile.model_copy(update=update), tmp_path)
 
 # %% ../nbs/02j_sampling.ipynb #d7501b0e
 @pytest.mark.parametrize("address", ["", "elsewhere"])
@@ -305,6 +307,19 @@ def test_a_fresh_run_goes_on_after_a_stop_and_starts_anew_after_its_end(tmp_path
     assert not stores_of(run)[0].sections() and len(Store(aside).read("x")) == 1
     plain = _run(tmp_path, responses=str(tmp_path / address) if address else "")
     assert any(len(s.read("x")) for s in stores_of(plain)[1])
+
+# %% ../nbs/02j_sampling.ipynb #142682ee
+def test_the_readmes_snippet_for_adding_llms_works_appended_to_mini(tmp_path):
+    from llm_routing.generation.engines import settings_of
+
+    cells = json.loads((project_root() / "nbs" / "index.ipynb").read_text(encoding="utf-8"))["cells"]
+    snippets = re.findall(r"```toml\n(.*?)```", "\n".join("".join(c["source"]) for c in cells), re.S)
+    added = "\n".join(s for s in snippets if "[[generation.pool]]" in s)
+    mini = (project_root() / "profiles" / "mini.toml").read_text(encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(f"{mini}\n{added}", encoding="utf-8")
+    settings = load_profile(str(tmp_path / "mine.toml")).generation
+    engines = [settings_of(m, settings).engine for m in settings.pool]
+    assert engines[:7] == ["transformers"] * 7 and engines[-1] == "openai" and len(engines) >= 9
 
 # %% ../nbs/02j_sampling.ipynb #a803bbb5
 def test_progress_says_how_far_how_fast_and_how_long():
@@ -324,6 +339,27 @@ def test_equal_samples_and_unusual_ends_are_reported():
     said = response_warnings(table, Generation(pool=[LLM(name="m", model="x")]))
     assert "the same on 100%" in said[0] and "3 responses ended with content_filter" in said[1]
     assert len(response_warnings(table, Generation(temperature=0, pool=[LLM(name="m", model="x")]))) == 1
+
+# %% ../nbs/02j_sampling.ipynb #6ad43bd9
+def test_thoughts_are_stored_apart_and_counted_and_unended_ones_leave_no_answer(toys):
+    from llm_routing.generation.sampling import thoughts_apart
+
+    thinker = _with(toys[0], thoughts_end="</think>")
+    c = thoughts_apart(Completion("<think>2+2</think>\n\n4", "stop", 3, 22), thinker)
+    assert (c.text, c.reasoning, c.reasoning_tokens, c.completion_tokens) == ("4", "<think>2+2", 18, 22)
+    cut = thoughts_apart(Completion("<think>2+2 is", "length", 3, 13), thinker)
+    assert (cut.text, cut.reasoning_tokens) == ("", 13)
+    assert thoughts_apart(Completion("4", "stop", 3, 1), thinker).text == "4"
+
+# %% ../nbs/02j_sampling.ipynb #d2b4080a
+def test_thoughts_reach_the_responses_table(settings, tmp_path, toys):
+    class Thinks(Engine):
+        def complete(self, work, sampling):
+            yield [(w, [Completion("hm</think>4", "stop", 1, 11)] * len(w.samples)) for w in work]
+
+    own, pool = Store(tmp_path), [_with(toys[0], thoughts_end="</think>")]
+    table = answer_queries(_queries(2), _with(settings, pool=pool), own, [own], make=Thinks)
+    assert (table.text == "4").all() and (table.reasoning == "hm").all() and (table.reasoning_tokens == 10).all()
 
 # %% ../nbs/02j_sampling.ipynb #e43cce81
 def test_half_a_character_is_kept_as_a_replacement_mark():

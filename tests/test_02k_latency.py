@@ -81,10 +81,8 @@ def test_a_limit_of_time_ends_the_measuring_and_is_not_tried_again(timed, tmp_pa
     assert first.latency_s.notna().all() and first.equals(add_latency(table, _queries(), brief, own, [own]))
     assert all(len(Store(tmp_path, ("request",)).read(s)) == 1 for s in own.sections() if s.startswith("latency-"))
 
-# %% ../nbs/02k_latency.ipynb #f2560337
+# %% ../nbs/02k_latency.ipynb #95b9b8ac
 def test_reference_latencies_are_the_papers():
-    from llm_routing.generation.responses import reference_latency
-
     table = reference_latency().set_index(["llm", "dataset"]).latency_s
     assert table["gemma-7b", "gsm8k"] == 7.1 and table["llama2-13b-chat", "mmlu"] == 4.8 and len(table) == 14
 

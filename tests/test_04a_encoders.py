@@ -6,9 +6,14 @@
 __all__ = []
 
 # %% ../nbs/04a_encoders.ipynb #test-imports
+import shutil
+import sqlite3
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from llm_routing.routing import encoders as module
 from llm_routing.routing.encoders import (
     Pretrained,
     SURFACE_FEATURES,
@@ -72,8 +77,49 @@ def test_token_states_are_cached_and_end_with_their_text(tmp_path):
     )
 
 # %% ../nbs/04a_encoders.ipynb #55839b5f
-def test_the_trained_encoder_is_kept_and_the_same_for_the_same_seed(tmp_path):
-    texts = ["two plus two", "who wrote it", "two plus three"] * 20
-    a, b = (train_encoder(texts, tmp_path / name, steps=3, width=16) for name in "ab")
-    assert (make_encoder(f"hf:{a}").transform(texts[:2]) == make_encoder(f"hf:{b}").transform(texts[:2])).all()
-    assert train_encoder(["other words"], a) == a
+TEXTS = ["two plus two", "who wrote it", "two plus three"] * 20
+
+# %% ../nbs/04a_encoders.ipynb #55839b5f-0
+def test_the_trained_encoder_is_the_same_for_the_same_seed(tmp_path):
+    a, b = (train_encoder(TEXTS, tmp_path / name, steps=3, width=16) for name in "ab")
+    assert (make_encoder(f"hf:{a}").transform(TEXTS[:2]) == make_encoder(f"hf:{b}").transform(TEXTS[:2])).all()
+
+# %% ../nbs/04a_encoders.ipynb #55839b5f-1
+def test_an_encoder_is_trained_again_when_anything_that_it_is_made_from_changes(tmp_path):
+    first = {"texts": TEXTS, "steps": 3, "width": 16, "seed": 0}
+    others = [{"texts": TEXTS[:-1]}, {"steps": 4}, {"width": 32}, {"seed": 1}]
+    places = [train_encoder(home=tmp_path, **{**first, **other}) for other in [{}, *others]]
+    assert len(set(places)) == 5 and train_encoder(home=tmp_path, **first) == places[0]
+
+# %% ../nbs/04a_encoders.ipynb #55839b5f-2
+@pytest.mark.parametrize("lost", ["model.safetensors", "tokenizer.json", "config.json", "manifest.json"])
+def test_a_half_made_encoder_is_trained_again(tmp_path, lost):
+    place = Path(train_encoder(TEXTS, tmp_path, steps=3, width=16))
+    before = make_encoder(f"hf:{place}").transform(TEXTS[:3])
+    (place / lost).unlink()
+    assert train_encoder(TEXTS, tmp_path, steps=3, width=16) == str(place)
+    assert (make_encoder(f"hf:{place}").transform(TEXTS[:3]) == before).all()
+
+# %% ../nbs/04a_encoders.ipynb #55839b5f-3
+def test_new_weights_or_another_tokenizer_in_a_folder_give_new_vectors(tmp_path):
+    here = shutil.copytree(train_encoder(TEXTS, tmp_path / "kept", steps=3, width=16), tmp_path / "mine")
+    other = Path(train_encoder(TEXTS, tmp_path / "kept", steps=9, width=16))
+    apart = Path(train_encoder(["who plus it wrote"] * 40, tmp_path / "kept", steps=3, width=16))
+    cache, seen = tmp_path / "cache", []
+    for file in (None, other / "model.safetensors", apart / "tokenizer.json"):
+        if file:
+            shutil.copy(file, here / file.name)
+        seen.append(make_encoder(f"hf:{here}", cache).transform(TEXTS[:3]))
+    assert not (seen[0] == seen[1]).all() and not (seen[1] == seen[2]).all()
+
+# %% ../nbs/04a_encoders.ipynb #55839b5f-4
+def test_without_cache_no_vector_of_before_is_used(tmp_path, monkeypatch):
+    folder = train_encoder(TEXTS, tmp_path / "kept", steps=3, width=16)
+    encoder = make_encoder(f"hf:{folder}", tmp_path / "cache")
+    right = encoder.transform(TEXTS[:3])
+    with sqlite3.connect(next((tmp_path / "cache").glob("*.sqlite"))) as db:
+        db.execute("update vectors set vector = zeroblob(length(vector))")
+    assert not encoder.transform(TEXTS[:3]).any()
+    monkeypatch.setenv("LLM_ROUTING_NO_CACHE", "1")
+    monkeypatch.setattr(module, "_PUT", set())
+    assert (encoder.transform(TEXTS[:3]) == right).all()

@@ -7,12 +7,14 @@ __all__ = []
 
 # %% ../nbs/04i_saved_routers.ipynb #s-test-imports
 import json
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from llm_routing.routing.base import make_router
-from llm_routing.routing.saved import load_router, route, save_router
+from llm_routing.routing.saved import load_router, read_questions, route, save_router, train_to_folder
 from llm_routing.routing import training  # noqa: F401 (so that routers are found by name)
 from llm_routing.study.tables import StudyError
 
@@ -92,3 +94,41 @@ def test_route_names_llm_probability_and_cost(tmp_path):
     assert table["expected_cost"].iloc[0] == 2.0 and np.isnan(table["expected_cost"].iloc[1])
     assert np.allclose(table["probability"], table[["p:adder", "p:reader"]].max(axis=1))
     assert len(route(tmp_path, [])) == 0
+
+# %% ../nbs/04i_saved_routers.ipynb #s-toy-run
+def toy_run(cross_fitted=False):
+    "What `train_to_folder` needs of a run, on the toy queries; the reader costs twice as much."
+    texts, scores, llms = toy(100)
+    ids = [f"q{i}" for i in range(100)]
+    split = ["test"] * 100 if cross_fitted else np.repeat(["train", "test"], [70, 30])
+    fold = np.arange(100) % 5 if cross_fitted else -1
+    queries = pd.DataFrame({"query_id": ids, "dataset": "toy", "split": split, "text": texts, "fold": fold})
+    outcomes = pd.DataFrame({"query_id": np.repeat(ids, 2), "llm": llms * 100, "score": scores.ravel()})
+    outcomes["cost"] = np.tile([1.0, 2.0], 100)
+    profile = SimpleNamespace(name="toy", pools=[], routers=SimpleNamespace(params={}))
+    return SimpleNamespace(read={"queries": queries, "outcomes": outcomes}.get, profile=profile)
+
+# %% ../nbs/04i_saved_routers.ipynb #s-train
+@pytest.mark.parametrize("cross_fitted", [False, True])
+def test_a_router_is_trained_judged_and_kept(cross_fitted, tmp_path):
+    train_to_folder(toy_run(cross_fitted), "recommended", tmp_path / "kept")
+    about = load_router(tmp_path / "kept").about
+    assert about["test_queries"] == (100 if cross_fitted else 30) and about["gain_points"] > 10
+    assert about["cost"] == {"adder": 1.0, "reader": 2.0}
+    assert about["share_sent_away_from_the_most_frequent_llm"] > 0.2
+    assert "gain points" in (tmp_path / "kept" / "README.md").read_text()
+
+# %% ../nbs/04i_saved_routers.ipynb #s-no-pool
+def test_a_pool_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(StudyError, match="no pool 'small' on 'toy'; there are: all on toy"):
+        train_to_folder(toy_run(), "recommended", tmp_path, pool="small", dataset="toy")
+
+# %% ../nbs/04i_saved_routers.ipynb #s-questions
+def test_a_line_without_a_text_is_named(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    path.write_text('"first"\n\n{"text": 3}\n')
+    with pytest.raises(StudyError, match="line 3 has no text"):
+        read_questions(path)
+    path.write_text('"first"\n{"text": \n')
+    with pytest.raises(StudyError, match="line 2 is not JSON"):
+        read_questions(path)

@@ -19,15 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llm_routing.findings.gap import (
-    PARTS,
-    cross_fitted,
-    decompose,
-    gap_parts,
-    gap_story,
-    noise_table,
-    unsolved_table,
-)
+from llm_routing.findings.gap import PARTS, cross_fitted, decompose, gap_parts, gap_story, noise_table, unsolved_table
 from llm_routing.findings.results import made_up_queries, made_up_tables
 
 # %% ../nbs/06d_gap.ipynb #3504f523

@@ -42,10 +42,7 @@ def study_of(better, worse, llms=None):
     return made_up_queries(n), selections
 
 # %% ../nbs/06q_headline.ipynb #1906a2a6
-@pytest.mark.parametrize(
-    "better,worse,expected",
-    [(40, 40, ["gains", "loses"]), (2, 2, ["not told apart"] * 2)],
-)
+@pytest.mark.parametrize("better,worse,expected", [(40, 40, ["gains", "loses"]), (2, 2, ["not told apart"] * 2)])
 def test_each_outcome_is_reached(better, worse, expected):
     queries, selections = study_of(better, worse)
     rows = headline_rows(results_table(queries, selections, 500))

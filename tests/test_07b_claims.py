@@ -25,15 +25,19 @@ def gains(*rows) -> pd.DataFrame:
     far = frame.assign(group="bound", system="oracle", gain=20.0, gain_low=19.0, gain_high=21.0)
     return pd.concat([frame.assign(group="router", system="default"), far], ignore_index=True).assign(**more)
 
-# %% ../nbs/07b_claims.ipynb #d3bea4db
+# %% ../nbs/07b_claims.ipynb #97369794
 @pytest.mark.parametrize(
     "rows,says",
     [
         ([(2, 1, 3), (2, 0.5, 3)], "Routing beats the best single LLM on all 2 datasets"),
         ([(2, 1, 3), (2, -0.5, 3)], "Routing beats the best single LLM on 1 of 2 datasets"),
         ([(2, 1, 3), (-2, -3, -1)], "Routing beats the best single LLM on 1 of 2 datasets, and is worse on 1"),
-        ([(2, -1, 5)], "On none of 1 dataset is routing shown to beat the best single LLM"),
-        ([(-2, -3, -1)], "On none of 1 dataset is routing shown to beat the best single LLM; on 1 it is worse"),
+        ([(2, -1, 5)], "Routing is not shown to beat the best single LLM here"),
+        ([(-2, -3, -1)], "Routing is not shown to beat the best single LLM here; it is worse"),
+        (
+            [(-2, -3, -1), (1, 0, 2)],
+            "Routing is not shown to beat the best single LLM on any of 2 datasets; on 1 it is worse",
+        ),
     ],
 )
 def test_the_headline_says_what_the_intervals_allow(rows, says):
@@ -46,11 +50,18 @@ def test_the_speaker_is_fixed_and_not_the_best():
     found = C.verdicts_of(pd.concat([better, data]))
     assert found.system.tolist() == ["default"] and found.gain.tolist() == [1.0]
 
-# %% ../nbs/07b_claims.ipynb #6dd1d65a
+# %% ../nbs/07b_claims.ipynb #d268cfe5
+def test_a_constant_is_called_one():
+    found = C.verdicts_of(gains((0.0, 0.0, 0.0)).assign(share_away=0.0))
+    assert found.verdict.tolist() == ["constant"] and "sends every query to one LLM on d0." in C.say_answer(found)[0]
+
+# %% ../nbs/07b_claims.ipynb #fe8b1d90
 def test_sentences_carry_the_numbers_of_the_table():
     said = " ".join(C.say_answer(C.verdicts_of(gains((2.04, 1.0, 3.0), (0.5, -1.0, 2.0)))))
     assert (
-        "d0 (+2.0 points [+1.0, +3.0])" in said and "is not told apart from it on d1" in said and "+20.0 points" in said
+        "d0 (+2.0 points [+1.0, +3.0])" in said
+        and "is not told apart from the best single LLM on d1" in said
+        and "+20.0 points" in said
     )
 
 # %% ../nbs/07b_claims.ipynb #6e3d3be4

@@ -12,6 +12,7 @@ import pytest
 
 from llm_routing.findings import errata as R
 from llm_routing.findings.ledger import read_reference
+from llm_routing.findings.results import made_up_queries, made_up_tables
 from llm_routing.sources import released
 from llm_routing.study.profiles import load_profile
 from llm_routing.study.runs import Run
@@ -23,6 +24,7 @@ def selections_of(scores, seconds, n):  # {(group, system, policy): (n,)}
             pd.DataFrame(
                 {
                     "query_id": [f"q{i}" for i in range(n)],
+                    "pool": "all",
                     "group": g,
                     "system": s,
                     "policy": p,
@@ -151,6 +153,19 @@ def test_every_mistake_has_its_line_and_says_where_it_is_measured():
     assert table.largest_effect[3] == "not in this profile: llm-routing run --profile mini" and set(R.ELSEWHERE) == set(
         range(1, 11)
     ) - {8, 10}
-    assert "82.87, corrected 94.24, effect 11.37" in table.largest_effect[1] and "nan" not in " ".join(
-        table.largest_effect
-    )
+    assert "as published 82.87, corrected " in table.largest_effect[1] and "nan" not in " ".join(table.largest_effect)
+
+# %% ../nbs/07d_errata.ipynb #52aa3bfa
+def test_an_order_of_the_pool_is_no_correction():
+    rng = np.random.default_rng(1)
+    n, chance = 400, np.tile([0.9, 0.3], (400, 1)) + rng.normal(0, 0.1, (400, 2))
+    queries = made_up_queries(n, split=["validation"] * 200 + ["test"] * 200)
+    outcomes, scores = made_up_tables(rng.random((n, 2)) < chance, chance.clip(0, 1))
+    outcomes, scores = outcomes.assign(majority_answer=None), scores.assign(predicted=1)
+    swapped = [
+        t.iloc[np.arange(2 * n).reshape(n, 2)[:, ::-1].ravel()].reset_index(drop=True) for t in (outcomes, scores)
+    ]
+    one, other = (R.order_errata(queries, *tables, [], ["r"])[0] for tables in ((outcomes, scores), swapped))
+    corrected = R.ERRATUM.index("corrected")
+    assert one[corrected] == pytest.approx(other[corrected])  # the same whatever the pool's order
+    assert one[R.ERRATUM.index("ci_high")] > one[R.ERRATUM.index("ci_low")]

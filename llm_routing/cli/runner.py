@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'ProfileName', 'RunDir', 'Changes', 'run', 'status', 'doctor_command', 'profiles', 'list_command',
-           'import_command', 'compare_command', 'publish_command', 'cite_command', 'figure_command', 'verify_command',
-           'report_command', 'export_command', 'refresh_command', 'check', 'main']
+           'import_command', 'compare_command', 'train_command', 'route_command', 'publish_command', 'cite_command',
+           'figure_command', 'verify_command', 'report_command', 'export_command', 'refresh_command', 'check', 'main']
 
 # %% ../../nbs/08g_runner.ipynb #imports
 import logging
@@ -174,18 +174,25 @@ def list_command(
 # %% ../../nbs/08g_runner.ipynb #imp0rt01
 @app.command("import")
 def import_command(
-    file: Annotated[Path, typer.Argument(help="a CSV, Parquet or JSON lines file of outcomes")],
+    file: Annotated[Path, typer.Argument(help="a file of outcomes, or a file or folder of responses")],
     profile: Annotated[str, typer.Option(help="write a profile of this name (or path, .toml) that uses the file")] = "",
     rename: Annotated[Optional[list[str]], typer.Option(help="old=new, a column's meaning; - leaves it out")] = None,
     split: Annotated[str, typer.Option(help="percent of train/validation/test, such as 60/10/30")] = "",
     scale: Annotated[str, typer.Option(help="of scores: unit or percent")] = "",
     missing: Annotated[str, typer.Option(help="queries without a score for some LLM: drop, or count as zero")] = "",
     wide: Annotated[bool, typer.Option("--wide", help="the file has one column of scores per LLM")] = False,
+    questions: Annotated[str, typer.Option(help="the file of the questions that own responses answer")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="overwrite the profile that is there")] = False,
 ) -> None:
-    "Check a table of outcomes that you bring, say what is in it, and write the profile that runs the study on it."
+    """Check outcomes or responses that you bring, say what is in them, and write the profile that runs the study on them: a table of
+    outcomes; your own responses with their --questions; logs of lm-evaluation-harness or inspect_ai; files of LLMRouterBench."""
+    from llm_routing.sources.eval_logs import is_log
     from llm_routing.sources.importing import import_file, reading_of
+    from llm_routing.sources.recorded import import_responses
 
+    if questions or is_log(file):
+        print(import_responses(file, questions, profile, replace))
+        return
     print(
         import_file(
             file, reading_of(rename or [], split=split, scale=scale, missing=missing, wide=wide), profile, replace
@@ -209,6 +216,37 @@ def compare_command(
     table = compare(runs[0], runs[1])
     table = table[table.group == group] if group else table
     print(table.round(2).to_string(index=False))
+
+# %% ../../nbs/08g_runner.ipynb #train-command
+@app.command("train")
+def train_command(
+    profile: ProfileName = "",
+    run_dir: RunDir = "",
+    router: Annotated[str, typer.Option("--router", help="a name from `llm-routing list routers`")] = "recommended",
+    pool: Annotated[str, typer.Option("--pool", help="a pool of the profile; its first if not given")] = "",
+    dataset: Annotated[str, typer.Option("--dataset", help="one data set; all that have the pool if not given")] = "",
+    out: Annotated[Path, typer.Option("--out", help="the folder to keep the router in")] = Path("router"),
+) -> None:
+    "Train a router on a run's outcomes and keep it in a folder of plain numbers, with a card."
+    from llm_routing.routing.saved import train_to_folder
+
+    folder = train_to_folder(Run.open(profile, run_dir), router, out, pool, dataset)
+    print((folder / "README.md").read_text("utf-8"))
+
+# %% ../../nbs/08g_runner.ipynb #route-command
+@app.command("route")
+def route_command(
+    question: Annotated[Optional[str], typer.Argument(help="the question; or give --file")] = None,
+    router: Annotated[Path, typer.Option("--router", help="a folder that `llm-routing train` made")] = Path("router"),
+    file: Annotated[Optional[Path], typer.Option("--file", help="questions as JSON lines; gives CSV")] = None,
+) -> None:
+    "Say which LLM a kept router sends a question to, how likely each LLM is to be right, and the expected cost."
+    from llm_routing.routing.saved import read_questions, route
+
+    if (question is None) == (file is None):
+        raise StudyError("give a question in quotes, or a file of questions with --file")
+    table = route(router, read_questions(file) if file else [question])
+    print(table.to_csv(index=False).rstrip() if file else table.iloc[0].to_string())
 
 # %% ../../nbs/08g_runner.ipynb #publish-command
 @app.command("publish")

@@ -65,14 +65,14 @@ LINES = {
     "grid.linewidth": 0.5,
 }
 
-# %% ../../nbs/06h_figure_files.ipynb #61b259df
+# %% ../../nbs/06h_figure_files.ipynb #0a4a5a4a
 FILES = {
     "figure.dpi": 150,
-    "savefig.dpi": 300,
+    "savefig.dpi": 240,
     "figure.constrained_layout.use": True,
     "savefig.bbox": None,
     "pdf.fonttype": 42,
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
     "svg.hashsalt": "llm-routing",
     "figure.facecolor": "white",
 }
@@ -311,16 +311,38 @@ def _metadata(record: dict, kind: str) -> dict:
         return {"Title": record["id"], "Description": note, "Creator": "llm-routing", "Date": None}
     return {"Title": record["id"], "Description": record["alt"], "Provenance": note, "Software": "llm-routing"}
 
-# %% ../../nbs/06h_figure_files.ipynb #c36e9e39
+# %% ../../nbs/06h_figure_files.ipynb #d2618550
 def _rendered(fig, kind: str, record: dict) -> bytes:
-    "A figure's bytes in one format; an SVG also gets its alternative text where screen readers look."
+    "A figure's bytes in one format."
     out = io.BytesIO()
     with style():
         fig.savefig(out, format=kind, metadata=_metadata(record, kind))
-    if kind != "svg":
+    if kind == "pdf":
         return out.getvalue()
+    return _small_png(out, record) if kind == "png" else _small_svg(out.getvalue().decode(), record).encode()
+
+# %% ../../nbs/06h_figure_files.ipynb #e0ca23f4
+def _small_png(png: io.BytesIO, record: dict) -> bytes:
+    "A PNG with a palette and the same texts."
+    from PIL import Image, PngImagePlugin
+
+    texts, out = PngImagePlugin.PngInfo(), io.BytesIO()
+    for key, value in _metadata(record, "png").items():
+        texts.add_text(key, value)
+    with Image.open(png) as picture:
+        dpi = picture.info["dpi"]
+        picture.convert("RGB").quantize(128).save(out, "png", optimize=True, pnginfo=texts, dpi=dpi)
+    return out.getvalue()
+
+# %% ../../nbs/06h_figure_files.ipynb #60af1efe
+def _small_svg(svg: str, record: dict) -> str:
+    "An SVG with short numbers, a second font, and its alternative text."
+    head, _, body = svg.partition("</metadata>")
+    body = re.sub(r"(\d+\.\d\d)\d+", r"\1", re.sub(r"\n\s+", "\n", body))
+    body = body.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
     title = f"<title>{escape(record['id'])}</title><desc>{escape(record['alt'])}</desc>"
-    return re.sub(r"(<svg [^>]*)>", lambda m: f'{m[1]} role="img">{title}', out.getvalue().decode(), count=1).encode()
+    head = re.sub(r"(<svg [^>]*)>", lambda m: f'{m[1]} role="img">{title}', head, count=1)
+    return f"{head}</metadata>{body}"
 
 # %% ../../nbs/06h_figure_files.ipynb #ab3d5ffa
 def read_record(

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PAIR', 'GPU', 'CPU', 'FINE_TUNED', 'CLUSTERS', 'FIVE', 'WHERE', 'NOWHERE', 'Found', 'MLC', 'MAIN', 'KINDS', 'FINDERS',
            'LEDGER', 'VERDICTS', 'TWICE', 'flatten', 'read_reference', 'how_to', 'mean_interval', 'paper_llms',
-           'own_llms', 'narrowed', 'found_main', 'seconds_ends', 'found_splits', 'found_settings', 'found_clustering',
-           'cluster_bound', 'found_routerdc', 'found_released', 'released_rows', 'printed_digits', 'agrees', 'verdict',
-           'kind_of', 'is_mean_of_labels', 'make_ledger', 'say_kind', 'say_counts', 'kind_counts', 'stated_twice',
-           'disagreements', 'say_disagreements']
+           'own_llms', 'narrowed', 'calls_scored', 'found_main', 'seconds_ends', 'found_splits', 'found_settings',
+           'found_clustering', 'cluster_bound', 'found_routerdc', 'found_released', 'released_rows', 'printed_digits',
+           'agrees', 'verdict', 'kind_of', 'is_mean_of_labels', 'make_ledger', 'say_kind', 'say_counts', 'kind_counts',
+           'stated_twice', 'disagreements', 'say_disagreements']
 
 # %% ../../nbs/07c_ledger.ipynb #63df7184
 import json
@@ -157,6 +157,12 @@ def narrowed(
     selections, _ = select(list(tasks(q, o, [])), o, s, run.profile.policies)
     return results_table(q, selections, run.profile.analysis.resamples), selections
 
+# %% ../../nbs/07c_ledger.ipynb #policies-calls-1
+def calls_scored(run: Run) -> int:
+    "How many samples of an LLM a score comes from: those of its vote, or one."
+    votes = run.profile.source.kind == "generate" and run.profile.extraction.label == "majority"
+    return run.profile.generation.samples if votes else 1
+
 # %% ../../nbs/07c_ledger.ipynb #6f80c363
 def found_main(run: Run, reference: dict, queries, outcomes, scores, selections, results, **_) -> Found:
     "The paper's main table, where the run holds the paper's pool."
@@ -180,10 +186,8 @@ def found_main(run: Run, reference: dict, queries, outcomes, scores, selections,
                     continue
                 row, part = keyed.loc[key], parts[key]
                 found[f"main_results.{d}.{name}.accuracy_percent"] = row.accuracy, row.ci_low, row.ci_high
-                found[f"main_results.{d}.{name}.latency_s"] = (
-                    row.latency_s,
-                    *seconds_ends(part, key[2].endswith("as_published")),
-                )
+                seconds = (row.latency_s, *seconds_ends(part, key[2].endswith("as_published")))
+                found[f"main_results.{d}.{name}.latency_s"] = tuple(x / calls_scored(run) for x in seconds)
     return found
 
 # %% ../../nbs/07c_ledger.ipynb #0fca99e5
@@ -228,7 +232,7 @@ def found_settings(run: Run, reference: dict, queries: pd.DataFrame, outcomes: p
         outcomes[outcomes.llm.isin(mine)].merge(queries[["query_id", "dataset"]]).groupby(["dataset", "llm"]).latency_s
     )
     return {k: (v, np.nan, np.nan) for k, v in settings.items()} | {
-        f"inference_latency_s_a100.{reference['pool'][m]['prompt']}.{m}.{d}": mean_interval(s)
+        f"inference_latency_s_a100.{reference['pool'][m]['prompt']}.{m}.{d}": mean_interval(s / calls_scored(run))
         for (d, m), s in seconds
         if s.notna().all()
     }
@@ -346,10 +350,7 @@ def printed_digits(value: float) -> int:
     return 0 if isinstance(value, int) else min(9, len(repr(float(value)).partition(".")[2]))
 
 # %% ../../nbs/07c_ledger.ipynb #78073c41
-def agrees(
-    published: float,
-    value: float,
-) -> bool:
+def agrees(published: float, value: float) -> bool:
     "Whether a value rounds, or is cut off, to the published number."
     unit = 10.0 ** -printed_digits(published)
     return bool(-0.5000001 * unit <= value - published < 1.0000001 * unit - (unit * 1e-6 if unit > 1e-6 else 0))
@@ -380,7 +381,7 @@ def kind_of(number: str, source: str) -> str:
 
 # %% ../../nbs/07c_ledger.ipynb #17b56715
 def is_mean_of_labels(table: str, rest: list[str]) -> bool:
-    "Whether a number is nothing but a mean or a count of the labels in the released file: an LLM's accuracy, or its support."
+    "Whether a number is nothing but a mean or a count of the released file's labels: an LLM's accuracy, or support."
     return rest[-1] == "support" or (table == "main_results" and rest[-2] not in MAIN and rest[-1] == PAIR[0])
 
 # %% ../../nbs/07c_ledger.ipynb #de912f15

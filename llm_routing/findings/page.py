@@ -6,11 +6,11 @@
 __all__ = ['COLOURS_OF_PAGE', 'SCRIPT', 'Html', 'el', 'joined', 'sortable', 'picture', 'files', 'copies', 'drawing', 'css',
            'page']
 
-# %% ../../nbs/07a_page.ipynb #f4ed6e0a
-import base64
+# %% ../../nbs/07a_page.ipynb #f94ee4de
 import re
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -68,16 +68,18 @@ def _row(texts: tuple, values: tuple, heads: list[str], kinds: list[str]) -> Htm
         cells.append(el("td", text, cls=kind, data_h=name, **exact))
     return el("tr", *cells)
 
-# %% ../../nbs/07a_page.ipynb #5edc3541
+# %% ../../nbs/07a_page.ipynb #2833d7ba
 def picture(
     folder: Path,  # of figures
     name: str,
 ) -> Html:
-    "A saved figure inside the page."
-    svg = (folder / f"{name}.svg").read_bytes()
-    width = re.search(rb'width="([\d.]+)pt"', svg[:2000])
+    "A saved figure inside the page, without what its file says of itself: the page says that."
+    svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
+    svg = svg[svg.index("<svg") :]
+    width = re.search(r'width="([\d.]+)pt"', svg)
     style = f"max-width:{float(width[1]) * 2.1:.0f}px" if width else ""
-    source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    svg = re.sub(r"<metadata>.*?</metadata>|<(title|desc)>.*?</\1>", "", svg, flags=re.S)
+    source = "data:image/svg+xml," + quote(svg, safe=" =:/;,.()!?*+-_'@\n")
     return el("img", src=source, alt=read_record(folder / f"{name}.json")["alt"], style=style)
 
 # %% ../../nbs/07a_page.ipynb #150f5f5c
@@ -145,16 +147,19 @@ COLOURS_OF_PAGE = {
 def _variables(theme: str) -> str:
     return ";".join(f"--{k}:{v}" for k, v in COLOURS_OF_PAGE[theme].items())
 
-# %% ../../nbs/07a_page.ipynb #fd11d356
+# %% ../../nbs/07a_page.ipynb #861bbdda
 _TYPE = """
 *{box-sizing:border-box}html{scroll-behavior:smooth}
 @media(prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
 body{margin:0;background:var(--bg);color:var(--ink);font:17px/1.55 system-ui,sans-serif}
 header,main,footer{max-width:46rem;margin:auto;padding:1rem}
-.wide{width:min(64rem,calc(100vw - 2rem));margin-left:50%;transform:translateX(-50%)}
+.wide{width:min(64rem,calc(100vw - 2rem));margin-left:calc(50% - min(32rem,50vw - 1rem))}
 a{color:var(--link)}h1{line-height:1.2;margin:.5rem 0;font-size:1.75rem}.lead{font-size:1.15rem}
-h2{margin-top:3rem;border-bottom:1px solid var(--line);font-size:1.4rem}h3{margin:2.2rem 0 .4rem;font-size:1.12rem}
-nav ul{display:flex;flex-wrap:wrap;gap:.25rem 1.1rem;padding:0;list-style:none}
+h2{margin-top:2.6rem;border-bottom:1px solid var(--line);font-size:1.4rem}h3{margin:2.2rem 0 .4rem;font-size:1.12rem}
+nav ul{display:flex;flex-wrap:wrap;gap:.1rem .9rem;padding:0;margin:.15rem 0;list-style:none;font-size:.92rem}
+main>section:first-child h2{margin-top:.3rem}header{padding-bottom:0}
+.two{display:grid;gap:1.2rem;align-items:start}@media(min-width:62rem){.two{grid-template-columns:1fr 1fr}}
+.two>*{min-width:0}.two .answer,.two figure{margin:0}
 .skip{position:absolute;left:-99rem}.skip:focus{position:static}
 .answer{border-left:4px solid #c77700;background:var(--card);padding:.7rem 1rem;margin:1rem 0}
 .answer p{margin:.4rem 0}.small{color:var(--soft);font-size:.88rem}
@@ -191,10 +196,11 @@ details{margin:.5rem 0}summary{cursor:pointer;padding:.2rem 0}dt{font-weight:600
 .verdict{background:var(--card);border:1px solid var(--line);padding:0 .4rem;border-radius:.3rem}
 """
 
-# %% ../../nbs/07a_page.ipynb #466c23ef
+# %% ../../nbs/07a_page.ipynb #b3f772ca
 _SCREENS = """
 @media(max-width:40rem){body{font-size:16px}header,main,footer{padding:.8rem}h1{font-size:1.4rem}
-.scroll{border:0;overflow:visible}thead{position:absolute;left:-99rem}
+.scroll{border:0;overflow:visible}
+thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 table,tbody,tr,td,caption{display:block}
 tr{border:1px solid var(--line);border-radius:.4rem;margin:.5rem 0;padding:.3rem 0}
 td,td.num{border:0;text-align:left;display:flex;gap:.7rem;overflow-wrap:anywhere;padding:.12rem .6rem}
@@ -202,7 +208,7 @@ td::before{content:attr(data-h);color:var(--soft);flex:0 0 42%}td:empty{display:
 @media print{:root{--bg:#fff;--ink:#000;--soft:#333;--line:#bbb;--card:#fff;--link:#000}
 nav,.skip,.cite{display:none}
 .scroll,details .scroll{overflow:visible;max-height:none;border:0}body{font-size:10.5pt}
-.wide{width:auto;margin:0;transform:none}
+.wide{width:auto;margin:0}.two{display:block}
 h2,h3,summary{break-after:avoid}figure,tr{break-inside:avoid}table{font-size:7pt}td{overflow-wrap:anywhere}
 th,td{padding:.1rem .25rem}thead th{position:static}th button::after{content:""}
 figure img{max-width:13cm!important;border:0}}

@@ -52,7 +52,7 @@ def has_figure(run: Run, name: str) -> bool:
     "Whether a figure was drawn."
     return (run.figures / f"{name}.svg").is_file()
 
-# %% ../../nbs/07f_report.ipynb #99b3554e
+# %% ../../nbs/07f_report.ipynb #49702a72
 def figure_block(run: Run, name: str) -> Html:
     "A figure with number, caption, files and what is needed to cite it; nothing where it was not drawn."
     if not has_figure(run, name):
@@ -63,7 +63,8 @@ def figure_block(run: Run, name: str) -> Html:
     links = el("p", files(run.figures, name, title), el("code", f"{record['id']}@{record['version']}"), cls="files")
     caption = el("figcaption", number, record["caption"])
     block = joined(picture(run.figures, name), caption, links, copies(name, BibTeX=cited, LaTeX=latex_figure(record)))
-    return el("figure", block, id=f"figure-{name}", cls="wide" if _is_wide(run, name) else "column")
+    wide = _is_wide(run, name) and name != "gain"
+    return el("figure", block, id=f"figure-{name}", cls="wide" if wide else "column")
 
 # %% ../../nbs/07f_report.ipynb #c92409b0
 def _is_wide(run: Run, name: str) -> bool:
@@ -88,13 +89,13 @@ ASKED = (
     "answers than always asking the LLM that was best on the training queries?"
 )
 
-# %% ../../nbs/07f_report.ipynb #1af4a3c2
+# %% ../../nbs/07f_report.ipynb #cdfe2421
 def judged(run: Run, results: pd.DataFrame) -> pd.DataFrame:
     "`verdicts_of` the gains, with the corrected verdict of tables/headline.csv where that was written."
     found, rows = verdicts_of(gain_data(results)), read_written(run, "headline")
     if rows.empty:
         return found
-    words = {"gains": "above", "loses": "below", "not told apart": "not told apart"}
+    words = {"gains": "above", "loses": "below", "not told apart": "not told apart", "constant": "constant"}
     own = rows[(rows.system == found.system.iloc[0]) & (rows.policy == "argmax")]
     outcome = own.set_index(["dataset", "pool"]).outcome
     keys = zip(found.dataset, found.pool)
@@ -149,18 +150,18 @@ def answer_table(found: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
     ]
     return pd.DataFrame(rows, columns=heads)
 
-# %% ../../nbs/07f_report.ipynb #f5d7a29f
+# %% ../../nbs/07f_report.ipynb #23fd1939
 def answer_section(run: Run, results: pd.DataFrame) -> Html:
     "Headline, sentences, the figure with the answer, and its numbers."
     if gain_data(results).empty:
         return el("section", el("h2", "In short", id="answer"), el("p", "This run has no routers to compare."))
     found = judged(run, results)
     lines = [*say_answer(found), say_counts(run), say_cost(run, results)]
-    box = el("div", el("p", el("strong", headline(found) + ".")), *(el("p", x) for x in lines if x), cls="answer")
+    box = el("div", *(el("p", x) for x in lines if x), cls="answer")
     table = el("div", sortable(answer_table(found, results), "The answer in numbers"), cls="wide")
     sure = "Brackets hold 95% intervals of the paired difference on test queries that no router has seen."
-    parts = [el("p", ASKED, cls="lead"), box, figure_block(run, "gain"), el("p", sure), table]
-    return el("section", el("h2", "In short", id="answer"), *parts)
+    both = el("div", box, figure_block(run, "gain"), cls="two wide")
+    return el("section", el("h2", "In short", id="answer"), el("p", ASKED, cls="lead"), both, el("p", sure), table)
 
 # %% ../../nbs/07f_report.ipynb #f8344d90
 ROUTER_WORDS = {

@@ -138,8 +138,8 @@ def say_shift(table: pd.DataFrame) -> str:
     "The warnings in words; from `shift_table`."
     lines = [
         f"- **Warning**, {r.dataset}: {r.llm} scores {r.train:.1f} on train and {r.test:.1f} on test, a drop of "
-        f"{r.excess:.1f} points more than the median of the other LLMs. It may have seen the training questions, so routers "
-        "learn too high an opinion of it."
+        f"{r.excess:.1f} points more than the median of the other LLMs. It may have seen the training questions, so "
+        "routers learn too high an opinion of it."
         for r in table[table["warning"].astype(bool)].itertuples()
     ]
     return "\n".join(lines) or "No LLM's accuracy on train is further above that on test than the others'."

@@ -161,7 +161,7 @@ def _take(engine: OpenAIEngine, w: Work, job) -> Iterator[list[tuple[Work, list[
         engine.beat()
         yield [(w, made)]
 
-# %% ../../nbs/02f_endpoints.ipynb #fa8512e5
+# %% ../../nbs/02f_endpoints.ipynb #ce2c7252
 def _note(engine: OpenAIEngine, w: Work, error: Exception) -> None:
     "Keep a failure with its query. Raises `EngineError` for a refused key, and after many failures in a row."
     said = scrub(" ".join(str(error).split()))[:200]
@@ -170,12 +170,12 @@ def _note(engine: OpenAIEngine, w: Work, error: Exception) -> None:
     engine.beat()
     where, refused = f"{engine.settings.base_url}: LLM {engine.llm.name!r}", engine.settings.key_env
     if isinstance(error, (engine.openai.AuthenticationError, engine.openai.PermissionDeniedError)):
-        raise EngineError(f"{where}: the key in {refused} is refused ({said}): nothing more is asked")
+        raise EngineError(f"{where}: the key in {refused} is refused ({said}): nothing more is asked") from None
     if engine.in_a_row >= engine.settings.give_up_after:
         raise EngineError(
             f"{where}: {engine.in_a_row} requests in a row failed (the last: {said}); the other responses are kept: "
             "see to the endpoint, and run again"
-        )
+        ) from None  # the error itself may repeat the key
 
 # %% ../../nbs/02f_endpoints.ipynb #d0b1b5d5
 def _some_failed(engine: OpenAIEngine, failed: int, total: int) -> EngineError:

@@ -4,20 +4,20 @@
 
 # %% auto #0
 __all__ = ['LOCAL', 'ROW', 'RESPONSES', 'sampling_of', 'deciding_parts', 'requests', 'stand_ins', 'stores_of', 'put_aside',
-           'valid_text', 'finished', 'Recorder', 'in_words', 'Progress', 'sample', 'Wanted', 'wanted_of',
-           'answer_queries', 'empty_responses', 'equal_samples', 'response_warnings']
+           'valid_text', 'thoughts_apart', 'finished', 'Recorder', 'in_words', 'Progress', 'sample', 'Wanted',
+           'wanted_of', 'answer_queries', 'empty_responses', 'equal_samples', 'response_warnings']
 
-# %% ../../nbs/02j_sampling.ipynb #3c58a994
+# %% ../../nbs/02j_sampling.ipynb #3492adc6
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .engines import Engine, Sampling, Work, hardware, settings_of, watched
-from .llms import EngineError, model_identity, scrub
+from .engines import Completion, Engine, Sampling, Work, hardware, settings_of, watched
+from .llms import EngineError, Prompt, model_identity, scrub, token_ids
 from .prompts import render, too_long
 from .replicas import make_engine
 from .store import Store, request_key, section_name
@@ -40,7 +40,7 @@ def sampling_of(
     own |= llm.sampling | ({} if seed is None else {"seed": seed})
     return Sampling(**(own | {"stop": tuple(own["stop"])}))
 
-# %% ../../nbs/02j_sampling.ipynb #d566e83b
+# %% ../../nbs/02j_sampling.ipynb #112e7010
 def deciding_parts(
     llm: LLM,
     settings: Generation,
@@ -52,6 +52,7 @@ def deciding_parts(
     used = engine or own.engine
     parts = {"llm": revision if Path(model).name == model else [model, revision], "dtype": llm.dtype}
     parts |= {"sampling": sampling.key(), "engine": used}
+    parts |= {"thoughts_end": llm.thoughts_end} if llm.thoughts_end else {}
     if used in ("vllm", "ray") and (arguments := deciding_arguments(llm, own)):
         parts["engine_args"] = arguments
     if used == "openai":
@@ -136,14 +137,29 @@ def valid_text(text: str) -> str:
     "A text that every file can hold: each lone surrogate is replaced by a mark."
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
+# %% ../../nbs/02j_sampling.ipynb #c8521934
+def thoughts_apart(
+    c: Completion,
+    llm: LLM,
+) -> Completion:
+    "A completion whose thoughts stand in `reasoning`, as the LLM's `thoughts_end` says. Raises `EngineError`."
+    if not llm.thoughts_end or c.reasoning:
+        return c
+    thoughts, mark, answer = c.text.partition(llm.thoughts_end)
+    if not mark and c.finish_reason != "length":
+        return c  # it did not think
+    spent = min(len(token_ids(llm, [Prompt(thoughts + mark, special=False)])[0]), c.completion_tokens)
+    return replace(c, text=answer.strip(), reasoning=thoughts.strip(), reasoning_tokens=spent)
+
 # %% ../../nbs/02j_sampling.ipynb #10992eb2
 ROW = ["request", "sample", "text", "finish_reason", "prompt_tokens", "completion_tokens"]
 ROW += ["reasoning", "reasoning_tokens"]
 _LATER = {"reasoning": "", "reasoning_tokens": 0}  # columns that older stores lack, and what they mean there
 
-# %% ../../nbs/02j_sampling.ipynb #826cbac2
-def _rows(group: list) -> list[tuple]:
+# %% ../../nbs/02j_sampling.ipynb #9c2826a6
+def _rows(group: list, llm: LLM) -> list[tuple]:
     "The rows of a finished group."
+    group = [(w, [thoughts_apart(c, llm) for c in completions]) for w, completions in group]
     return [
         (
             w.key,
@@ -174,11 +190,12 @@ def finished(
     rows = rows.assign(other=own != rows.request, request=own).sort_values("other", kind="stable")
     return rows.drop_duplicates(["request", "sample"]).drop(columns="other").reset_index(drop=True)
 
-# %% ../../nbs/02j_sampling.ipynb #01bca22f
+# %% ../../nbs/02j_sampling.ipynb #5ffbe339
 @dataclass
 class Recorder:
     "Where one LLM's responses are written."
 
+    llm: LLM
     store: Store
     section: str
     provenance: Callable[[], dict]
@@ -189,7 +206,7 @@ class Recorder:
 
     def put(self, group: list) -> None:
         "Take a finished group, which may be empty; write a shard when it is time. Raises `StoreError`."
-        self.waiting += _rows(group)
+        self.waiting += _rows(group, self.llm)
         if time.monotonic() - self.last >= self.every_s:
             self.flush()
 
@@ -244,7 +261,7 @@ def _estimate(spent: float, done: int, total: int) -> str:
     "How long the rest will take at the speed so far."
     return f"about {in_words(spent * (total - done) / done)} left" if done else "no estimate yet"
 
-# %% ../../nbs/02j_sampling.ipynb #184e9806
+# %% ../../nbs/02j_sampling.ipynb #bce6d011
 def sample(
     llm: LLM,
     settings: Generation,
@@ -263,6 +280,7 @@ def sample(
     engine, progress = make(llm, settings), progress or Progress(left)
     progress.start(llm.name, left)
     recorder = Recorder(
+        llm,
         store,
         section_name(*model_identity(llm)),
         lambda: _provenance(llm, sampling) | engine.versions(),

@@ -56,7 +56,7 @@ def sample_agreement(
 ) -> pd.DataFrame:  # query_id, llm, agreement
     "The share of each LLM's samples that gave its majority answer; 0 where no sample could be read."
     from llm_routing.outcomes.answers import read_answers
-    from llm_routing.outcomes.outcomes import majority_vote
+    from llm_routing.outcomes.votes import majority_vote
 
     wanted = responses[responses["query_id"].isin(set(queries["query_id"]))]
     votes = majority_vote(read_answers(wanted, queries, rules))

@@ -96,10 +96,11 @@ ROUTERS = {}
 
 # %% ../../nbs/04b_base.ipynb #ce397c41-1
 def register_router(name: str, **defaults):
-    "Class decorator: put a router into the registry under `name`, with these parameters preset."
+    """Class decorator: put a router into the registry under `name`, with these parameters preset; a class defined
+    again replaces itself."""
 
     def add(cls):
-        if name in ROUTERS:
+        if name in ROUTERS and ROUTERS[name][0].__qualname__ != cls.__qualname__:
             raise ValueError(f"router {name!r} is registered twice")
         ROUTERS[name] = (cls, defaults)
         return cls

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'SURFACE_FEATURES', 'CJK_WORDS', 'register_encoder', 'Encoder', 'surface', 'Surface', 'Tfidf', 'Words',
-           'VectorCache', 'minilm_folder', 'pretrained_model', 'load_encoder', 'read_layer', 'mean_pool', 'embed',
-           'Pretrained', 'hidden_states', 'TokenStates', 'token_vectors', 'Static', 'word_tokenizer', 'train_encoder',
-           'Joined', 'make_encoder']
+           'VectorCache', 'minilm_folder', 'pretrained_model', 'weights_of', 'load_encoder', 'read_layer', 'mean_pool',
+           'embed', 'Pretrained', 'hidden_states', 'TokenStates', 'token_vectors', 'Static', 'word_tokenizer',
+           'new_bert', 'learn_masked', 'train_encoder', 'Joined', 'make_encoder']
 
 # %% ../../nbs/04a_encoders.ipynb #imports
-import hashlib
+import os
 import re
 import sqlite3
 from collections import Counter
@@ -23,6 +23,9 @@ from fastcore.basics import patch
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
+
+from ..study.derived import content_of, derived
+from ..study.tables import digest
 
 # %% ../../nbs/04a_encoders.ipynb #75d6d22f
 ENCODERS = {}
@@ -178,6 +181,9 @@ class Words(Tfidf):
     ngrams: tuple = (1, 1)
     pattern: str = CJK_WORDS
 
+# %% ../../nbs/04a_encoders.ipynb #put-keys
+_PUT: set[str] = set()  # keys of vectors that this process computed: all that counts with LLM_ROUTING_NO_CACHE
+
 # %% ../../nbs/04a_encoders.ipynb #47290645
 class VectorCache:
     "Vectors by key in one SQLite file; `folder=None` keeps nothing."
@@ -193,7 +199,9 @@ class VectorCache:
 
     def get(self, keys: list[str]) -> dict[str, np.ndarray]:
         "The vectors that are there, by key."
-        if self.path is None:
+        if os.environ.get("LLM_ROUTING_NO_CACHE"):
+            keys = [k for k in keys if k in _PUT]
+        if self.path is None or not keys:
             return {}
         with closing(self.connect()) as db:
             rows = (db.execute("select key, vector from vectors where key = ?", (k,)).fetchone() for k in keys)
@@ -207,6 +215,7 @@ class VectorCache:
             db.executemany(
                 "insert or replace into vectors values (?, ?)", [(k, v.tobytes()) for k, v in vectors.items()]
             )
+        _PUT.update(vectors)
 
 # %% ../../nbs/04a_encoders.ipynb #87620f5e
 def minilm_folder() -> str:
@@ -227,21 +236,32 @@ def pretrained_model(folder: str, revision: str | None = None, config=None):
     kind = T5EncoderModel if config.model_type == "t5" else AutoModel
     return kind.from_pretrained(folder, config=config, revision=revision)
 
+# %% ../../nbs/04a_encoders.ipynb #weights-of
+def weights_of(folder: str, revision: str | None = None) -> str:
+    "What an encoder is: the content of its folder, tokenizer and all; of one on the hub its name and commit."
+    if Path(folder).is_dir():
+        return content_of(folder)
+    from huggingface_hub import try_to_load_from_cache
+
+    here = try_to_load_from_cache(folder, "config.json", revision=revision)
+    return f"{folder}@{Path(here).parent.name if isinstance(here, str) else revision}"
+
 # %% ../../nbs/04a_encoders.ipynb #0ab99368-1
 _models = {}
 
 # %% ../../nbs/04a_encoders.ipynb #0ab99368-2
 def load_encoder(folder: str, revision: str | None = None):
-    "The tokenizer and model in `folder` (or on the hub), loaded once per process."
+    "The tokenizer and model in `folder` (or on the hub), loaded once per process while its files stay the same."
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    if (folder, revision) not in _models:
-        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
+    key = weights_of(folder, revision)
+    if key not in _models:
+        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, trust_remote_code=False)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        _models[folder, revision] = tokenizer, pretrained_model(folder, revision).eval()
-    return _models[folder, revision]
+        _models[key] = tokenizer, pretrained_model(folder, revision).eval()
+    return _models[key]
 
 # %% ../../nbs/04a_encoders.ipynb #4b833a74
 def read_layer(texts: list[str], folder: str, revision=None, max_length: int = 256, batch: int = 32, layer: int = -1):
@@ -297,13 +317,10 @@ class Pretrained(Encoder):
         return np.array(self.known(texts), np.float32)
 
     def known(self, texts) -> list[np.ndarray]:
-        "The vector of each text, from the cache where it is in it."
-        name = self.folder or "all-MiniLM-L6-v2"
-
-        def key(t):
-            return hashlib.sha256(repr((name, self.revision, self.max_length, self.layer, t)).encode()).hexdigest()
-
-        keys, store = [key(t) for t in texts], VectorCache(self.cache, self.store())
+        "The vector of each text, from the cache where it is in it: the key holds all that a vector depends on."
+        made_from = (weights_of(self.folder or minilm_folder(), self.revision), self.max_length, self.layer)
+        keys = [digest(type(self).__name__, repr(made_from), t) for t in texts]
+        store = VectorCache(self.cache, self.store())
         known = store.get(list(dict.fromkeys(keys)))
         new = {k: t for k, t in zip(keys, texts) if k not in known}
         if new:
@@ -360,9 +377,14 @@ class TokenStates(Pretrained):
         return out
 
 # %% ../../nbs/04a_encoders.ipynb #e2fc71e5
-@lru_cache(2)
 def token_vectors(folder: str):
-    "The tokenizer of the encoder in `folder`, and its token embeddings (n_tokens, width); loaded once per process."
+    "The tokenizer of the encoder in `folder`, and its token embeddings (n_tokens, width)."
+    return _token_vectors(folder, content_of(folder))
+
+# %% ../../nbs/04a_encoders.ipynb #e2fc71e5-1
+@lru_cache(2)
+def _token_vectors(folder: str, content: str):
+    "The same, loaded once per process while the folder's content stays the same."
     from safetensors import safe_open
     from tokenizers import Tokenizer
 
@@ -427,35 +449,21 @@ def word_tokenizer(texts: list[str], size: int = 4000):
     tokenizer = BertWordPieceTokenizer({p: i for i, p in enumerate([*pieces][:size])}, lowercase=True)
     return BertTokenizerFast(tokenizer_object=tokenizer._tokenizer, model_max_length=128)
 
-# %% ../../nbs/04a_encoders.ipynb #ea624763
-def train_encoder(
-    texts: list[str],  # what to learn from
-    folder: str | Path,  # where the encoder is kept, in `transformers` format; one that is there already is taken
-    steps: int = 60,
-    width: int = 64,
-    seed: int = 0,
-) -> str:  # the folder
-    "A two-layer BERT that has learned to fill in masked tokens of `texts`."
-    import torch
-    from transformers import BertConfig, BertForPreTraining, DataCollatorForLanguageModeling
-    from transformers.utils import logging
+# %% ../../nbs/04a_encoders.ipynb #new-bert
+def new_bert(vocabulary: int, width: int):
+    "A two-layer BERT with random weights."
+    from transformers import BertConfig, BertForPreTraining
 
-    logging.disable_progress_bar()
-    folder = Path(folder)
-    if (folder / "model.safetensors").is_file():
-        return str(folder)
-    tokenizer, rng = word_tokenizer(texts), np.random.default_rng(seed)
-    torch.manual_seed(seed)
-    net = BertForPreTraining(
-        BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=4 * width,
-        )
-    )
-    hide = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15, seed=seed)
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width}
+    return BertForPreTraining(BertConfig(vocab_size=vocabulary, num_hidden_layers=2, num_attention_heads=4, **sizes))
+
+# %% ../../nbs/04a_encoders.ipynb #learn-masked
+def learn_masked(net, tokenizer, texts: list[str], steps: int, seed: int) -> None:
+    "Teach a network to fill in masked tokens of texts."
+    import torch
+    from transformers import DataCollatorForLanguageModeling
+
+    rng, hide = np.random.default_rng(seed), DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15, seed=seed)
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3)
     for _ in range(steps):
         batch = [texts[i] for i in rng.integers(len(texts), size=32)]
@@ -464,9 +472,31 @@ def train_encoder(
         torch.nn.functional.cross_entropy(net(**x).prediction_logits.flatten(0, 1), labels.flatten()).backward()
         optimiser.step()
         optimiser.zero_grad()
-    net.eval().bert.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+
+# %% ../../nbs/04a_encoders.ipynb #ea624763
+def train_encoder(
+    texts: list[str],  # what to learn from
+    home: str | Path,  # the folder of such encoders; one that was made from just the same is taken
+    steps: int = 60,
+    width: int = 64,
+    seed: int = 0,
+) -> str:  # the encoder's own folder below `home`, in `transformers` format
+    "A two-layer BERT that has learned to fill in masked tokens of `texts`."
+    import torch
+    import transformers
+
+    def make(folder: Path):
+        transformers.utils.logging.disable_progress_bar()
+        tokenizer = word_tokenizer(texts)
+        torch.manual_seed(seed)
+        net = new_bert(len(tokenizer), width)
+        learn_masked(net, tokenizer, texts, steps, seed)
+        net.eval().bert.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    made_from = {"texts": digest(*texts), "steps": steps, "width": width, "seed": seed}
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    return str(derived(home, made_from | versions, make))
 
 # %% ../../nbs/04a_encoders.ipynb #651dbbba
 class Joined(Encoder):

@@ -29,7 +29,6 @@ from llm_routing.routing.encoders import (
     pretrained_model,
     train_encoder,
 )
-from ..study.tables import digest
 
 # %% ../../nbs/04d_networks.ipynb #ec2bab8c
 def train_network(net, loss, X, V, epochs: int, seed: int, rate: float = 1e-3, batch: int = 128):
@@ -484,8 +483,7 @@ def load(self: FineTuned, texts):
     with tempfile.TemporaryDirectory() as scratch:
         folder = self.model or minilm_folder()
         if self.model == "own":
-            own = Path(self.cache or scratch) / f"own-{digest(repr((self.seed, texts)))[:16]}"
-            folder = train_encoder(texts, own, seed=self.seed)
+            folder = train_encoder(texts, Path(self.cache or scratch) / "own_encoders", seed=self.seed)
         torch.manual_seed(self.seed)  # after the encoder: one from the cache gives the same draws as a new one
         self.net, self.tokenizer = encoder_classifier(folder, self.revision, self.layers, len(self.llms))
     self.net.to(device())

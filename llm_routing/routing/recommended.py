@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RIDGES', 'STYLE', 'merged', 'leading', 'ridge_path', 'held_out', 'cross_validated_ridge',
-           'routing_only_where_it_pays', 'style', 'nearness', 'mean_over_kinds', 'Familiar', 'Recommended']
+           'routing_only_where_it_pays', 'style', 'nearness', 'mean_over_kinds', 'bent', 'Familiar', 'Recommended']
 
 # %% ../../nbs/04e_recommended.ipynb #imports
 from dataclasses import dataclass
@@ -119,6 +119,13 @@ def mean_over_kinds(scores: np.ndarray, kind: np.ndarray, kinds: int, weight: fl
     means = (one_hot.T @ scores + weight * overall) / (one_hot.sum(0)[:, None] + weight)
     return means.mean(0)
 
+# %% ../../nbs/04e_recommended.ipynb #bent
+def bent(p: np.ndarray, edge: float = 0.02) -> np.ndarray:
+    "Any numbers to (0, 1), in their order; from `edge` to 1 - `edge` they stay as they are."
+    low = edge * np.exp(np.minimum(p - edge, 0) / edge)
+    high = 1 - edge * np.exp(np.minimum(1 - edge - p, 0) / edge)
+    return np.where(p < edge, low, np.where(p > 1 - edge, high, p))
+
 # %% ../../nbs/04e_recommended.ipynb #familiar-class
 @dataclass
 class Familiar(Router):
@@ -199,7 +206,7 @@ class Recommended(Familiar):
     def estimate(self, texts):
         X = self.words.transform(texts)
         known = self.familiar(texts, X)
-        return np.where(known[:, None], self.mean + X @ self.weights, self.overall)
+        return np.where(known[:, None], bent(self.mean + X @ self.weights), self.overall)
 
 # %% ../../nbs/04e_recommended.ipynb #add-llm
 @patch

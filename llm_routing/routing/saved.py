@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'packed', 'unpacked', 'settings_of', 'save_router', 'write_last', 'card', 'cell', 'load_router',
-           'read_record', 'route', 'tasks_for', 'judged_on_test', 'metrics', 'train_to_folder', 'about_task']
+           'read_record', 'route', 'read_questions', 'tasks_for', 'judged_on_test', 'metrics', 'train_to_folder',
+           'about_task']
 
 # %% ../../nbs/04i_saved_routers.ipynb #imports
 import json
@@ -80,7 +81,7 @@ def save_router(
     about: dict | None = None,  # data, pool and metrics, for the card
 ) -> Path:  # the folder
     "Write a fitted router down. Raises `StudyError` for a router that is more than plain numbers."
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     settings, arrays, folder = settings_of(router), {}, Path(folder)
     learned = {k: v for k, v in vars(router).items() if k not in {*settings, "cache", "called", "llms"}}
@@ -96,7 +97,7 @@ def save_router(
     record["arrays"] = {k: [str(v.dtype), *v.shape] for k, v in arrays.items()}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "router.json").unlink(missing_ok=True)  # while it is missing, the folder holds no router
-    save_file(arrays, folder / "arrays.safetensors")
+    (folder / "arrays.safetensors").write_bytes(save(arrays))
     (folder / "README.md").write_text(card(record), "utf-8")
     write_last(folder / "router.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
     return folder
@@ -178,6 +179,23 @@ def route(
     if hasattr(router, "familiar") and len(p):
         table["familiar"] = router.familiar(list(texts))
     return pd.DataFrame(table | {f"p:{m}": p[:, j] for j, m in enumerate(router.llms)})
+
+# %% ../../nbs/04i_saved_routers.ipynb #questions
+def read_questions(path: str | Path) -> list[str]:
+    "The texts of a file of JSON lines. Raises `StudyError` with file and line for one that holds none."
+    texts = []
+    for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError:
+            raise StudyError(f"{path}, line {number} is not JSON: write one JSON value a line") from None
+        text = value.get("text") if isinstance(value, dict) else value
+        if not isinstance(text, str):
+            raise StudyError(f'{path}, line {number} has no text: write {{"text": "..."}} or "..."')
+        texts.append(text)
+    return texts
 
 # %% ../../nbs/04i_saved_routers.ipynb #pick
 def tasks_for(run: Run, pool: str, dataset: str) -> tuple[list[Task], pd.DataFrame]:

@@ -6,7 +6,7 @@
 __all__ = ['NEEDED', 'DEFAULTS', 'SAMPLES', 'RECORD', 'FORMATS', 'response_row', 'objects', 'cell', 'records', 'questions',
            'read_own', 'harness_files', 'gold_of', 'options_of', 'harness_rows', 'read_harness', 'inspect_log',
            'asked_text', 'inspect_score', 'inspect_rows', 'read_inspect', 'router_bench_rows', 'read_router_bench',
-           'format_of', 'read_logs']
+           'format_of', 'is_log', 'read_logs']
 
 # %% ../../nbs/01g_eval_logs.ipynb #000f4c82
 import json
@@ -337,7 +337,14 @@ def format_of(
         return "llm_router_bench"
     raise fault(str(path), "", "no responses of a known format", "see the documentation of source.path")
 
-# %% ../../nbs/01g_eval_logs.ipynb #ab9115e4
+# %% ../../nbs/01g_eval_logs.ipynb #ad62c750
+def is_log(
+    path: Path,
+) -> bool:
+    "Whether a path holds responses, and not a table of outcomes: a folder, or a file that is named as a log."
+    return path.is_dir() or path.suffix == ".eval" or bool(SAMPLES.fullmatch(path.name))
+
+# %% ../../nbs/01g_eval_logs.ipynb #2c7f73eb
 def read_logs(
     path: str | Path,  # a file or a folder
     asked: str | Path = "",  # the questions, for one's own responses

@@ -144,6 +144,7 @@ class LLM(Section):
     send: Literal["", "tokens", "text", "chat"] = ""  # engine "openai": how a prompt travels; empty: as in the profile
     served_as: str = ""  # engine "openai": the endpoint's name for it, if another than `model`
     chat_template_kwargs: dict[str, Any] = {}  # settings of its chat template, such as enable_thinking
+    thoughts_end: str = ""  # the text that ends its thoughts, such as "</think>": what is before it is stored apart
     request: dict[str, Any] = {}  # engine "openai": further fields of each request, such as reasoning_effort
     parameters_b: float = Field(0, ge=0)  # billions of parameters, for estimates
     licence: str = ""

@@ -156,7 +156,7 @@ def paired_tests(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> np.ndarray:  # (n_systems,)
-    "A p-value for each system against the reference: McNemar's mid-p on right-or-wrong scores, else the permutation test."
+    "A p-value for each system against the reference: McNemar's mid-p on right-or-wrong scores, else by permutation."
     d = np.asarray(values, float) - np.asarray(reference, float)[:, None]
     binary = (d * d == abs(d)).all(0)
     p = np.ones(d.shape[1])
@@ -199,7 +199,7 @@ def gap_closed(
 
 # %% ../../nbs/00d_statistics.ipynb #53b1a98e
 def effect_sizes(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-    "Difference (points), share of queries that differ, odds ratio and Cohen's g of the disagreements, standardised difference."
+    "Difference (points), share of queries that differ, their odds ratio and Cohen's g, standardised difference."
     d = np.asarray(first, float) - np.asarray(second, float)
     b, c = float((d > 0).sum()), float((d < 0).sum())
     spread = d.std(ddof=1) if len(d) > 1 else 0.0
@@ -230,7 +230,7 @@ def detectable_difference(
 
 # %% ../../nbs/00d_statistics.ipynb #2ac9e191
 def rank_intervals(draws: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    "(n_systems, 2) lowest and highest rank (1 is best) over paired resamples, and (n_systems,) the share of them in which it is first."
+    "(n_systems, 2) lowest and highest rank (1 is best) over paired resamples; (n_systems,) how often it is first."
     ranks = stats.rankdata(-draws, axis=1, method="min")
     tail = (1 - confidence) / 2
     return np.quantile(ranks, (tail, 1 - tail), axis=0, method="nearest").T.astype(int), (ranks == 1).mean(0)
@@ -290,8 +290,9 @@ def _left(a, b, c) -> bool:
 
 # %% ../../nbs/00d_statistics.ipynb #abc363a9
 def aiq(cost: np.ndarray, quality: np.ndarray, low: float | None = None, high: float | None = None) -> float:
-    """Average improvement in quality: the area under the hull between two costs, over their distance. Raises `ValueError` for a
-    low end below the cheapest point: what such a price buys is not known."""
+    """Average improvement in quality: the area under the hull between two costs, over their distance.
+
+    Raises `ValueError` for a low end below the cheapest point: what such a price buys is not known."""
     corners = hull(cost, quality)
     low, high = corners[0, 0] if low is None else low, float(np.max(cost)) if high is None else high
     if low < corners[0, 0] * (1 - 1e-9):
@@ -310,7 +311,7 @@ def apgr(share: np.ndarray, quality: np.ndarray, weak: float, strong: float) -> 
 
 # %% ../../nbs/00d_statistics.ipynb #049e55ab-1
 def cpt(share: np.ndarray, quality: np.ndarray, weak: float, strong: float, recovered: float = 0.5) -> float:
-    "Call-performance threshold: the least share of calls to the strong LLM that recovers that part of the gap; NaN if none does."
+    "Call-performance threshold: the least share of strong calls that recovers that part of the gap; NaN if none does."
     order = np.argsort(share)
     x, gap = np.asarray(share, float)[order], (np.asarray(quality, float)[order] - weak) / (strong - weak)
     if not (gap >= recovered - 1e-12).any():
