@@ -184,8 +184,9 @@ def import_command(
     questions: Annotated[str, typer.Option(help="the file of the questions that own responses answer")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="overwrite the profile that is there")] = False,
 ) -> None:
-    """Check outcomes or responses that you bring, say what is in them, and write the profile that runs the study on them: a table of
-    outcomes; your own responses with their --questions; logs of lm-evaluation-harness or inspect_ai; files of LLMRouterBench."""
+    """Check outcomes or responses that you bring, say what is in them, and write the profile that runs the study on
+    them: a table of outcomes; your own responses with their --questions; logs of lm-evaluation-harness or inspect_ai;
+    files of LLMRouterBench."""
     from llm_routing.sources.eval_logs import is_log
     from llm_routing.sources.importing import import_file, reading_of
     from llm_routing.sources.recorded import import_responses
