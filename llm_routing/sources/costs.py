@@ -30,7 +30,7 @@ def byte_kinds() -> np.ndarray:  # (256,)
     kinds[65:91] = kinds[97:123] = LETTER
     return kinds
 
-# %% ../../nbs/01f_costs.ipynb #2689c121
+# %% ../../nbs/01f_costs.ipynb #e96a9de7
 def count_runs(
     raw: list[bytes],  # UTF-8 texts
 ) -> np.ndarray:  # (n_texts,) int
@@ -41,7 +41,7 @@ def count_runs(
     ends = np.cumsum([0, *(len(r) + 1 for r in raw)])
     return np.diff(np.concatenate([[0], np.cumsum(starts, dtype=np.int32)])[ends])
 
-# %% ../../nbs/01f_costs.ipynb #6009f0f3
+# %% ../../nbs/01f_costs.ipynb #bc5f996d
 def estimate_tokens(
     texts: Sequence[str],
 ) -> np.ndarray:  # (n_texts,) int
@@ -50,18 +50,18 @@ def estimate_tokens(
     parts = [count_runs(raw[i : i + 2000]) for i in range(0, len(raw), 2000)]  # in parts, to need little memory
     return np.concatenate(parts).astype(int) if parts else np.zeros(0, int)
 
-# %% ../../nbs/01f_costs.ipynb #4712234e
+# %% ../../nbs/01f_costs.ipynb #f263b466
 def token_rule() -> pd.DataFrame:
     "The rule's errors on responses of LLMs whose tokenizers are public, as measured."
     return pd.read_csv(project_root() / "data" / "prices" / "token_rule.csv")
 
-# %% ../../nbs/01f_costs.ipynb #0effa86d
+# %% ../../nbs/01f_costs.ipynb #3bb2a6d5
 @cache
 def prices() -> pd.DataFrame:  # dataset, llm, parameters_b, active_b, usd_per_1m_input, usd_per_1m_output, basis
     "Prices and sizes of the recorded LLMs."
     return pd.read_csv(project_root() / "data" / "prices" / "prices.csv")
 
-# %% ../../nbs/01f_costs.ipynb #f84d7268
+# %% ../../nbs/01f_costs.ipynb #1af4337a
 def price_table(
     rows: pd.DataFrame,  # `dataset`, `llm`
     column: str,  # of `prices`
@@ -70,7 +70,7 @@ def price_table(
     known = prices().set_index(["dataset", "llm"])[column]
     return known.reindex(pd.MultiIndex.from_frame(rows[["dataset", "llm"]])).to_numpy(float)
 
-# %% ../../nbs/01f_costs.ipynb #bbbaf23f
+# %% ../../nbs/01f_costs.ipynb #63c3aa99
 def dollars(
     rows: pd.DataFrame,  # `dataset`, `llm`, `prompt_tokens`, `completion_tokens`
 ) -> np.ndarray:  # (n_rows,) US dollars; NaN where no price is known
@@ -79,7 +79,7 @@ def dollars(
     written = rows["completion_tokens"] * price_table(rows, "usd_per_1m_output")
     return ((given + written) / 1e6).to_numpy(float)
 
-# %% ../../nbs/01f_costs.ipynb #4134067a
+# %% ../../nbs/01f_costs.ipynb #9a3944f5
 BANDWIDTH, OPERATIONS, WEIGHT_BYTES = (
     2.039e12,
     312e12,
@@ -96,7 +96,7 @@ def modelled_seconds(
         (rows["prompt_tokens"] * 2 / OPERATIONS + rows["completion_tokens"] * WEIGHT_BYTES / BANDWIDTH) * weights
     ).to_numpy(float)
 
-# %% ../../nbs/01f_costs.ipynb #9c4394ef
+# %% ../../nbs/01f_costs.ipynb #52ec6083
 def with_seconds(
     responses: pd.DataFrame,  # the responses table; `latency_s` of the files, or empty
     queries: pd.DataFrame,
@@ -108,7 +108,7 @@ def with_seconds(
         return responses.assign(latency_s=modelled_seconds(responses.assign(dataset=dataset)))
     return responses.assign(latency_s=np.nan) if latency == "none" else responses
 
-# %% ../../nbs/01f_costs.ipynb #6299a2a3
+# %% ../../nbs/01f_costs.ipynb #fca59a97
 def response_cost(
     responses: pd.DataFrame,
     queries: pd.DataFrame,
@@ -119,7 +119,7 @@ def response_cost(
     priced = paid.groupby(rows["dataset"]).transform("count") > 0
     return paid.where(priced, rows["prompt_tokens"] + rows["completion_tokens"])
 
-# %% ../../nbs/01f_costs.ipynb #d9d70d79
+# %% ../../nbs/01f_costs.ipynb #31b6e477
 RELATIVES = {
     "Llama-2-7b-hf": "llama2-7b",
     "Llama-2-13b-hf": "llama2-13b-chat",
