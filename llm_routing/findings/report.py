@@ -11,7 +11,7 @@ __all__ = ['ASKED', 'ROUTER_WORDS', 'SOURCE_WORDS', 'FINDINGS', 'WHY', 'LIMITS',
            'cite_section', 'words_section', 'contents', 'title_of', 'write_report', 'study_rows', 'write_results_page',
            'same_print', 'write_pdf']
 
-# %% ../../nbs/07f_report.ipynb #8c9b0434
+# %% ../../nbs/07f_report.ipynb #656fdb20
 import re
 import shutil
 import subprocess
@@ -24,7 +24,7 @@ from .citing import bibtex, data_keys, latex_figure, read_drawn, record_of, refe
 from .claims import advice, claim, headline, say_answer, speaker, verdicts_of
 from .figure_files import name_of, read_record, write_text
 from .figures import FIGURES, has_money
-from .page import Html, copies, drawing, el, files, joined, page, picture, sortable
+from .page import Html, copies, drawing, el, files, joined, page, picture, sortable, split_caption
 from .plot_parts import place
 from .plots_systems import gain_data, percent
 from .result_tables import ABOUT, about, main_results, readable_rows, shown_columns
@@ -52,7 +52,7 @@ def has_figure(run: Run, name: str) -> bool:
     "Whether a figure was drawn."
     return (run.figures / f"{name}.svg").is_file()
 
-# %% ../../nbs/07f_report.ipynb #49702a72
+# %% ../../nbs/07f_report.ipynb #d653ce7d
 def figure_block(run: Run, name: str) -> Html:
     "A figure with number, caption, files and what is needed to cite it; nothing where it was not drawn."
     if not has_figure(run, name):
@@ -61,7 +61,9 @@ def figure_block(run: Run, name: str) -> Html:
     number = el("strong", f"Figure {figure_number(name)}. {title}. ")
     cited = bibtex(record, data_keys(run.profile), own=is_own(run))
     links = el("p", files(run.figures, name, title), el("code", f"{record['id']}@{record['version']}"), cls="files")
-    caption = el("figcaption", number, record["caption"])
+    says, numbers = split_caption(record)
+    more = el("details", el("summary", "The figure in numbers"), el("p", numbers)) if numbers else Html("")
+    caption = el("figcaption", number, says, more)
     block = joined(picture(run.figures, name), caption, links, copies(name, BibTeX=cited, LaTeX=latex_figure(record)))
     wide = _is_wide(run, name) and name != "gain"
     return el("figure", block, id=f"figure-{name}", cls="wide" if wide else "column")
@@ -183,13 +185,18 @@ ROUTER_WORDS = {
     "prior": "the share of training queries that each LLM answers rightly: always the same LLM",
 }
 
-# %% ../../nbs/07f_report.ipynb #a2d536d0
+# %% ../../nbs/07f_report.ipynb #ba759167
 SOURCE_WORDS = {
     "generate": (
         "The LLMs are run by this study itself, several samples per query; the majority vote of the samples is "
         "the answer."
     ),
-    "published": "Outcomes (which LLM is right on which query) are published by others; no LLM is run.",
+    "routerdc": (
+        "Outcomes (which LLM is right on which query) are those that RouterDC's authors publish; no LLM is run."
+    ),
+    "routellm": (
+        "Outcomes (which LLM is right on which query) are those that RouteLLM's authors publish; no LLM is run."
+    ),
     "recorded": (
         "The LLMs' response texts are recorded by others; this study reads the answers out of them. No LLM is run."
     ),
@@ -254,12 +261,13 @@ def builder_section(run: Run, results: pd.DataFrame) -> Html:
     lines = advice(judged(run, results))
     return el("section", el("h2", "What it means for a system", id="builder"), el("ul", *(el("li", x) for x in lines)))
 
-# %% ../../nbs/07f_report.ipynb #fd50270e
+# %% ../../nbs/07f_report.ipynb #42d976f7
 LIMITS = {
     "generate": (
         "The LLMs are small, so that the study runs on a laptop: what it shows is the method, not what large LLMs do."
     ),
-    "published": "Outcomes were read by others, whose mistakes in reading answers are part of them.",
+    "routerdc": "Outcomes were read by others, whose mistakes in reading answers are part of them.",
+    "routellm": "Outcomes were read by others, whose mistakes in reading answers are part of them.",
     "recorded": (
         "Each query has one greedy response, so chance in the LLM's answer is part of the oracle. Token counts, "
         "and with them costs, are estimated from the text; seconds, where there are any, are modelled."
