@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/01f_costs.ipynb #a91ccabf
+# %% ../nbs/01f_costs.ipynb #6fb4776d
 import numpy as np
 import pandas as pd
 import pytest
 from llm_routing.sources.costs import dollars, estimate_tokens, modelled_seconds, prices
 
-# %% ../nbs/01f_costs.ipynb #8d483296
+# %% ../nbs/01f_costs.ipynb #d17c4988
 @pytest.mark.parametrize(
     "text, tokens",
     [
@@ -29,7 +29,7 @@ from llm_routing.sources.costs import dollars, estimate_tokens, modelled_seconds
 def test_the_token_rule_by_hand(text, tokens):
     assert estimate_tokens([text]).tolist() == [tokens] and estimate_tokens(["a", text, "b"]).tolist() == [1, tokens, 1]
 
-# %% ../nbs/01f_costs.ipynb #bff32df5
+# %% ../nbs/01f_costs.ipynb #650a5995
 def test_every_price_is_a_number_or_missing():
     table = prices()
     assert not table.duplicated(["dataset", "llm"]).any() and table.basis.notna().all()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/01g_eval_logs.ipynb #45be4a73
+# %% ../nbs/01g_eval_logs.ipynb #b52a4077
 import json
 
 import pandas as pd
@@ -16,7 +16,7 @@ from llm_routing.study.tables import project_root
 
 LOGS = project_root() / "data" / "eval_logs"
 
-# %% ../nbs/01g_eval_logs.ipynb #940ad29b
+# %% ../nbs/01g_eval_logs.ipynb #a91eb852
 def lines(file, *rows):
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     return file
@@ -25,7 +25,7 @@ def lines(file, *rows):
 ASKED = [{"query_id": f"q{i}", "text": f"What is {i} + 1?", "gold": i + 1} for i in range(3)]
 SAID = [{"query_id": f"q{i}", "llm": m, "text": f"It is {i + 1}."} for i in range(3) for m in ("owl", "wren")]
 
-# %% ../nbs/01g_eval_logs.ipynb #fd178473
+# %% ../nbs/01g_eval_logs.ipynb #6fdde12b
 def test_own_responses_as_json_lines_csv_and_parquet_are_the_same(tmp_path):
     asked = lines(tmp_path / "asked.jsonl", *ASKED)
     table, kind = read_logs(lines(tmp_path / "said.jsonl", *SAID), asked)
@@ -35,7 +35,7 @@ def test_own_responses_as_json_lines_csv_and_parquet_are_the_same(tmp_path):
     other, _ = read_logs(tmp_path / "said.parquet", tmp_path / "asked.csv")
     pd.testing.assert_frame_equal(other, table)
 
-# %% ../nbs/01g_eval_logs.ipynb #a15bf5e3
+# %% ../nbs/01g_eval_logs.ipynb #7313866b
 @pytest.mark.parametrize(
     "said, says",
     [
@@ -60,7 +60,7 @@ def test_own_responses_need_their_questions(tmp_path):
     with pytest.raises(SourceError, match="question 'q0' stands there twice"):
         read_logs(tmp_path / "said.jsonl", tmp_path / "asked.jsonl")
 
-# %% ../nbs/01g_eval_logs.ipynb #331d9770
+# %% ../nbs/01g_eval_logs.ipynb #bd52ffca
 def test_real_logs_of_the_harness_are_read():
     table, kind = read_logs(LOGS / "lm_eval")
     assert kind == "lm_eval" and set(table.llm) == {"owl-chat", "finch-chat"} and table.score.isin([0, 1]).all()
@@ -69,7 +69,7 @@ def test_real_logs_of_the_harness_are_read():
     )
     assert (table.choices.map(len) == table.dataset.map({"mini_math": 0, "mini_mcq": 4})).all()
 
-# %% ../nbs/01g_eval_logs.ipynb #3908acbe
+# %% ../nbs/01g_eval_logs.ipynb #cc8453e7
 HARNESS = {
     "doc_id": 0,
     "doc": {"question": "2 + 2?"},
@@ -84,14 +84,14 @@ def harness(tmp_path, *rows, name="samples_sums_2026-01-02T03-04-05.678.jsonl"):
     (tmp_path / "org__owl").mkdir(exist_ok=True)
     return lines(tmp_path / "org__owl" / name, *rows)
 
-# %% ../nbs/01g_eval_logs.ipynb #7963f6a4
+# %% ../nbs/01g_eval_logs.ipynb #95190358
 def test_repeats_are_samples_and_filters_are_not(tmp_path):
     harness(tmp_path, HARNESS | {"m": 1.0}, HARNESS | {"filter": "b", "m": 0.0})
     table, _ = read_logs(tmp_path)
     assert table.text.tolist() == ["4", "5"] and table["sample"].tolist() == [0, 1] and set(table.gold) == {"4"}
     assert set(table.llm) == {"owl"} and set(table.dataset) == {"sums"} and set(table.score) == {1.0}
 
-# %% ../nbs/01g_eval_logs.ipynb #632441e4
+# %% ../nbs/01g_eval_logs.ipynb #24cf7f77
 def test_likelihoods_and_two_logs_of_one_task_are_refused(tmp_path):
     harness(tmp_path, HARNESS | {"resps": [[-1.5, True]]})
     with pytest.raises(SourceError, match="line 1: responses without text"):
@@ -100,7 +100,7 @@ def test_likelihoods_and_two_logs_of_one_task_are_refused(tmp_path):
     with pytest.raises(SourceError, match="two logs of owl on sums"):
         read_logs(tmp_path)
 
-# %% ../nbs/01g_eval_logs.ipynb #815c4ec5
+# %% ../nbs/01g_eval_logs.ipynb #7915ef5b
 def test_real_logs_of_inspect_are_read_by_its_own_reader(tmp_path):
     pytest.importorskip("inspect_ai")
     table, kind = read_logs(LOGS / "inspect")
@@ -111,7 +111,7 @@ def test_real_logs_of_inspect_are_read_by_its_own_reader(tmp_path):
     with pytest.raises(SourceError, match="cut.eval: inspect_ai cannot read it"):
         read_logs(tmp_path)
 
-# %% ../nbs/01g_eval_logs.ipynb #f2de4737
+# %% ../nbs/01g_eval_logs.ipynb #316f45e6
 BENCH = {
     "index": 1,
     "origin_query": "2 + 2?",
@@ -128,7 +128,7 @@ def bench(tmp_path, *found, llm="owl", name="20260102.json"):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(json.dumps({"performance": 1.0, "counts": len(found), "records": found}))
 
-# %% ../nbs/01g_eval_logs.ipynb #c4865eea
+# %% ../nbs/01g_eval_logs.ipynb #b6567f57
 def test_files_of_llm_router_bench_are_read(tmp_path):
     bench(tmp_path, BENCH)
     bench(tmp_path, BENCH | {"raw_output": None, "score": 0}, llm="wren")
@@ -143,7 +143,7 @@ def test_files_of_llm_router_bench_are_read(tmp_path):
         table.cost.tolist() == [0.0001] * 2 and set(table.completion_tokens) == {3} and set(table.dataset) == {"sums"}
     )
 
-# %% ../nbs/01g_eval_logs.ipynb #c9b9cce9
+# %% ../nbs/01g_eval_logs.ipynb #8cbd5f67
 @pytest.mark.parametrize(
     "change, says",
     [

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/01i_recorded.ipynb #6c4ac2bb
+# %% ../nbs/01i_recorded.ipynb #3d87bca8
 import json
 import zipfile
 
@@ -16,7 +16,7 @@ from llm_routing.sources.recorded import agreed, import_responses, read_mmlu_pro
 from llm_routing.study.profiles import Source, load_profile
 from llm_routing.study.tables import check_table
 
-# %% ../nbs/01i_recorded.ipynb #32b8d4fe
+# %% ../nbs/01i_recorded.ipynb #6bc34749
 def zeroeval(n=3, **change):
     row = {"question": "How many?", "answer": "# 18", "output": ["It is 18."], "chat_history": ["How many?"]}
     return [row | {"id": f"gsm8k-main-test-#{i}"} | (change if i == 1 else {}) for i in range(n)]
@@ -33,7 +33,7 @@ def mmlu(n=3, **change):
     }
     return [row | {"question_id": i, "generated_text": "So (B)."} | (change if i == 1 else {}) for i in range(n)]
 
-# %% ../nbs/01i_recorded.ipynb #5ae4a065
+# %% ../nbs/01i_recorded.ipynb #92fcccad
 BROKEN = {
     "cut in the middle": (json.dumps(zeroeval())[:-40], "character .* of .*: not valid JSON .*cut short"),
     "empty": ("", "the file is empty"),
@@ -58,7 +58,7 @@ def test_a_broken_result_file_is_one_clear_error(tmp_path, name):
         read_zeroeval(tmp_path / "gemma.json")
     assert str(e.value).startswith("gemma.json") and "\n" not in str(e.value)
 
-# %% ../nbs/01i_recorded.ipynb #b837bdb5
+# %% ../nbs/01i_recorded.ipynb #74d3b1f2
 @pytest.fixture
 def zipped(tmp_path):
     "A function that makes a zip of {name: text}."
@@ -71,13 +71,13 @@ def zipped(tmp_path):
 
     return make
 
-# %% ../nbs/01i_recorded.ipynb #245c1eb8
+# %% ../nbs/01i_recorded.ipynb #2bb4df39
 def test_a_zip_is_read_in_memory(zipped, tmp_path):
     table = read_mmlu_pro(zipped({"outputs.json": json.dumps(mmlu())}))
     assert table.gold.tolist() == ["B"] * 3 and table.text[0] == "So (B)." and table.query_id[1] == "mmlu_pro-00001"
     assert [p.name for p in tmp_path.iterdir()] == ["outputs.zip"]
 
-# %% ../nbs/01i_recorded.ipynb #081cac93
+# %% ../nbs/01i_recorded.ipynb #428ca198
 @pytest.mark.parametrize(
     "members, says",
     [
@@ -99,7 +99,7 @@ def test_a_zip_that_is_not_what_it_should_be_is_one_clear_error(zipped, members,
         read_mmlu_pro(zipped(members))
     assert str(e.value).startswith("outputs.zip") and "\n" not in str(e.value)
 
-# %% ../nbs/01i_recorded.ipynb #0dced344
+# %% ../nbs/01i_recorded.ipynb #7904394e
 def test_a_truncated_zip_and_a_zip_bomb_are_one_clear_error(zipped):
     file = zipped({"outputs.json": json.dumps(mmlu(200))})
     whole = file.read_bytes()
@@ -113,7 +113,7 @@ def test_a_truncated_zip_and_a_zip_bomb_are_one_clear_error(zipped):
     with pytest.raises(SourceError, match="bytes unpacked, over 1,000"):
         unzipped(zipped({"outputs.json": "0" * 5000}), largest=1000)
 
-# %% ../nbs/01i_recorded.ipynb #2d705f66
+# %% ../nbs/01i_recorded.ipynb #f40a05f3
 @pytest.fixture
 def three_llms(tmp_path, monkeypatch):
     "Three LLMs' files in a data folder with a registry of their own; a function that writes one of them."
@@ -138,7 +138,7 @@ def three_llms(tmp_path, monkeypatch):
 def gsm8k(**more):
     return Source(**({"kind": "recorded", "datasets": ["gsm8k"], "folds": {"gsm8k": 5}} | more))
 
-# %% ../nbs/01i_recorded.ipynb #ca1500df
+# %% ../nbs/01i_recorded.ipynb #5e48165b
 def test_three_files_become_tables(three_llms):
     found = read_recorded(gsm8k())
     check_table("queries", found.queries)
@@ -147,7 +147,7 @@ def test_three_files_become_tables(three_llms):
     assert read_recorded(gsm8k(skip=["owl"])).responses.llm.unique().tolist() == ["finch", "wren"]
     assert read_recorded(gsm8k(llms=["owl", "wren"])).responses.llm.unique().tolist() == ["owl", "wren"]
 
-# %% ../nbs/01i_recorded.ipynb #11979c85
+# %% ../nbs/01i_recorded.ipynb #f38e1911
 def test_twenty_questions_fewer_are_one_clear_error_with_two_ways_on(three_llms):
     three_llms("wren", zeroeval(40))
     with pytest.raises(
@@ -158,14 +158,14 @@ def test_twenty_questions_fewer_are_one_clear_error_with_two_ways_on(three_llms)
     found = read_recorded(gsm8k(incomplete="leave_out"))
     assert len(found.queries) == 40 and len(found.left_out) == 20 and set(found.left_out.llms) == {"wren"}
 
-# %% ../nbs/01i_recorded.ipynb #c9a7ca0b
+# %% ../nbs/01i_recorded.ipynb #74e2aa89
 def test_questions_that_files_state_differently_are_left_out_and_listed(three_llms):
     three_llms("wren", zeroeval(60, answer="# 19"))
     found = read_recorded(gsm8k())
     assert found.left_out.values.tolist() == [["gsm8k", "gsm8k-test-00001", "gold differs", "wren"]]
     assert len(found.queries) == 59 and "gsm8k-test-00001" not in set(found.responses.query_id)
 
-# %% ../nbs/01i_recorded.ipynb #19c5a2ea
+# %% ../nbs/01i_recorded.ipynb #c0cda963
 def test_a_wrong_checksum_and_unknown_names_are_one_clear_error(three_llms, tmp_path):
     with pytest.raises(SourceError, match="no recorded responses of 'crow'; there are finch, owl, wren"):
         read_recorded(gsm8k(skip=["crow"]))
@@ -177,7 +177,7 @@ def test_a_wrong_checksum_and_unknown_names_are_one_clear_error(three_llms, tmp_
         read_recorded(gsm8k())
     assert len(read_recorded(gsm8k(skip=["owl"])).queries) == 60
 
-# %% ../nbs/01i_recorded.ipynb #82dc5ffa
+# %% ../nbs/01i_recorded.ipynb #b196b5d5
 @pytest.mark.skipif(not available("mmlu_pro/model_outputs_gemma-7b_5shots.zip"), reason="needs the public files")
 def test_two_real_llms_split_by_question_and_no_equal_questions_part():
     llms = ["gemma-7b", "gemini-1.5-flash-002"]
@@ -189,7 +189,7 @@ def test_two_real_llms_split_by_question_and_no_equal_questions_part():
         "gold differs",
     }
 
-# %% ../nbs/01i_recorded.ipynb #e7bdd950
+# %% ../nbs/01i_recorded.ipynb #0d035286
 def test_a_folder_of_logs_is_checked_and_gets_a_profile(tmp_path, monkeypatch):
     monkeypatch.setattr(recorded, "work_folder", lambda: tmp_path)
     logs = recorded.project_root() / "data" / "eval_logs" / "lm_eval"

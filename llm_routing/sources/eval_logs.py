@@ -6,7 +6,7 @@
 __all__ = ['NEEDED', 'DEFAULTS', 'SAMPLES', 'RECORD', 'FORMATS', 'response_row', 'objects', 'cell', 'records', 'questions',
            'read_own', 'harness_files', 'gold_of', 'options_of', 'harness_rows', 'read_harness', 'inspect_log',
            'asked_text', 'inspect_score', 'inspect_rows', 'read_inspect', 'router_bench_rows', 'read_router_bench',
-           'format_of', 'read_logs']
+           'format_of', 'is_log', 'read_logs']
 
 # %% ../../nbs/01g_eval_logs.ipynb #000f4c82
 import json
@@ -29,7 +29,7 @@ def response_row(**values) -> dict:
     "A response with every field that the study knows; those that a format lacks are empty."
     return {name: values[name] for name in NEEDED} | {name: values.get(name, empty) for name, empty in DEFAULTS.items()}
 
-# %% ../../nbs/01g_eval_logs.ipynb #a35d636c
+# %% ../../nbs/01g_eval_logs.ipynb #4000004f
 def objects(
     file: Path,
 ) -> Iterator[tuple[str, dict]]:  # a place, and the object there
@@ -46,7 +46,7 @@ def objects(
         if row is not None:
             yield f"line {n}", row
 
-# %% ../../nbs/01g_eval_logs.ipynb #d6a927dd
+# %% ../../nbs/01g_eval_logs.ipynb #d16b0bf3
 def cell(
     row: dict,
     column: str,
@@ -64,7 +64,7 @@ def cell(
         raise fault(file.name, where, f"{column!r} is {value!r:.40}, not a {names}", "write it again")
     return value
 
-# %% ../../nbs/01g_eval_logs.ipynb #1dd67bc2
+# %% ../../nbs/01g_eval_logs.ipynb #9e40eea6
 def records(
     file: Path,
 ) -> Iterator[tuple[str, dict]]:  # a place, and the row there
@@ -84,7 +84,7 @@ def records(
     else:
         raise fault(file.name, "", "not a file of .jsonl, .csv or .parquet", "give the path of an existing one")
 
-# %% ../../nbs/01g_eval_logs.ipynb #d494a576
+# %% ../../nbs/01g_eval_logs.ipynb #652aa715
 def questions(
     file: Path,
 ) -> dict[str, dict]:  # query_id -> dataset, question, gold, subject, choices, split
@@ -106,7 +106,7 @@ def questions(
         }
     return found
 
-# %% ../../nbs/01g_eval_logs.ipynb #cc085b9d
+# %% ../../nbs/01g_eval_logs.ipynb #976a7afa
 def read_own(
     path: Path,  # the responses
     asked: Path | None,  # the questions
@@ -128,7 +128,7 @@ def read_own(
         rows.append(response_row(**known[query_id], llm=llm, text=text, **numbers))
     return rows
 
-# %% ../../nbs/01g_eval_logs.ipynb #449f09d2
+# %% ../../nbs/01g_eval_logs.ipynb #7ded6f59
 SAMPLES = re.compile(r"samples_(.+)_\d{4}-\d\d-\d\dT[\d.-]+\.jsonl")
 
 
@@ -147,14 +147,14 @@ def harness_files(
             files[key] = file
     return files
 
-# %% ../../nbs/01g_eval_logs.ipynb #3dfb8e2b
+# %% ../../nbs/01g_eval_logs.ipynb #bb83b6a8
 def gold_of(
     target: str,
 ) -> str:
     "A target's answer: what follows the last `####` where there is one, as in GSM8K's worked solutions."
     return target.rpartition("####")[2].strip().replace(",", "") if "####" in target else target.strip()
 
-# %% ../../nbs/01g_eval_logs.ipynb #3d919f48
+# %% ../../nbs/01g_eval_logs.ipynb #74a83b9a
 def options_of(
     doc: dict,
 ) -> tuple[str, ...]:
@@ -163,7 +163,7 @@ def options_of(
     options = options.get("text", ()) if isinstance(options, dict) else options
     return tuple(options) if all(isinstance(o, str) for o in options) else ()
 
-# %% ../../nbs/01g_eval_logs.ipynb #5c371897
+# %% ../../nbs/01g_eval_logs.ipynb #b709698b
 def harness_rows(
     llm: str,
     task: str,
@@ -194,7 +194,7 @@ def harness_rows(
         score = float(metric) if isinstance(metric, (int, float)) else None
         yield from (response_row(**common, sample=k, text=t, score=score) for k, t in enumerate(texts))
 
-# %% ../../nbs/01g_eval_logs.ipynb #b035dec6
+# %% ../../nbs/01g_eval_logs.ipynb #d5e2e674
 def read_harness(
     path: Path,
     asked: Path | None = None,  # not used: the logs hold the questions
@@ -202,7 +202,7 @@ def read_harness(
     "Sample logs of lm-evaluation-harness (Gao et al. 2024). Raises `SourceError`."
     return [row for (llm, task), file in harness_files(path).items() for row in harness_rows(llm, task, file)]
 
-# %% ../../nbs/01g_eval_logs.ipynb #c74df055
+# %% ../../nbs/01g_eval_logs.ipynb #781dbdb6
 def inspect_log(
     file: Path,
 ):
@@ -221,14 +221,14 @@ def inspect_log(
         )
     return log
 
-# %% ../../nbs/01g_eval_logs.ipynb #f814d54f
+# %% ../../nbs/01g_eval_logs.ipynb #ca67afcf
 def asked_text(sample) -> str:
     "The question of a sample: its text, or the last message of the user."
     if isinstance(sample.input, str):
         return sample.input
     return next((m.text for m in reversed(sample.input) if m.role == "user"), "")
 
-# %% ../../nbs/01g_eval_logs.ipynb #f5898992
+# %% ../../nbs/01g_eval_logs.ipynb #48f22270
 def inspect_score(sample) -> float | None:
     "A sample's first score as a number: right is 1, wrong is 0."
     value = next((s.value for s in (sample.scores or {}).values()), None)
@@ -236,7 +236,7 @@ def inspect_score(sample) -> float | None:
         return {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}.get(value)
     return float(value) if isinstance(value, (int, float)) else None
 
-# %% ../../nbs/01g_eval_logs.ipynb #62915a72
+# %% ../../nbs/01g_eval_logs.ipynb #9a4b0c90
 def inspect_rows(
     file: Path,
 ) -> Iterator[dict]:  # rows of `response_row`
@@ -262,7 +262,7 @@ def inspect_rows(
         }
         yield response_row(dataset=task, llm=llm, prompt=asked_text(s), **about, **said, **tokens)
 
-# %% ../../nbs/01g_eval_logs.ipynb #399136d1
+# %% ../../nbs/01g_eval_logs.ipynb #cb119a17
 def read_inspect(
     path: Path,
     asked: Path | None = None,  # not used: the logs hold the questions
@@ -271,7 +271,7 @@ def read_inspect(
     files = [path] if path.is_file() else sorted(path.rglob("*.eval"))
     return [row for file in files for row in inspect_rows(file)]
 
-# %% ../../nbs/01g_eval_logs.ipynb #97b0cfde
+# %% ../../nbs/01g_eval_logs.ipynb #b814d54a
 RECORD = {"origin_query": (str,), "prompt": (str,), "ground_truth": (str, int, float, list), "score": (int, float)}
 RECORD |= {"prompt_tokens": (int,), "completion_tokens": (int,), "cost": (int, float)}
 
@@ -300,7 +300,7 @@ def router_bench_rows(
         text = str(record.get("raw_output") or record.get("prediction") or "")
         yield response_row(**about, sample=0, text=text, **values)
 
-# %% ../../nbs/01g_eval_logs.ipynb #2f045434
+# %% ../../nbs/01g_eval_logs.ipynb #9e6f0ec1
 def read_router_bench(
     path: Path,
     asked: Path | None = None,  # not used: the files hold the questions
@@ -312,7 +312,7 @@ def read_router_bench(
             raise fault(str(one.parent), "", f"two files, {one.name} and {other.name}", "keep one of them")
     return [row for file in files for row in router_bench_rows(file)]
 
-# %% ../../nbs/01g_eval_logs.ipynb #56e8aef7
+# %% ../../nbs/01g_eval_logs.ipynb #ef67990f
 FORMATS: dict[str, Callable[[Path, Path | None], list[dict]]] = {
     "own": read_own,
     "lm_eval": read_harness,
@@ -337,7 +337,14 @@ def format_of(
         return "llm_router_bench"
     raise fault(str(path), "", "no responses of a known format", "see the documentation of source.path")
 
-# %% ../../nbs/01g_eval_logs.ipynb #ab9115e4
+# %% ../../nbs/01g_eval_logs.ipynb #0b0eff08
+def is_log(
+    path: Path,
+) -> bool:
+    "Whether a path holds responses, and not a table of outcomes: a folder, or a file that is named as a log."
+    return path.is_dir() or path.suffix == ".eval" or bool(SAMPLES.fullmatch(path.name))
+
+# %% ../../nbs/01g_eval_logs.ipynb #f5474d33
 def read_logs(
     path: str | Path,  # a file or a folder
     asked: str | Path = "",  # the questions, for one's own responses

@@ -120,7 +120,7 @@ class Answer:
     prompt: str  # all that the LLM was given, where the file has it
     text: str  # the response
 
-# %% ../../nbs/01i_recorded.ipynb #b09cc3e3
+# %% ../../nbs/01i_recorded.ipynb #d651094c
 def zeroeval_row(
     row: dict,
     name: str,
@@ -137,7 +137,7 @@ def zeroeval_row(
     query_id = f"gsm8k-test-{int(number[1]):05d}"
     return Answer(query_id, question, (), gold[1].replace(",", ""), "", "\n".join(turns), output[0])
 
-# %% ../../nbs/01i_recorded.ipynb #59273a0b
+# %% ../../nbs/01i_recorded.ipynb #cb6bab00
 LETTERS = "ABCDEFGHIJKLMNOP"
 
 
@@ -157,7 +157,7 @@ def mmlu_pro_row(
     gold = gold if 0 <= index < len(options) and gold == LETTERS[index] else ""
     return Answer(f"mmlu_pro-{number:05d}", question, tuple(options), gold, category, "", texts[0])
 
-# %% ../../nbs/01i_recorded.ipynb #09708709
+# %% ../../nbs/01i_recorded.ipynb #85650af0
 COLUMNS = ["query_id", "question", "choices", "gold", "subject", "prompt", "text"]
 
 
@@ -175,7 +175,7 @@ def answers_frame(
         raise fault(name, f"row {blank[0]}", f"question {table.query_id[blank[0]]!r} is empty", AGAIN)
     return table
 
-# %% ../../nbs/01i_recorded.ipynb #b57ad946
+# %% ../../nbs/01i_recorded.ipynb #92c0b3bd
 def read_zeroeval(
     file: Path,
     name: str = "",
@@ -185,7 +185,7 @@ def read_zeroeval(
     rows = json_list(text_of(file, name), name)
     return answers_frame([zeroeval_row(r, name, i) for i, r in enumerate(rows)], name)
 
-# %% ../../nbs/01i_recorded.ipynb #83bf09b7
+# %% ../../nbs/01i_recorded.ipynb #eb5a7753
 def read_mmlu_pro(
     file: Path,
     name: str = "",
@@ -195,7 +195,7 @@ def read_mmlu_pro(
     rows = json_list(unzipped(file, name), name)
     return answers_frame([mmlu_pro_row(r, name, i) for i, r in enumerate(rows)], name)
 
-# %% ../../nbs/01i_recorded.ipynb #41747b1f
+# %% ../../nbs/01i_recorded.ipynb #47b87f9a
 @dataclass(frozen=True)
 class Benchmark:
     "Where a benchmark's result files are, and how they are read."
@@ -204,13 +204,13 @@ class Benchmark:
     end: str  # and after it
     read: Callable[[Path, str], pd.DataFrame]
 
-# %% ../../nbs/01i_recorded.ipynb #a64d8fd9
+# %% ../../nbs/01i_recorded.ipynb #3f2140a8
 BENCHMARKS = {
     "gsm8k": Benchmark("zeroeval/gsm/", ".json", read_zeroeval),
     "mmlu_pro": Benchmark("mmlu_pro/model_outputs_", "_5shots.zip", read_mmlu_pro),
 }
 
-# %% ../../nbs/01i_recorded.ipynb #6da59306
+# %% ../../nbs/01i_recorded.ipynb #7f10e3f1
 def files_of(
     dataset: str,  # a key of `BENCHMARKS`
 ) -> dict[str, str]:  # LLM -> its file's path in the registry
@@ -220,7 +220,7 @@ def files_of(
     b = BENCHMARKS[dataset]
     return {p[len(b.start) : -len(b.end)]: p for p in registry() if p.startswith(b.start) and p.endswith(b.end)}
 
-# %% ../../nbs/01i_recorded.ipynb #54c055bb
+# %% ../../nbs/01i_recorded.ipynb #eb4bb2df
 def wanted(
     llms: list[str],  # there are
     source: Source,
@@ -231,7 +231,7 @@ def wanted(
         raise SourceError(f"source.llms and source.skip leave {len(kept)} LLMs of {', '.join(llms)}; routing needs two")
     return kept
 
-# %% ../../nbs/01i_recorded.ipynb #66316988
+# %% ../../nbs/01i_recorded.ipynb #4bb9c579
 def read_benchmark(
     dataset: str,
     source: Source,
@@ -246,7 +246,7 @@ def read_benchmark(
     tables = [BENCHMARKS[dataset].read(file, paths[m]).assign(llm=m, sample=0) for m, file in zip(llms, files)]
     return pd.concat(tables, ignore_index=True)
 
-# %% ../../nbs/01i_recorded.ipynb #e24db2b8
+# %% ../../nbs/01i_recorded.ipynb #13cd9235
 ASKED = ["question", "choices", "gold", "subject"]
 
 
@@ -264,7 +264,7 @@ def disagreements(
             found.append((query_id, f"{field} differs", ", ".join(sorted(part.llm[part["value"] != most].unique()))))
     return pd.DataFrame(found, columns=["query_id", "reason", "llms"])
 
-# %% ../../nbs/01i_recorded.ipynb #d25b693a
+# %% ../../nbs/01i_recorded.ipynb #770edccb
 def gaps(
     rows: pd.DataFrame,  # `query_id`, `llm`
 ) -> pd.DataFrame:  # query_id, reason, llms: who did not answer
@@ -276,7 +276,7 @@ def gaps(
         columns=["query_id", "reason", "llms"],
     )
 
-# %% ../../nbs/01i_recorded.ipynb #6c252747
+# %% ../../nbs/01i_recorded.ipynb #edf21cf3
 def agreed(
     rows: pd.DataFrame,  # of `read_benchmark`, one data set
     incomplete: str = "error",  # or "leave_out": leave out questions that an LLM has no response to
@@ -297,7 +297,7 @@ def agreed(
         raise SourceError("recorded responses: no question is stated alike in all files and answered by all LLMs")
     return kept.reset_index(drop=True), out
 
-# %% ../../nbs/01i_recorded.ipynb #58884a62
+# %% ../../nbs/01i_recorded.ipynb #75424528
 def with_splits(
     queries: pd.DataFrame,  # of one data set; `question`
     source: Source,
@@ -310,7 +310,7 @@ def with_splits(
     test, validation = set_aside(text, source.test_share, seed), set_aside(text, source.validation_share, seed + 1)
     return queries.assign(split=np.select([test, validation], ["test", "validation"], "train"), fold=-1)
 
-# %% ../../nbs/01i_recorded.ipynb #5c6ef8b8
+# %% ../../nbs/01i_recorded.ipynb #6018f700
 def with_options(
     question: str,
     choices: tuple[str, ...],
@@ -318,7 +318,7 @@ def with_options(
     "A question and its lettered options, one a line."
     return "\n".join([question.strip(), *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices))])
 
-# %% ../../nbs/01i_recorded.ipynb #ae1622f4
+# %% ../../nbs/01i_recorded.ipynb #b11860c9
 @dataclass(frozen=True)
 class Recorded:
     "What files of responses hold, as the study's tables."
@@ -329,7 +329,7 @@ class Recorded:
     estimated: bool  # whether any of the tokens are estimated from the texts
     scores: pd.DataFrame  # query_id, llm, score, cost: the file's own judgement, empty where it has none
 
-# %% ../../nbs/01i_recorded.ipynb #d9c03823
+# %% ../../nbs/01i_recorded.ipynb #ab9682a6
 def queries_of(
     rows: pd.DataFrame,  # agreed rows of one data set
     dataset: str,
@@ -346,7 +346,7 @@ def queries_of(
     first = first.assign(text=text, choices=first.choices.map(list))
     return first[["query_id", "dataset", "split", "subject", "text", "choices", "gold", "fold"]]
 
-# %% ../../nbs/01i_recorded.ipynb #8f84529d
+# %% ../../nbs/01i_recorded.ipynb #16805fdb
 def prompt_tokens(
     rows: pd.DataFrame,  # one data set; `prompt`, `subject`, `query_id`, `completion_tokens`
     text: pd.Series,  # query_id -> the question with its options
@@ -361,7 +361,7 @@ def prompt_tokens(
     own, shown = rows["query_id"].map(asked), rows["subject"].map(example)
     return (own + examples * shown).round().to_numpy(int)
 
-# %% ../../nbs/01i_recorded.ipynb #d12920ea
+# %% ../../nbs/01i_recorded.ipynb #4f85c8eb
 EXAMPLES = {"mmlu_pro": 5}  # worked examples in the prompts that files do not hold
 
 
@@ -382,7 +382,7 @@ def responses_of(
     estimated = any(c.isna().any() for c in counted.values())
     return rows[columns].astype({"prompt_tokens": int, "completion_tokens": int, "latency_s": float}), estimated
 
-# %% ../../nbs/01i_recorded.ipynb #60aebce6
+# %% ../../nbs/01i_recorded.ipynb #5039df91
 def own_scores(
     rows: pd.DataFrame,  # agreed rows of one data set
 ) -> pd.DataFrame:  # query_id, llm, score, cost: a row per query and LLM that the files judge
@@ -393,7 +393,7 @@ def own_scores(
     each = numbers.groupby(["query_id", "llm"])
     return pd.DataFrame({"score": each.score.mean(), "cost": each.cost.sum(min_count=1)}).reset_index()
 
-# %% ../../nbs/01i_recorded.ipynb #83892012
+# %% ../../nbs/01i_recorded.ipynb #9f3d03c6
 def as_recorded(
     rows: pd.DataFrame,  # `llm`, `sample`, the columns `COLUMNS`, and if known tokens, seconds, split and fold
     dataset: str,
@@ -407,7 +407,7 @@ def as_recorded(
     out = out.assign(dataset=dataset)[["dataset", "query_id", "reason", "llms"]]
     return Recorded(queries, responses, out, estimated, own_scores(rows))
 
-# %% ../../nbs/01i_recorded.ipynb #59663fe4
+# %% ../../nbs/01i_recorded.ipynb #045d1f59
 def together(
     parts: list[Recorded],
 ) -> Recorded:
@@ -419,7 +419,7 @@ def together(
     queries, responses, left_out, scores = tables
     return Recorded(queries, responses, left_out, any(p.estimated for p in parts), scores)
 
-# %% ../../nbs/01i_recorded.ipynb #cafeeb12
+# %% ../../nbs/01i_recorded.ipynb #de758138
 def own_rows(
     source: Source,
 ) -> pd.DataFrame:  # of all data sets in the files
@@ -432,7 +432,7 @@ def own_rows(
         )
     return table[table["llm"].isin(wanted(list(table["llm"].unique()), source))]
 
-# %% ../../nbs/01i_recorded.ipynb #10095b50
+# %% ../../nbs/01i_recorded.ipynb #a8fe7833
 def read_recorded(
     source: Source,  # of a profile
     seed: int = 0,
@@ -444,7 +444,7 @@ def read_recorded(
         return together([as_recorded(part, d, source, seed) for d, part in own])
     return together([as_recorded(read_benchmark(d, source), d, source, seed) for d in source.datasets])
 
-# %% ../../nbs/01i_recorded.ipynb #da2168e7
+# %% ../../nbs/01i_recorded.ipynb #f777dad5
 def stated_outcomes(
     found: Recorded,
 ) -> pd.DataFrame:  # the outcomes table
@@ -458,7 +458,7 @@ def stated_outcomes(
     rows = rows.merge(seconds, on=["query_id", "llm"]).assign(majority_answer=None, success_rate=rows["score"])
     return rows[["query_id", "llm", "majority_answer", "success_rate", "score", "latency_s", "cost"]]
 
-# %% ../../nbs/01i_recorded.ipynb #08ed2c50
+# %% ../../nbs/01i_recorded.ipynb #79e80cee
 def responses_report(
     path: Path,
     asked: str = "",  # the questions, for one's own responses
@@ -477,7 +477,7 @@ def responses_report(
     known = [c for c in ("prompt_tokens", "completion_tokens", "latency_s", "score") if table[c].notna().all()]
     return "\n".join([*lines, f"  known of every response: {', '.join(known) or 'its text alone'}"]), table
 
-# %% ../../nbs/01i_recorded.ipynb #89c1c030
+# %% ../../nbs/01i_recorded.ipynb #4b8d368c
 def responses_profile(
     name: str,
     path: Path,
@@ -513,7 +513,7 @@ def responses_profile(
     ]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
-# %% ../../nbs/01i_recorded.ipynb #e903e4f8
+# %% ../../nbs/01i_recorded.ipynb #245c7c40
 def import_responses(
     path: str | Path,
     asked: str = "",
