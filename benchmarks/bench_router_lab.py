@@ -137,11 +137,11 @@ def plateau_pools() -> pd.DataFrame:
 
 
 def new_llm() -> pd.DataFrame:
-    "Each LLM of `small` joins with 50, 200 and 800 outcomes."
+    "Each of the three best LLMs of `small` joins with 50, 200 and 800 outcomes."
     data, rows = recorded("mmlu_pro", "small"), []
-    for j, llm in enumerate(data["llms"]):
-        row = join_pool("recommended", data["train"][:2], data["test"][:2], data["llms"], j, [50, 200, 800])
-        rows.append({"newcomer": llm, **row})
+    for j in np.argsort(-data["train"][1].mean(0))[:3]:
+        row = join_pool("recommended", data["train"][:2], data["test"][:2], data["llms"], int(j), [50, 200, 800])
+        rows.append({"newcomer": data["llms"][j], **row})
         print(rows[-1], flush=True)
     mean = pd.DataFrame(rows).drop(columns="newcomer").mean().to_dict()
     return pd.DataFrame([*rows, {"newcomer": "mean", **mean}])

@@ -118,6 +118,7 @@ def kernel(profile: Profile) -> Iterator[Finding]:
 @lru_cache
 def registries() -> dict[str, dict]:
     "What there is to choose from: routers, policies and encoders, those of the study and those registered by the user."
+    from llm_routing.policies import subsets  # noqa: F401 (so that its policies are found by name)
     from llm_routing.policies.policies import POLICIES
     from llm_routing.routing.encoders import ENCODERS
     from llm_routing.routing.training import ROUTERS

@@ -174,18 +174,26 @@ def list_command(
 # %% ../../nbs/08g_runner.ipynb #imp0rt01
 @app.command("import")
 def import_command(
-    file: Annotated[Path, typer.Argument(help="a CSV, Parquet or JSON lines file of outcomes")],
+    file: Annotated[Path, typer.Argument(help="a file of outcomes, or a file or folder of responses")],
     profile: Annotated[str, typer.Option(help="write a profile of this name (or path, .toml) that uses the file")] = "",
     rename: Annotated[Optional[list[str]], typer.Option(help="old=new, a column's meaning; - leaves it out")] = None,
     split: Annotated[str, typer.Option(help="percent of train/validation/test, such as 60/10/30")] = "",
     scale: Annotated[str, typer.Option(help="of scores: unit or percent")] = "",
     missing: Annotated[str, typer.Option(help="queries without a score for some LLM: drop, or count as zero")] = "",
     wide: Annotated[bool, typer.Option("--wide", help="the file has one column of scores per LLM")] = False,
+    questions: Annotated[str, typer.Option(help="the file of the questions that own responses answer")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="overwrite the profile that is there")] = False,
 ) -> None:
-    "Check a table of outcomes that you bring, say what is in it, and write the profile that runs the study on it."
+    """Check outcomes or responses that you bring, say what is in them, and write the profile that runs the study on
+    them: a table of outcomes; your own responses with their --questions; logs of lm-evaluation-harness or inspect_ai;
+    files of LLMRouterBench."""
+    from llm_routing.sources.eval_logs import is_log
     from llm_routing.sources.importing import import_file, reading_of
+    from llm_routing.sources.recorded import import_responses
 
+    if questions or is_log(file):
+        print(import_responses(file, questions, profile, replace))
+        return
     print(
         import_file(
             file, reading_of(rename or [], split=split, scale=scale, missing=missing, wide=wide), profile, replace

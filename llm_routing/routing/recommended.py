@@ -140,7 +140,7 @@ class Familiar(Router):
     def learn_places(self, texts, F, V):
         S = style(texts)
         self.style_mean, self.style_scale = S.mean(0), np.where(S.std(0) > 0, S.std(0), 1.0)
-        self.directions = V[:, : self.places]
+        self.directions = np.ascontiguousarray(V[:, : self.places])
         self.centre = normalize(F[:, : self.places]).mean(0)
         seen = np.random.default_rng(self.seed).permutation(len(texts))[: self.anchors]
         self.seen = self.place(S[seen], F[seen, : self.places])
