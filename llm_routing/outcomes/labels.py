@@ -34,7 +34,7 @@ def words_of(s: str) -> str:
     return words[words.index(" ") + 1 :] if words.startswith(("the ", "an ", "a ")) else words
 
 # %% ../../nbs/03f_labels.ipynb #03f0010
-_START, _STOP = r"(?<![A-Za-z0-9'’\\À-ÿ/])", r"(?![A-Za-z0-9&À-ÿ]|['’][A-Za-z]|-[a-z])"
+_START, _STOP = r"(?<![A-Za-z0-9'’\\À-ÿ/°~^_])(?<!\d\s)", r"(?![A-Za-z0-9&À-ÿ]|['’][A-Za-z]|-[a-z])"
 _OPEN, _CLOSE = r"[\s*_:$\\(\[{\"'`<>=「『]*+", r"[\s*_`$]*[)\]}>.:,;」』]"
 _PREFIX = (
     r"(?:(?:\\?(?:text|mathrm|mathbf|boxed|textbf)\{\s*)|(?:option|choice|letter|answer|statement|alternative"

@@ -213,11 +213,12 @@ class Recommended(Familiar):
 def add_llm(self: Recommended, llm: str, texts, scores):
     "Add an LLM from its `scores` (n_queries,) on some `texts`. Raises `ValueError` for scores that do not fit."
     texts, scores = merged(*check_scores(texts, np.reshape(scores, (-1, 1)), [llm]))
-    F = np.asarray(self.words.transform(texts) @ self.weights)
+    known = np.hstack([self.weights, self.directions])
+    F = np.asarray(self.words.transform(texts) @ known)
     W = cross_validated_ridge(F, scores, self.seed)[0] if len(texts) >= 10 else np.zeros((F.shape[1], 1))
     kind = self.kind_of(self.scaled(style(texts)))
     self.llms = [*self.llms, llm]
     self.mean = np.append(self.mean, scores.mean(0) - F.mean(0) @ W)
-    self.weights = np.hstack([self.weights, self.weights @ W])
+    self.weights = np.hstack([self.weights, known @ W])
     self.overall = np.append(self.overall, mean_over_kinds(scores, kind, len(self.kind_centres)))
     return self
