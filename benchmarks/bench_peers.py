@@ -175,7 +175,7 @@ def main() -> None:
     with mock.patch.object(routers, "make_encoder", lambda name, cache=None: given):
         rows += compare(
             "kNN",
-            lambda: routers_base.make_router("knn", k=100),
+            lambda: routers_base.make_router("knn", ks=(100,)),
             (KNNRouter, KNNRouterTrainer, knn_module, "pkl"),
             *data,
             {"n_neighbors": 100, "metric": "cosine"},

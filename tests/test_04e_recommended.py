@@ -94,9 +94,9 @@ def test_time_grows_with_the_queries_and_not_with_their_square():
         rng = np.random.default_rng(0)
         texts = [" ".join(map(str, row)) for row in rng.integers(3000, size=(n, 30))]
         scores = rng.random((n, 4)).round()
-        began = time.perf_counter()
+        began = time.process_time()
         make_router("recommended", width=64).fit(texts, scores, list("abcd"))
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     seconds(500)
     assert seconds(16000) < 12 * seconds(4000)

@@ -25,7 +25,7 @@ LEDGER = pd.DataFrame(
         {"number": "a.b", "published": 1.0, "reproduced": 1.0, "difference": 0.0, "verdict": "exact", "command": ""},
         {"number": "c.d", "published": 2.0, "verdict": "not in this profile", "command": "llm-routing run"},
     ]
-).assign(hardware="a GPU", ci_low=None, ci_high=None)
+).assign(hardware="a GPU", ci_low=None, ci_high=None, kind=["recomputed", ""])
 
 # %% ../nbs/07f_report.ipynb #f2c1ee45
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from .citing import bibtex, data_keys, latex_figure, read_drawn, record_of, refe
 from .claims import advice, claim, headline, say_answer, speaker, verdicts_of
 from .figure_files import name_of, read_record, write_text
 from .figures import FIGURES, has_money
+from .ledger import say_counts as say_ledger
 from .page import Html, copies, drawing, el, files, joined, page, picture, sortable, split_caption
 from .plot_parts import place
 from .plots_systems import gain_data, percent
@@ -348,7 +349,7 @@ def lessons_block(run: Run) -> Html:
     verdicts, lessons = read_written(run, "verdicts"), read_written(run, "lessons")
     parts = []
     for v in verdicts.itertuples():
-        mine = lessons[lessons.lesson == v.lesson][["pool", "dataset", "evidence", "verdict"]]
+        mine = lessons[lessons.lesson == v.lesson][["part", "source", "dataset", "pool", "evidence", "verdict"]]
         line = el("summary", el("strong", f"{v.lesson}. "), v.claim, " ", el("span", v.verdict, cls="verdict"))
         parts.append(el("details", line, el("p", v.where), sortable(mine, f"Evidence for lesson {v.lesson}")))
     return joined(*parts)
@@ -360,9 +361,8 @@ def ledger_block(run: Run) -> Html:
     if ledger.empty:
         return Html("")
     late = ledger.verdict == "not in this profile"
-    count = ", ".join(f"{n} {v}" for v, n in ledger.verdict.value_counts().items())
     found = shown_columns("ledger", ledger[~late])
-    parts = [el("p", f"Verdicts: {count}.")]
+    parts = [el("p", say_ledger(ledger))]
     if len(found):
         parts.append(sortable(found, "Numbers that this profile has", folded=True))
     if late.any():

@@ -59,7 +59,7 @@ def embedding_network(d: int, m: int, rank: int):
     class Embed(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.llms = torch.nn.Parameter(torch.randn(m, rank))
+            self.llms = torch.nn.Parameter(torch.randn(m, rank) / 10)
             self.project, self.read = torch.nn.Linear(d, rank), torch.nn.Linear(rank, 1)
 
         def forward(self, X):

@@ -140,7 +140,7 @@ class Familiar(Router):
     def learn_places(self, texts, F, V):
         S = style(texts)
         self.style_mean, self.style_scale = S.mean(0), np.where(S.std(0) > 0, S.std(0), 1.0)
-        self.directions = V[:, : self.places]
+        self.directions = np.ascontiguousarray(V[:, : self.places])
         self.centre = normalize(F[:, : self.places]).mean(0)
         seen = np.random.default_rng(self.seed).permutation(len(texts))[: self.anchors]
         self.seen = self.place(S[seen], F[seen, : self.places])
@@ -213,11 +213,12 @@ class Recommended(Familiar):
 def add_llm(self: Recommended, llm: str, texts, scores):
     "Add an LLM from its `scores` (n_queries,) on some `texts`. Raises `ValueError` for scores that do not fit."
     texts, scores = merged(*check_scores(texts, np.reshape(scores, (-1, 1)), [llm]))
-    F = np.asarray(self.words.transform(texts) @ self.weights)
+    known = np.hstack([self.weights, self.directions])
+    F = np.asarray(self.words.transform(texts) @ known)
     W = cross_validated_ridge(F, scores, self.seed)[0] if len(texts) >= 10 else np.zeros((F.shape[1], 1))
     kind = self.kind_of(self.scaled(style(texts)))
     self.llms = [*self.llms, llm]
     self.mean = np.append(self.mean, scores.mean(0) - F.mean(0) @ W)
-    self.weights = np.hstack([self.weights, self.weights @ W])
+    self.weights = np.hstack([self.weights, known @ W])
     self.overall = np.append(self.overall, mean_over_kinds(scores, kind, len(self.kind_centres)))
     return self

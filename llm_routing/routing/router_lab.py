@@ -9,6 +9,7 @@ __all__ = ['WORDS', 'gain_of', 'learning_curve', 'say_learning', 'feature_gains'
 # %% ../../nbs/04g_router_lab.ipynb #imports
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from itertools import combinations
 
 import numpy as np
@@ -125,10 +126,11 @@ def join_pool(
         router = make_router(name, seed=seed, **params)
         return router.fit(train[0], train[1][:, columns], [llms[j] for j in columns])
 
-    row = {"without": 100 * routed_score(fit(rest).predict(test[0]), truth[:, :-1])}
+    known = fit(rest)
+    row = {"without": 100 * routed_score(known.predict(test[0]), truth[:, :-1])}
     for size in sizes:
         ids = order[:size]
-        joined = fit(rest).add_llm(llms[newcomer], [train[0][i] for i in ids], train[1][ids, newcomer])
+        joined = deepcopy(known).add_llm(llms[newcomer], [train[0][i] for i in ids], train[1][ids, newcomer])
         row[f"with_{size}"] = 100 * routed_score(joined.predict(test[0]), truth)
     return row | {"anew": 100 * routed_score(fit([*rest, newcomer]).predict(test[0]), truth)}
 

@@ -14,7 +14,7 @@ from .benchmarks import benchmark_queries
 from .files import SourceError, outcomes_frame
 from .own_table import read_user_table
 from .published import ROUTERDC, read_routellm, read_routerdc
-from .recorded import read_recorded
+from .recorded import read_recorded, stated_outcomes
 from .released import SECONDS, read_released
 from ..study.profiles import Profile, Source
 from ..study.tables import StudyError, project_root, read_table
@@ -35,8 +35,10 @@ def read_answered(
     source: Source,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    "The queries that recorded responses answer; the outcomes are empty. Raises `SourceError`."
-    return read_recorded(source, seed).queries, outcomes_frame([], [], np.zeros((0, 0)))
+    "The queries that recorded responses answer, and the files' own outcomes where those count. Raises `SourceError`."
+    found = read_recorded(source, seed)
+    own = stated_outcomes(found) if source.judged == "source" else outcomes_frame([], [], np.zeros((0, 0)))
+    return found.queries, own
 
 # %% ../../nbs/01_queries.ipynb #all-readers
 SOURCES = {
@@ -84,7 +86,7 @@ def chosen_llms(
     source: Source,
 ) -> pd.DataFrame:
     "The outcomes of the LLMs that the profile names, or of all. Raises `SourceError` for an unknown one."
-    if not source.llms or source.has_responses:
+    if not source.llms or outcomes.empty:
         return outcomes
     known = sorted(outcomes.llm.unique())
     if unknown := [m for m in source.llms if m not in known]:

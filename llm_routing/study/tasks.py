@@ -48,7 +48,7 @@ def folds_of(
     folds: int,
     seed: int,
 ) -> np.ndarray:  # (n_texts,) from 0 to folds - 1
-    "The fold of each text: the folds differ by at most one in their number of different texts, and equal texts share one."
+    "The fold of each text: equal texts share one, and folds differ by at most one in their number of texts."
     different, which = np.unique(places(texts, seed), return_inverse=True)
     return which * folds // len(different)
 
