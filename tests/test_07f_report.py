@@ -25,7 +25,7 @@ LEDGER = pd.DataFrame(
         {"number": "a.b", "published": 1.0, "reproduced": 1.0, "difference": 0.0, "verdict": "exact", "command": ""},
         {"number": "c.d", "published": 2.0, "verdict": "not in this profile", "command": "llm-routing run"},
     ]
-).assign(hardware="a GPU", ci_low=None, ci_high=None, kind=["recomputed", ""])
+).assign(hardware="a GPU", ci_low=None, ci_high=None)
 
 # %% ../nbs/07f_report.ipynb #f2c1ee45
 @pytest.fixture(scope="module")
@@ -114,10 +114,11 @@ def test_hostile_text_shows_as_text(tmp_path):
     html = report.write_report(run).read_text()
     assert "<img src=x" not in html and "&lt;img src=x" in html
 
-# %% ../nbs/07f_report.ipynb #90294003
+# %% ../nbs/07f_report.ipynb #71559635
 def test_the_page_of_all_studies_has_a_row_per_place(run, html, tmp_path):
     root = run.figures.parent
     page = report.write_results_page(root).read_text()
+    assert report.say_study(run.figures).startswith("**`public`**: Routing ")
     assert page.count("<tr>") == 1 + 2 and 'href="public/index.html"' in page
     assert "No study is published yet" in report.write_results_page(tmp_path / "none").read_text()
 

@@ -312,12 +312,15 @@ def report_command(
     run_dir: RunDir = "",
     changes: Changes = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="print it as PDF too, with an installed Chromium")] = False,
+    chapters: Annotated[bool, typer.Option("--chapters", help="the executed chapters as pages, too")] = False,
 ) -> None:
     "Write a run's report again from its figures and tables."
+    from llm_routing.findings.chapters import render_chapters
     from llm_routing.findings.report import write_pdf, write_report
 
-    page = write_report(open_run(profile, run_dir, changes or []))
-    print(page)
+    run = open_run(profile, run_dir, changes or [])
+    page = write_report(run)
+    print(page, *(render_chapters(run) if chapters else []), sep="\n")
     if pdf:
         print(write_pdf(page) or "no Chromium or Chrome is installed: print the page from your browser")
 

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['ASKED', 'ROUTER_WORDS', 'SOURCE_WORDS', 'FINDINGS', 'WHY', 'LIMITS', 'LONGEST', 'PAPER', 'GLOSSARY', 'LAYERS',
            'BROWSERS', 'FLAGS', 'NODE', 'figure_number', 'table_number', 'read_written', 'has_figure', 'figure_block',
-           'is_own', 'claim_block', 'judged', 'say_counts', 'say_cost', 'answer_table', 'answer_section', 'data_list',
-           'router_list', 'method_section', 'claims_section', 'builder_section', 'limits_section', 'gallery',
-           'table_block', 'main_block', 'tables_section', 'lessons_block', 'ledger_block', 'elsewhere', 'paper_section',
-           'cite_section', 'words_section', 'contents', 'title_of', 'write_report', 'study_rows', 'write_results_page',
-           'same_print', 'write_pdf']
+           'is_own', 'claim_block', 'corrected', 'judged', 'say_counts', 'say_cost', 'answer_table', 'answer_section',
+           'data_list', 'router_list', 'method_section', 'claims_section', 'builder_section', 'limits_section',
+           'gallery', 'table_block', 'main_block', 'tables_section', 'lessons_block', 'ledger_block', 'elsewhere',
+           'paper_section', 'cite_section', 'words_section', 'contents', 'title_of', 'write_report', 'study_verdicts',
+           'study_rows', 'say_study', 'write_results_page', 'same_print', 'write_pdf']
 
 # %% ../../nbs/07f_report.ipynb #656fdb20
 import re
@@ -24,7 +24,6 @@ from .citing import bibtex, data_keys, latex_figure, read_drawn, record_of, refe
 from .claims import advice, claim, headline, say_answer, speaker, verdicts_of
 from .figure_files import name_of, read_record, write_text
 from .figures import FIGURES, has_money
-from .ledger import say_counts as say_ledger
 from .page import Html, copies, drawing, el, files, joined, page, picture, sortable, split_caption
 from .plot_parts import place
 from .plots_systems import gain_data, percent
@@ -92,17 +91,26 @@ ASKED = (
     "answers than always asking the LLM that was best on the training queries?"
 )
 
-# %% ../../nbs/07f_report.ipynb #cdfe2421
-def judged(run: Run, results: pd.DataFrame) -> pd.DataFrame:
-    "`verdicts_of` the gains, with the corrected verdict of tables/headline.csv where that was written."
-    found, rows = verdicts_of(gain_data(results)), read_written(run, "headline")
-    if rows.empty:
+# %% ../../nbs/07f_report.ipynb #e96e0d98
+_OUTCOMES = {"gains": "above", "loses": "below", "not told apart": "not told apart", "constant": "constant"}
+
+# %% ../../nbs/07f_report.ipynb #683643b4
+def corrected(
+    found: pd.DataFrame,  # of `verdicts_of`
+    rows: pd.DataFrame,  # tables/headline.csv; empty where that was not written
+) -> pd.DataFrame:
+    "The verdicts, with those of the tests that are corrected for the number of systems, where these were made."
+    if rows.empty or found.empty:
         return found
-    words = {"gains": "above", "loses": "below", "not told apart": "not told apart", "constant": "constant"}
     own = rows[(rows.system == found.system.iloc[0]) & (rows.policy == "argmax")]
     outcome = own.set_index(["dataset", "pool"]).outcome
     keys = zip(found.dataset, found.pool)
-    return found.assign(verdict=[words.get(outcome.get(k, ""), v) for k, v in zip(keys, found.verdict)])
+    return found.assign(verdict=[_OUTCOMES.get(outcome.get(k, ""), v) for k, v in zip(keys, found.verdict)])
+
+# %% ../../nbs/07f_report.ipynb #9fb4b40b
+def judged(run: Run, results: pd.DataFrame) -> pd.DataFrame:
+    "The verdicts of a run's gains, corrected where tables/headline.csv was written."
+    return corrected(verdicts_of(gain_data(results)), read_written(run, "headline"))
 
 # %% ../../nbs/07f_report.ipynb #7acc7679
 def say_counts(run: Run) -> str:
@@ -349,7 +357,7 @@ def lessons_block(run: Run) -> Html:
     verdicts, lessons = read_written(run, "verdicts"), read_written(run, "lessons")
     parts = []
     for v in verdicts.itertuples():
-        mine = lessons[lessons.lesson == v.lesson][["part", "source", "dataset", "pool", "evidence", "verdict"]]
+        mine = lessons[lessons.lesson == v.lesson][["pool", "dataset", "evidence", "verdict"]]
         line = el("summary", el("strong", f"{v.lesson}. "), v.claim, " ", el("span", v.verdict, cls="verdict"))
         parts.append(el("details", line, el("p", v.where), sortable(mine, f"Evidence for lesson {v.lesson}")))
     return joined(*parts)
@@ -361,8 +369,9 @@ def ledger_block(run: Run) -> Html:
     if ledger.empty:
         return Html("")
     late = ledger.verdict == "not in this profile"
+    count = ", ".join(f"{n} {v}" for v, n in ledger.verdict.value_counts().items())
     found = shown_columns("ledger", ledger[~late])
-    parts = [el("p", say_ledger(ledger))]
+    parts = [el("p", f"Verdicts: {count}.")]
     if len(found):
         parts.append(sortable(found, "Numbers that this profile has", folded=True))
     if late.any():
@@ -498,19 +507,36 @@ def write_report(
     study = el("p", f"Study {run.profile.name}. {run.profile.description.rstrip('.')}.", cls="small")
     return write_text(run.figures / "index.html", page(title_of(run, results), body, study + contents(body)))
 
-# %% ../../nbs/07f_report.ipynb #28f9a5cb
+# %% ../../nbs/07f_report.ipynb #ac14685c
+def study_verdicts(
+    folder: Path,  # figures/<profile>
+) -> pd.DataFrame:
+    "The corrected verdicts of a published study; empty where it has no figure of gains."
+    csv, rows = folder / "gain.csv", folder / "tables" / "headline.csv"
+    if not csv.is_file():
+        return pd.DataFrame()
+    return corrected(verdicts_of(read_drawn(csv)), pd.read_csv(rows) if rows.is_file() else pd.DataFrame())
+
+# %% ../../nbs/07f_report.ipynb #15618c96
 def study_rows(
     folder: Path,  # figures/<profile>
 ) -> pd.DataFrame:
     "A row per place of a published study: its gain and the verdict."
-    csv = folder / "gain.csv"
-    if not csv.is_file():
-        return pd.DataFrame()
-    found = verdicts_of(read_drawn(csv))
+    found = study_verdicts(folder)
+    if found.empty:
+        return found
     gain = [f"{r.gain:+.1f} [{r.gain_low:+.1f}, {r.gain_high:+.1f}]" for r in found.itertuples()]
     columns = {"study": folder.name, "where": found.place, "n": found.n, "LLMs": found.llms}
     columns |= {"router": found.system.map(name_of)}
     return pd.DataFrame(columns | {"gain (points)": gain, "oracle": found.oracle.round(1), "verdict": found.verdict})
+
+# %% ../../nbs/07f_report.ipynb #eff10973
+def say_study(
+    folder: Path,  # figures/<profile>
+) -> str:  # Markdown
+    "A published study's answer in one paragraph; empty where it has no figure of gains."
+    found = study_verdicts(folder)
+    return f"**`{folder.name}`**: {headline(found)}. {' '.join(say_answer(found))}" if len(found) else ""
 
 # %% ../../nbs/07f_report.ipynb #0a57882a
 def write_results_page(
