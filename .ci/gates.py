@@ -33,10 +33,11 @@ OPEN = (
     r"Public Domain|Historical|GPL"
 )
 # Used by name only, from a framework: pydantic's validators, torch's, transformers' and tokenizers' attributes,
-# nbdev's exporter; a record's field.
+# nbdev's exporter; a record's field; the part of a cache's key that a function itself does not read.
 BY_NAME = (
     "forward,pre_tokenizer,decoder,max_new_tokens,exp_to,_test_,_export_,_exporti_,_exports_,_default_exp_,"
-    "_no_credentials,_no_secrets,_inside,_pool_is_there,_names_are_clear,solution,embeddings,pooler"
+    "_public,_public_store,_no_secrets,_inside,_pool_is_there,_names_are_clear,_adds_up,solution,embeddings,pooler,"
+    "fingerprint"
 )
 LONGEST_MODULE, MEDIAN_CELL, LONGEST_CELL, WIDEST_LINE = 600, 6, 40, 120
 AVOIDED = re.compile(r"\b(mend\w*|earn(s|ed)?|dear(er)?|luck|cure|seal(s|ed)?|whoever|shelf|shelves|harmless)\b", re.I)

@@ -25,7 +25,8 @@ from llm_routing.sources import files as sources_files
 import numpy as np
 import pandas as pd
 
-from llm_routing.outcomes.numbers import extract_number, spelled
+from llm_routing.outcomes.numbers import extract_number
+from llm_routing.outcomes.numerals import spelled
 from llm_routing.outcomes.options import extract_option
 from llm_routing.outcomes.checked_on_labels import hand_written, labelled_text, shipped
 from llm_routing.outcomes.votes import majority_vote

@@ -29,7 +29,8 @@ import pandas as pd
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from llm_routing.outcomes.numbers import extract_number, own_part
+from llm_routing.outcomes.numbers import extract_number
+from llm_routing.outcomes.own_words import own_part
 from llm_routing.outcomes.options import extract_option
 from llm_routing.outcomes.votes import majority_vote
 from llm_routing.outcomes.answers import published_number, published_option, read_answers

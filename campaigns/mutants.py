@@ -35,7 +35,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {"extraction": "outcomes.numbers", "policies": "policies.policies", "statistics": "study.statistics"}
 TESTS = {
-    "extraction": "test_03_extraction.py",
+    "extraction": "test_03e_numbers.py",
     "policies": "test_05_policies.py",
     "statistics": "test_00d_statistics.py",
 }

@@ -63,12 +63,13 @@ def _recorded_outcomes() -> pd.DataFrame:
 # %% ../nbs/02n_tiny_pool.ipynb #1b83c3e7
 def recorded_scores(
     splits: tuple[str, ...] = ("test",),
-    profile: str = "mini",  # whose pool
+    pool: str = "all",  # of the profile mini
 ) -> pd.DataFrame:  # llm, dataset, subject, n, success_rate (of single responses), accuracy (of the majority vote)
     "How often the recorded responses are right. Raises `StudyError` where any is missing."
-    outcomes, pool = _recorded_outcomes(), [m.name for m in load_profile(profile).generation.pool]
+    outcomes, mini = _recorded_outcomes(), load_profile("mini")
+    llms = next(p.llms for p in mini.pools if p.name == pool) or [m.name for m in mini.generation.pool]
     return (
-        outcomes[outcomes.split.isin(splits) & outcomes.llm.isin(pool)]
+        outcomes[outcomes.split.isin(splits) & outcomes.llm.isin(llms)]
         .groupby(["llm", "dataset", "subject"], as_index=False)
         .agg(n=("score", "size"), success_rate=("success_rate", "mean"), accuracy=("score", "mean"))
     )

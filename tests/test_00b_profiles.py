@@ -75,3 +75,18 @@ def test_a_pool_is_cut_to_the_chosen_llms():
     assert [m.name for m in chosen.generation.pool] == ["wren-base", "owl-chat"]
     with pytest.raises(StudyError, match="no 'owl' in generation.pool; there are wren-base"):
         load_profile("mini", ["source.llms=['owl']"])
+
+# %% ../nbs/00b_profiles.ipynb #extends-test
+def test_a_profile_extends_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    head = 'extends = "mini"\nname = "mine"\n[routers]\nseeds = [7]\n'
+    (tmp_path / "mine.toml").write_text(head)
+    mine, mini = load_profile("mine.toml"), load_profile("mini")
+    assert mine.name == "mine" and mine.routers.seeds == [7] and mine.routers.names == mini.routers.names
+    assert mine.generation == mini.generation
+    (tmp_path / "mine.toml").write_text(head.replace('"mini"', '"mine.toml"'))
+    with pytest.raises(StudyError, match="mine.toml: extends itself"):
+        load_profile("mine.toml")
+    (tmp_path / "mine.toml").write_text(head.replace('"mini"', "3"))
+    with pytest.raises(StudyError, match="extends is 3, not a profile's name"):
+        load_profile("mine.toml")

@@ -134,6 +134,6 @@ def test_two_commands_from_an_odd_file_to_a_report(tmp_path):
     assert status == 0 and "Next: llm-routing run --profile" in said
     said, status = command("run", "--profile", profile, "--run-dir", run, "--set", "analysis.resamples=200")
     assert status == 0, said[-2000:]
-    assert (run / "results.parquet").is_file() and list(run.rglob("report.html"))
+    assert (run / "results.parquet").is_file() and list(run.rglob("index.html"))
     results = pd.read_parquet(run / "results.parquet")
     assert set(results[results.group == "llm"].system) == set(SAYS) and (results.n == 70).all()

@@ -38,7 +38,7 @@ def test_no_llm_of_the_default_pool_dominates():
 
 # %% ../nbs/02n_tiny_pool.ipynb #b4668e2b
 def test_one_llm_of_the_other_pool_dominates():
-    found = behind_best(recorded_scores(("train", "validation"), "mini_dominated"))
+    found = behind_best(recorded_scores(("train", "validation"), "dominated"))
     assert (found.best == "owl-chat").all() and (found.points < 6).all()
 
 # %% ../nbs/02n_tiny_pool.ipynb #b0a7e791

@@ -6,13 +6,15 @@
 __all__ = []
 
 # %% ../nbs/05d_subsets.ipynb #52544204
+import os
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from llm_routing.policies.choices import Outcomes, Scores, settle_arrays
+from llm_routing.outcomes.votes import build_outcomes
+from llm_routing.policies.choices import Outcomes, Scores, read_outcomes, settle_arrays
 from llm_routing.policies.policies import POLICIES, apply_policy
 from llm_routing.policies.subsets import (
     LogOdds,
@@ -25,6 +27,8 @@ from llm_routing.policies.subsets import (
     tally,
     undominated,
 )
+from llm_routing.sources.recorded import read_recorded
+from llm_routing.study.profiles import load_profile
 
 VOTES = ["best2_vote", "best3_vote", "best5_vote", "all_weighted", "all_decided", "best_subset", "sequential"]
 
@@ -201,3 +205,35 @@ def test_sequential_asking_covers_every_cascade_where_llms_are_independent():
     found = frontier(s, truth)
     cascades = found.policy.str.startswith("cascade")
     assert covered(found, "sequential", slack=0.5)[cascades].all()
+
+# %% ../nbs/05d_subsets.ipynb #real-scores
+def mid_scores():
+    "A plain ridge's scores on pool `mid` of MMLU-Pro, from the text of 95,632 recorded responses."
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import Ridge
+
+    profile = load_profile("recorded")
+    llms = next(p.llms for p in profile.pools if p.name == "mid")
+    source = profile.source.model_copy(update={"datasets": ["mmlu_pro"], "llms": llms})
+    recorded = read_recorded(source, profile.seed)
+    outcomes = build_outcomes(recorded.responses, recorded.queries)
+    parts = {split: rows for split, rows in recorded.queries.groupby("split")}
+    train, seen, truth = (read_outcomes(outcomes, parts[k].query_id.tolist()) for k in ("train", "validation", "test"))
+    words = TfidfVectorizer(sublinear_tf=True, min_df=2, ngram_range=(1, 2), max_features=60_000)
+    ridge = Ridge(alpha=3.0, solver="sparse_cg").fit(words.fit_transform(parts["train"].text), train.score)
+    p, q = (ridge.predict(words.transform(parts[k].text)).clip(0, 1) for k in ("test", "validation"))
+    more = dict(answer=truth.answer, seen_answer=seen.answer)
+    return Scores(truth.llms, p, p >= 0.5, q, seen.score, np.nanmean(seen.cost, 0), **more), truth
+
+# %% ../nbs/05d_subsets.ipynb #real-test
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("LLM_ROUTING_DATA"), reason="needs the recorded responses: set LLM_ROUTING_DATA")
+def test_five_of_eight_real_llms_gain_where_one_gains_little():
+    s, truth = mid_scores()
+    found = frontier(s, truth).set_index(["policy", "setting"])
+    one, five = found.loc["best5_vote", "k=1"], found.loc["best5_vote", "k=5"]
+    assert five.gain > 7 and five.gain_low > 5.5 and one.gain < 3.5 and five.calls == 5
+    assert found.loc["sequential", "rate=0.01"].gain > 7 and found.loc["sequential", "rate=0.01"].calls < 5.5
+    table = found.reset_index()
+    cascades = table.policy.str.startswith("cascade") & (table.calls > 1.5)
+    assert covered(table, "sequential", "cost", slack=0.3)[cascades].all()

@@ -118,7 +118,7 @@ def tables_of(kind: str) -> dict[str, pd.DataFrame]:
     places = study["results"][["dataset", "pool"]].drop_duplicates().itertuples(index=False, name=None)
     return study | made_up_tables(list(places))
 
-# %% ../nbs/06m_figures.ipynb #297f546a
+# %% ../nbs/06m_figures.ipynb #379562e6
 def made_up_tables(places: list) -> dict[str, pd.DataFrame]:
     "The tables that chapters write, for these datasets and pools."
     curves = [
@@ -144,7 +144,7 @@ def made_up_tables(places: list) -> dict[str, pd.DataFrame]:
         "learning_curves": pd.DataFrame(curves, columns=[*own, "n_train", "accuracy", "ci_low", "ci_high"]),
         "pool_curves": pd.DataFrame(pools, columns=[*own, "along", "value", "pools", "gain", "gain_low", "gain_high"]),
         "errata": pd.DataFrame(errata, columns=names),
-        "misread": pd.DataFrame(misread, columns=["dataset", "llm", "n", "upstream", "here"]),
+        "upstream": pd.DataFrame(misread, columns=["dataset", "llm", "n", "published", "here"]),
     }
 
 # %% ../nbs/06m_figures.ipynb #04016cad

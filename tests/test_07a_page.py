@@ -46,6 +46,16 @@ def test_text_has_contrast_on_every_ground(theme):
             dark, light = sorted(luminance(colours[k]) for k in (text, ground))
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
 
+# %% ../nbs/07a_page.ipynb #dd462abc
+def test_a_caption_is_split_where_its_numbers_begin():
+    both = "GSM8K: +1.0 points. MMLU: none."
+    record = {
+        "caption": f"What is drawn, with 95% intervals. {both}",
+        "alt": f"A dot plot with a row per place. {both}",
+    }
+    assert P.split_caption(record) == ("What is drawn, with 95% intervals.", both)
+    assert P.split_caption({"caption": "Only this.", "alt": "Other"}) == ("Only this.", "")
+
 # %% ../nbs/07a_page.ipynb #ee1d7f3d
 def test_a_folded_table_says_how_long_it_is():
     assert "c: 3 rows" in P.sortable(pd.DataFrame({"a": [1, 2, 3]}), "c", folded=True)

@@ -114,10 +114,11 @@ def test_hostile_text_shows_as_text(tmp_path):
     html = report.write_report(run).read_text()
     assert "<img src=x" not in html and "&lt;img src=x" in html
 
-# %% ../nbs/07f_report.ipynb #90294003
+# %% ../nbs/07f_report.ipynb #71559635
 def test_the_page_of_all_studies_has_a_row_per_place(run, html, tmp_path):
     root = run.figures.parent
     page = report.write_results_page(root).read_text()
+    assert report.say_study(run.figures).startswith("**`public`**: Routing ")
     assert page.count("<tr>") == 1 + 2 and 'href="public/index.html"' in page
     assert "No study is published yet" in report.write_results_page(tmp_path / "none").read_text()
 

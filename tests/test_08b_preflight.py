@@ -101,7 +101,7 @@ def test_an_endpoint_is_asked_and_its_key_is_not_repeated(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-hunter2hunter2hunter2")
     server = http.server.HTTPServer(("127.0.0.1", 0), Locked)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    for port, says in ((server.server_port, "refuses the key (HTTP 401)"), (1, "no answer")):
+    for port, says in ((server.server_port, "the key in OPENAI_API_KEY is refused"), (1, "http://127.0.0.1:1/v1")):
         changes = ["generation.engine='openai'", f"generation.base_url='http://127.0.0.1:{port}/v1'"]
         said = faults(preflight(load_profile("mini", changes), [module.endpoints]))[0].says
         assert says in said and "hunter2" not in said

@@ -101,3 +101,15 @@ def test_two_runs_in_one_folder_are_refused(scratch):
     run = open_run("mini")
     with FileLock(run.folder / ".lock"), pytest.raises(StudyError, match="another run is working"):
         run_study(run, last="00", progress=False)
+
+# %% ../nbs/08d_running.ipynb #t-scrub
+def test_a_secret_that_a_cell_shows_is_taken_out(scratch, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", "hunter2hunter2")
+    scratch("00_study", "import os; print(os.environ['MY_API_KEY'])")
+    run = open_run("mini")
+    run_study(run, last="00", progress=False)
+    assert "***" in (run.folder / "00_study.ipynb").read_text()
+    scratch("00_study", "import os; raise OSError(os.environ['MY_API_KEY'])")
+    with pytest.raises(StudyError) as e:
+        run_study(run, last="00", progress=False)
+    assert "hunter2" not in str(e.value) + "".join(p.read_text() for p in run.folder.glob("*.*"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from .preflight import access, faults, needs_gpu, preflight, prompt_lengths, size_gb
+from .preflight import access, faults, needs_gpu, preflight, size_gb, some_lengths
 from ..sources.queries import load_queries
 from ..study.profiles import Generation, LLM, Profile
 from ..study.tables import StudyError
@@ -63,7 +63,7 @@ def mean_prompt(
     "The tokens of an LLM's mean prompt: counted where its tokenizer is at hand, else from the letters."
     if queries is not None and access(llm) in ("here", "in the cache"):
         try:
-            return float(prompt_lengths(llm, queries, settings).mean())
+            return float(some_lengths(llm, queries, settings).mean())
         except StudyError:
             pass  # the check of the prompts says why
     few_shot = rules.few_shot_tokens if llm.prompt == "fcot" and settings.few_shot else 0

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LINE', 'notebooks', 'export_notebooks', 'stale_exports', 'execute_in_place', 'without_times', 'clean_run_file',
            'clean_runs', 'visible_outputs', 'checksums_of', 'refresh', 'notebook_faults', 'check_notebooks',
-           'write_readme', 'summary', 'notebook_table', 'profile_table', 'import_graph', 'part_of', 'backward_imports',
-           'module_picture']
+           'figure_faults', 'write_readme', 'summary', 'notebook_table', 'profile_table', 'import_graph', 'part_of',
+           'backward_imports', 'module_picture']
 
 # %% ../../nbs/08e_notebooks.ipynb #imports
 import json
@@ -212,6 +212,15 @@ def check_notebooks() -> list[str]:
             old, new = (json.loads(p.read_text(encoding="utf-8")) for p in (nb, fresh))
             faults += [f"{nb.name}: {f}" for f in notebook_faults(old, new, noted.get(nb.stem, {}))]
     return faults
+
+# %% ../../nbs/08e_notebooks.ipynb #stale-figures
+def figure_faults() -> list[str]:
+    "Every number in the published figures' tables and captions that is not that of its source."
+    from llm_routing.findings.consistency import stale_numbers
+
+    folders = sorted(p for p in (project_root() / "figures").glob("*") if (p / "tables").is_dir())
+    rows = [(f.name, row) for f in folders for row in stale_numbers(f).itertuples(index=False)]
+    return [f"figures/{name}: {', '.join(f'{k} {v}' for k, v in row._asdict().items())}" for name, row in rows]
 
 # %% ../../nbs/08e_notebooks.ipynb #08c78597
 def write_readme() -> None:

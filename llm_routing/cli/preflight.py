@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['LARGEST_ON_CPU', 'MODULES', 'EXTRAS', 'READY', 'CHECKS', 'Finding', 'python', 'pinned', 'installed', 'packages',
            'kernel', 'registries', 'named_routers', 'unknown_names', 'names', 'local_pool', 'size_gb', 'graphics',
-           'needs_gpu', 'gpu', 'engine', 'probe', 'endpoints', 'access', 'models', 'prompt_lengths', 'prompts',
-           'weights_folder', 'free_gb', 'disk', 'memory', 'rights', 'data', 'preflight', 'faults', 'in_table',
-           'fetch_weights']
+           'needs_gpu', 'gpu', 'engine', 'endpoints', 'access', 'models', 'some_lengths', 'prompts', 'weights_folder',
+           'free_gb', 'disk', 'memory', 'rights', 'data', 'preflight', 'faults', 'in_table', 'fetch_weights']
 
 # %% ../../nbs/08b_preflight.ipynb #imports
 import importlib.util
@@ -17,8 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,9 +24,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..generation.endpoints import probe
 from ..generation.engines import settings_of
-from ..generation.llms import context_length, model_path, token_ids
-from ..generation.prompts import render
+from ..generation.llms import EngineError, context_length, model_path
+from ..generation.prompts import prompt_lengths
 from ..sources.files import available, registry
 from ..sources.queries import load_queries
 from ..study.profiles import Generation, LLM, Profile
@@ -120,6 +118,7 @@ def kernel(profile: Profile) -> Iterator[Finding]:
 @lru_cache
 def registries() -> dict[str, dict]:
     "What there is to choose from: routers, policies and encoders, those of the study and those registered by the user."
+    from llm_routing.policies import subsets  # noqa: F401 (so that its policies are found by name)
     from llm_routing.policies.policies import POLICIES
     from llm_routing.routing.encoders import ENCODERS
     from llm_routing.routing.training import ROUTERS
@@ -253,38 +252,26 @@ def engine(profile: Profile) -> Iterator[Finding]:
             else:
                 yield Finding("engine", f"{needed} is not installed", "fault", fix)
 
-# %% ../../nbs/08b_preflight.ipynb #probe
-def probe(
-    url: str,  # an endpoint's base address
-    key_env: str = "OPENAI_API_KEY",  # the environment variable that holds its key
-    timeout: float = 5,  # seconds
-) -> str:
-    "What is wrong with an endpoint, in words without the key; empty when it answers."
-    asked = urllib.request.Request(f"{url.rstrip('/')}/models")
-    if key := os.environ.get(key_env):
-        asked.add_header("Authorization", f"Bearer {key}")
-    try:
-        with urllib.request.urlopen(asked, timeout=timeout):
-            return ""
-    except urllib.error.HTTPError as e:
-        refused = e.code in (401, 403)
-        return f"it refuses the key (HTTP {e.code}): set {key_env}" if refused else f"HTTP {e.code}"
-    except (OSError, ValueError) as e:
-        return f"no answer ({type(getattr(e, 'reason', e)).__name__})"
-
 # %% ../../nbs/08b_preflight.ipynb #endpoint
 def endpoints(profile: Profile) -> Iterator[Finding]:
     "Whether each endpoint that the profile or an LLM of its pool names answers."
     pool = profile.generation.pool if profile.source.kind == "generate" else []
-    each = [settings_of(m, profile.generation) for m in pool]
-    for url, key_env in sorted({(s.base_url, s.key_env) for s in each if s.engine == "openai"}):
-        if not url:
+    each = [(m, s) for m in pool if (s := settings_of(m, profile.generation)).engine == "openai"]
+    for llm, own in {(s.base_url, s.key_env): (m, s) for m, s in each}.values():
+        if not own.base_url:
             fix = "--set generation.base_url=http://HOST:PORT/v1"
             yield Finding("endpoints", "generation.base_url is not set", "fault", fix)
-        elif wrong := probe(url, key_env):
-            yield Finding("endpoints", f"{url}: {wrong}", "fault", "start the server, or correct base_url")
         else:
-            yield Finding("endpoints", f"{url} answers")
+            yield _endpoint_finding(llm, own)
+
+# %% ../../nbs/08b_preflight.ipynb #endpoint-1
+def _endpoint_finding(llm: LLM, settings: Generation) -> Finding:
+    "What an endpoint says when it is asked."
+    try:
+        probe(llm, settings)
+    except EngineError as e:
+        return Finding("endpoints", str(e), "fault", f"start the server, correct base_url, or set {settings.key_env}")
+    return Finding("endpoints", f"{settings.base_url} answers")
 
 # %% ../../nbs/08b_preflight.ipynb #424b1c23
 @lru_cache(maxsize=64)
@@ -346,19 +333,18 @@ def _access_fix(llm: LLM, says: str) -> str:
     return f"correct model and revision of {llm.name} in the profile"
 
 # %% ../../nbs/08b_preflight.ipynb #prompt-lengths
-def prompt_lengths(
+def some_lengths(
     llm: LLM,
     queries: pd.DataFrame,
     settings: Generation,
     most: int = 200,  # prompts that are counted; the longest texts are always among them
 ) -> pd.Series:  # query_id -> tokens
     "How many tokens the prompts of an LLM have. Raises `StudyError` where template or tokenizer fail."
-    by_length = queries.assign(letters=queries.text.str.len()).sort_values("letters", ascending=False)
-    part = pd.concat(
-        [by_length.head(5), by_length.iloc[5:].sample(max(0, min(most, len(queries)) - 5), random_state=0)]
+    longest = queries.text.str.len().nlargest(5).index
+    rest = queries.drop(longest)
+    return prompt_lengths(
+        llm, pd.concat([queries.loc[longest], rest.sample(min(most, len(rest)), random_state=0)]), settings
     )
-    prompts = [render(llm, row, settings) for row in part.itertuples(index=False)]
-    return pd.Series([len(ids) for ids in token_ids(llm, prompts)], index=part.query_id)
 
 # %% ../../nbs/08b_preflight.ipynb #prompts
 def prompts(profile: Profile) -> Iterator[Finding]:
@@ -376,7 +362,7 @@ def prompts(profile: Profile) -> Iterator[Finding]:
 def _prompt_finding(llm: LLM, queries: pd.DataFrame, settings: Generation) -> Finding:
     "What the prompts of one LLM are like."
     try:
-        lengths, context = prompt_lengths(llm, queries, settings), context_length(llm, settings)
+        lengths, context = some_lengths(llm, queries, settings), context_length(llm, settings)
     except (StudyError, OSError, ValueError) as e:
         fix = f"correct {llm.name} in the profile: its model, prompt or template"
         return Finding("prompts", f"{llm.name}: {e}", "fault", fix)

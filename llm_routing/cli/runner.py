@@ -174,18 +174,26 @@ def list_command(
 # %% ../../nbs/08g_runner.ipynb #imp0rt01
 @app.command("import")
 def import_command(
-    file: Annotated[Path, typer.Argument(help="a CSV, Parquet or JSON lines file of outcomes")],
+    file: Annotated[Path, typer.Argument(help="a file of outcomes, or a file or folder of responses")],
     profile: Annotated[str, typer.Option(help="write a profile of this name (or path, .toml) that uses the file")] = "",
     rename: Annotated[Optional[list[str]], typer.Option(help="old=new, a column's meaning; - leaves it out")] = None,
     split: Annotated[str, typer.Option(help="percent of train/validation/test, such as 60/10/30")] = "",
     scale: Annotated[str, typer.Option(help="of scores: unit or percent")] = "",
     missing: Annotated[str, typer.Option(help="queries without a score for some LLM: drop, or count as zero")] = "",
     wide: Annotated[bool, typer.Option("--wide", help="the file has one column of scores per LLM")] = False,
+    questions: Annotated[str, typer.Option(help="the file of the questions that own responses answer")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="overwrite the profile that is there")] = False,
 ) -> None:
-    "Check a table of outcomes that you bring, say what is in it, and write the profile that runs the study on it."
+    """Check outcomes or responses that you bring, say what is in them, and write the profile that runs the study on
+    them: a table of outcomes; your own responses with their --questions; logs of lm-evaluation-harness or inspect_ai;
+    files of LLMRouterBench."""
+    from llm_routing.sources.eval_logs import is_log
     from llm_routing.sources.importing import import_file, reading_of
+    from llm_routing.sources.recorded import import_responses
 
+    if questions or is_log(file):
+        print(import_responses(file, questions, profile, replace))
+        return
     print(
         import_file(
             file, reading_of(rename or [], split=split, scale=scale, missing=missing, wide=wide), profile, replace
@@ -238,7 +246,7 @@ def route_command(
 
     if (question is None) == (file is None):
         raise StudyError("give a question in quotes, or a file of questions with --file")
-    table = route(router, read_questions(file) if file else [question])
+    table = route(router, read_questions(file) if file else [question or ""])
     print(table.to_csv(index=False).rstrip() if file else table.iloc[0].to_string())
 
 # %% ../../nbs/08g_runner.ipynb #publish-command
@@ -263,8 +271,11 @@ def cite_command(
     if everything:
         print(cite_all(open_run(name, run_dir, make=False).profile))
         return
-    run = open_run("", run_dir, make=False) if run_dir else None
-    print(cite(name, folder=run and run.figures, profile=run and run.profile))
+    if run_dir:
+        run = open_run("", run_dir, make=False)
+        print(cite(name, folder=run.figures, profile=run.profile))
+    else:
+        print(cite(name))
 
 # %% ../../nbs/08g_runner.ipynb #draw-again
 @app.command("figure")
@@ -282,11 +293,12 @@ def figure_command(
 
 # %% ../../nbs/08g_runner.ipynb #511d9c2b-1
 @app.command("verify")
-def verify_command() -> None:
-    "Make each committed figure's data again from the runs at hand, and say which no longer match."
+def verify_command(profile: ProfileName = "", run_dir: RunDir = "", changes: Changes = None) -> None:
+    "Make each published figure's data again from the runs at hand (or those of one run), and say which do not match."
     from llm_routing.findings.citing import verify
 
-    table = verify()
+    one = profile or run_dir or changes
+    table = verify(run=open_run(profile, run_dir, changes or [], make=False) if one else None)
     for r in table.itertuples():
         print(f"{r.figure:32} {r.verdict:8} {r.detail}")
     bad = int(table.verdict.isin(["differs", "altered"]).sum())
@@ -300,12 +312,15 @@ def report_command(
     run_dir: RunDir = "",
     changes: Changes = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="print it as PDF too, with an installed Chromium")] = False,
+    chapters: Annotated[bool, typer.Option("--chapters", help="the executed chapters as pages, too")] = False,
 ) -> None:
     "Write a run's report again from its figures and tables."
+    from llm_routing.findings.chapters import render_chapters
     from llm_routing.findings.report import write_pdf, write_report
 
-    page = write_report(open_run(profile, run_dir, changes or []))
-    print(page)
+    run = open_run(profile, run_dir, changes or [])
+    page = write_report(run)
+    print(page, *(render_chapters(run) if chapters else []), sep="\n")
     if pdf:
         print(write_pdf(page) or "no Chromium or Chrome is installed: print the page from your browser")
 
@@ -339,11 +354,11 @@ def refresh_command(
 @app.command()
 def check() -> None:
     "Check that the export, the notebooks' outputs and the README are those of the code as committed."
-    from llm_routing.cli.notebooks import check_notebooks, stale_exports
+    from llm_routing.cli.notebooks import check_notebooks, figure_faults, stale_exports
 
     _in_checkout()
     stale = [f"{name}: differs from its notebook; run `llm-routing export`" for name in stale_exports()]
-    faults = stale or check_notebooks()
+    faults = stale or [*check_notebooks(), *figure_faults()]
     for fault in faults:
         print(fault)
     if faults:

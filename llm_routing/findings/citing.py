@@ -20,7 +20,7 @@ from .figures import FIGURES, figure_data, find_figure, round_drawn
 from .result_tables import about, tex
 from ..study.profiles import Profile, load_profile
 from ..study.runs import Run
-from ..study.tables import StudyError, TABLES, digest, project_root
+from ..study.tables import StudyError, TABLES, digest, project_root, work_folder
 
 # %% ../../nbs/06o_citing.ipynb #75462f29
 REPOSITORY = "https://github.com/llm-routing/llm-routing"
@@ -74,7 +74,7 @@ def committed(
     root: Path | None = None,  # the folder of all figures; `figures` of the checkout if not given
 ) -> dict[str, Path]:
     "Every saved figure's record file, by `profile/name`."
-    root = root or project_root() / "figures"
+    root = root or work_folder() / "figures"
     return {f"{p.parent.name}/{p.stem}": p for p in sorted(root.glob("*/*.json"))}
 
 # %% ../../nbs/06o_citing.ipynb #8b3c45fc
@@ -82,7 +82,7 @@ def citable(
     root: Path | None = None,  # the folder of all figures
 ) -> dict[str, Path]:
     "Figures by `profile/name` and tables by `profile/tables/name`."
-    root = root or project_root() / "figures"
+    root = root or work_folder() / "figures"
     tables = {f"{p.parent.parent.name}/tables/{p.stem}": p for p in sorted(root.glob("*/tables/*.csv"))}
     return committed(root) | tables
 
@@ -244,22 +244,26 @@ def verify(
     root: Path | None = None,  # the folder of all figures
     runs: Path | None = None,  # the folder of all runs
     tolerance: float = 1e-3,  # of numbers written with four decimals: the last digits may depend on the CPU
+    run: Run | None = None,  # a run whose own figures are looked at, in place of the published ones
 ) -> pd.DataFrame:  # figure, verdict, detail
     "Whether every saved figure follows from its run."
-    runs = runs or project_root() / "runs"
-    rows = [(key, *_verify(key, path, runs, tolerance)) for key, path in committed(root).items()]
+    runs, rows = runs or work_folder() / "runs", []
+    own = sorted(run.figures.glob("*.json")) if run else []
+    for key, path in ({f"{run.profile.name}/{p.stem}": p for p in own} if run else committed(root)).items():
+        profile = key.partition("/")[0]
+        of = run or Run(_profile_of(profile, runs), runs / profile, path.parent)
+        rows.append((key, *_verify(path, of, tolerance)))
     return pd.DataFrame(rows, columns=["figure", "verdict", "detail"])
 
 # %% ../../nbs/06o_citing.ipynb #29012802
-def _verify(key: str, path: Path, runs: Path, tolerance: float) -> tuple[str, str]:
+def _verify(path: Path, run: Run, tolerance: float) -> tuple[str, str]:
     "The verdict on one figure, and why."
-    profile, name = key.split("/")
+    name = path.stem
     if fault := _altered(path):
         return "altered", fault
-    run = Run(_profile_of(profile, runs), runs / profile, path.parent)
     absent = [t for t in find_figure(name).reads if t in TABLES and not run.path(t).is_file()]
     if absent:
-        return "no run", f"llm-routing run --profile {profile}"
+        return "no run", f"llm-routing run --profile {run.profile.name}"
     now = round_drawn(figure_data(name, run))
     difference = first_difference(pd.read_csv(path.with_suffix(".csv")), now, tolerance)
     version = read_record(path)["version"]

@@ -124,7 +124,7 @@ def claim_cost(data: pd.DataFrame) -> tuple[str, str]:
 def _price(data: pd.DataFrame) -> str:
     return "cost" if "usd_per_1000" in data else "seconds"
 
-# %% ../../nbs/07b_claims.ipynb #6268dbf1
+# %% ../../nbs/07b_claims.ipynb #16ed5984
 def claim_difficulty(data: pd.DataFrame) -> tuple[str, str]:
     "What routers do on the queries that are open to routing."
     open_, single, router = [], [], []
@@ -134,21 +134,21 @@ def claim_difficulty(data: pd.DataFrame) -> tuple[str, str]:
         open_.append(between.share[between.system == between.system.iloc[0]].sum())
         single.append(means.get("best_single", np.nan))
         router.append(next((v for k, v in means.items() if k != "best_single"), np.nan))
-    heading = f"Only {_range(pd.Series(open_), '.0f', '%')} of the queries are open to routing"
+    heading = f"{_range(pd.Series(open_), '.0f', '%')} of the queries are open to routing"
     return heading, (
         "On the others all LLMs of the pool are right, or none is. On the open ones the best single LLM scores "
         f"{_range(pd.Series(single), '.1f', '%')}, the router {_range(pd.Series(router).dropna(), '.1f', '%')}, "
         f"and the oracle 100%."
     )
 
-# %% ../../nbs/07b_claims.ipynb #660ac0a9
+# %% ../../nbs/07b_claims.ipynb #d4d1a38b
 def claim_causes(data: pd.DataFrame) -> tuple[str, str]:
     "The largest part of the distance to the oracle."
-    total = data[["policy", "model", "features", "labels"]].mean()
+    total = data[["policy", "model", "features", "labels"]].fillna(0).mean()
     words = {
         "policy": "the policy",
         "model": "the router's estimates",
-        "features": "what the question tells",
+        "features": "limits of the question's features",
         "labels": "sampling noise",
     }
     share = 100 * total / data["gap"].mean()
@@ -215,7 +215,7 @@ def claim_pairs(data: pd.DataFrame) -> tuple[str, str]:
         f"is {_range(best.gain, '.1f')} points. A perfect choice knows the answers; routers do not."
     )
 
-# %% ../../nbs/07b_claims.ipynb #f871fc77
+# %% ../../nbs/07b_claims.ipynb #cc67b663
 def claim_pools(data: pd.DataFrame) -> tuple[str, str]:
     "Whether pools without a dominant LLM gain more, beyond the intervals."
     more, n, said = 0, 0, []
@@ -230,7 +230,7 @@ def claim_pools(data: pd.DataFrame) -> tuple[str, str]:
     heading = (
         f"Pools without a dominant LLM gain more on {more} of {n}"
         if more
-        else "That even pools gain more is not shown here"
+        else "That pools without a dominant LLM gain more is not shown"
     )
     return (
         heading,
@@ -248,7 +248,7 @@ def claim_calibration(data: pd.DataFrame) -> tuple[str, str]:
         "are probabilities; ArgMax needs only their order."
     )
 
-# %% ../../nbs/07b_claims.ipynb #1d2a69f4
+# %% ../../nbs/07b_claims.ipynb #9d76a5cc
 def claim_curves(data: pd.DataFrame) -> tuple[str, str]:
     "Whether the last step of training data lifted accuracy beyond the intervals."
     apart, n, over = 0, 0, 0
@@ -257,6 +257,7 @@ def claim_curves(data: pd.DataFrame) -> tuple[str, str]:
         n, apart = n + 1, apart + int(len(last) > 1 and last.ci_low.iloc[-1] > last.ci_high.iloc[0])
         over += int(last.ci_low.iloc[-1] > last.best_single.iloc[-1])
     heading = f"The last step of training queries lifts accuracy beyond the intervals in {apart} of {n} curves"
+    heading = heading if apart else "That more training queries would help is not shown"
     return heading, f"In {over} of {n} curves the interval at the full training set lies above the best single LLM."
 
 # %% ../../nbs/07b_claims.ipynb #04e80317
@@ -299,7 +300,7 @@ def claim(
         return None
     return CLAIMS[name](read_drawn(csv))
 
-# %% ../../nbs/07b_claims.ipynb #d3696ec7
+# %% ../../nbs/07b_claims.ipynb #40443af6
 def advice(found: pd.DataFrame) -> list[str]:
     "What a person who builds a system can take from the verdicts."
     up, rest = found[found.verdict == "above"], found[found.verdict != "above"]
@@ -311,5 +312,7 @@ def advice(found: pd.DataFrame) -> list[str]:
         where = ", ".join(rest.place)
         lines.append(f"On {where} these test sets do not show that a router is worth running.")
     half = ((found.gain_high - found.gain_low) / 2).max()
+    if not half:
+        return lines
     queries = f"with {int(found.n.min()):,} the interval of a gain reaches {half:.1f} points to each side"
     return [*lines, f"Test with thousands of queries: {queries}."]

@@ -321,7 +321,7 @@ def _rendered(fig, kind: str, record: dict) -> bytes:
         return out.getvalue()
     return _small_png(out, record) if kind == "png" else _small_svg(out.getvalue().decode(), record).encode()
 
-# %% ../../nbs/06h_figure_files.ipynb #e0ca23f4
+# %% ../../nbs/06h_figure_files.ipynb #07a905af
 def _small_png(png: io.BytesIO, record: dict) -> bytes:
     "A PNG with a palette and the same texts."
     from PIL import Image, PngImagePlugin
@@ -331,7 +331,7 @@ def _small_png(png: io.BytesIO, record: dict) -> bytes:
         texts.add_text(key, value)
     with Image.open(png) as picture:
         dpi = picture.info["dpi"]
-        picture.convert("RGB").quantize(128).save(out, "png", optimize=True, pnginfo=texts, dpi=dpi)
+        picture.convert("RGB").quantize(256).save(out, "png", optimize=True, pnginfo=texts, dpi=dpi)
     return out.getvalue()
 
 # %% ../../nbs/06h_figure_files.ipynb #60af1efe

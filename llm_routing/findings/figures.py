@@ -6,7 +6,7 @@
 __all__ = ['FIGURES', 'Figure', 'find_figure', 'round_drawn', 'figure_data', 'has_money', 'make_figure', 'provenance',
            'make_figures', 'show']
 
-# %% ../../nbs/06m_figures.ipynb #42f98290
+# %% ../../nbs/06m_figures.ipynb #3f5761cc
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from . import plots_routers as R
 from . import plots_systems as S
 from .figure_files import KINDS_OF_FILE, csv_text, save_figure, style
 from ..study.runs import Run
-from ..study.tables import StudyError, TABLES, digest
+from ..study.tables import StudyError, TABLES, digest, project_root
 
 # %% ../../nbs/06m_figures.ipynb #c6c1b0f6
 @dataclass(frozen=True)
@@ -152,13 +152,13 @@ _WHY = [
     ),
 ]  # fmt: skip
 
-# %% ../../nbs/06m_figures.ipynb #d6d307d9
+# %% ../../nbs/06m_figures.ipynb #708077cc
 _READING = [
     Figure(
         "misread",
         "What upstream misread",
         "How far do published accuracies move when the same texts are read with care?",
-        ("misread",), R.misread_data, R.draw_misread, R.caption_misread, R.alt_misread,
+        ("upstream",), R.misread_data, R.draw_misread, R.caption_misread, R.alt_misread,
     ),
     Figure(
         "errata",
@@ -188,12 +188,14 @@ def round_drawn(frame: pd.DataFrame) -> pd.DataFrame:
     numbers = {c: [""] for c in frame.columns if frame[c].dtype.kind in "fi"}
     return pd.read_csv(io.StringIO(csv_text(frame)), keep_default_na=False, na_values=numbers)
 
-# %% ../../nbs/06m_figures.ipynb #f13f479a
+# %% ../../nbs/06m_figures.ipynb #8e3fc9ad
 def _table(name: str, run: Run) -> pd.DataFrame:
     "A table of the run, or one of its folder of tables, empty where it was not written."
     if name in TABLES:
         return run.read(name)
     path = run.figures / "tables" / f"{name}.csv"
+    if name == "upstream" and run.profile.source.kind == "recorded":
+        path = project_root() / "data" / "extraction" / "upstream.csv"  # made once from all recorded texts
     return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
 # %% ../../nbs/06m_figures.ipynb #3a76dde7

@@ -88,7 +88,7 @@ def chosen_on_validation(
     validation: pd.DataFrame,  # of `validation_accuracy`
 ) -> pd.DataFrame:  # the one row per dataset and pool that validation chooses, with its `validation`
     "The router that validation would choose under ArgMax, and what it gains on test."
-    able = rows[(rows["way"] == "argmax") & (rows["share_away"] > 0)]
+    able = rows[(rows["way"] == "argmax") & (rows["share_away"] > 0) & (rows["system"] != "uniroute")]
     able = able.merge(validation, on=["dataset", "pool", "system"])
     return able.loc[able.groupby(["dataset", "pool"], sort=False)["validation"].idxmax()].reset_index(drop=True)
 
@@ -111,7 +111,9 @@ def say_counts(part: pd.DataFrame, single: str) -> str:
         f"no gain above {top:+.1f} points is compatible with the intervals" if top > 0 else "every interval is below 0"
     )
     said = f"of {len(able)}, {count(able, 'gains')} gain over {single}, {count(able, 'loses')} lose, "
-    said += f"{count(able, 'not told apart')} cannot be told apart; {bound}"
+    alone = int(((able["outcome"] == "not told apart") & (able["gain_low"] > 0)).sum())
+    said += f"{count(able, 'not told apart')} cannot be told apart"
+    said += f" ({alone} of these lie above it before correction)" * bool(alone) + f"; {bound}"
     return said + (f" ({more})" if (more := say_left_out(part)) else "")
 
 # %% ../../nbs/06q_headline.ipynb #806ebf44

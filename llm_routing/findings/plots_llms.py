@@ -9,7 +9,7 @@ __all__ = ['MOST_LLMS', 'SET_KINDS', 'CAUSES', 'agreement_data', 'draw_agreement
            'draw_subjects', 'say_subjects', 'caption_subjects', 'alt_subjects', 'causes_data', 'draw_causes',
            'say_causes', 'caption_causes', 'alt_causes']
 
-# %% ../../nbs/06k_plots_llms.ipynb #a73ab3bc
+# %% ../../nbs/06k_plots_llms.ipynb #a461fdde
 import numpy as np
 import pandas as pd
 
@@ -18,6 +18,7 @@ from llm_routing.findings.plot_parts import (
     half_up,
     heat_cells,
     legend,
+    minus,
     panels,
     places,
     pool_members,
@@ -392,33 +393,33 @@ def causes_data(
     rows = gap_parts[gap_parts.router == first].assign(pool=gap_parts.get("pool", "all"))
     return rows[["dataset", "pool", "router", *CAUSES, "gap"]].reset_index(drop=True)
 
-# %% ../../nbs/06k_plots_llms.ipynb #da7742f5
+# %% ../../nbs/06k_plots_llms.ipynb #424c4e77
 def draw_causes(data: pd.DataFrame):
     "A row per place, a column per cause; the darker, the more points."
     each = list(places(data))
     fig, (ax,) = panels(1, 0.8 + 0.24 * len(each), own=COLUMN)
     values = np.array([part[list(CAUSES)].iloc[0] for _, part in each], float)
-    texts = [[f"{v:+.1f}" for v in row] for row in values]
-    heat_cells(ax, np.clip(values, 0, None), texts, 0, max(1.0, values.max()))
+    texts = [["?" if np.isnan(v) else minus(f"{v:+.1f}") for v in row] for row in values]
+    heat_cells(ax, np.clip(np.nan_to_num(values), 0, None), texts, 0, max(1.0, np.nanmax(values)))
     ax.set_yticks(range(len(each)), [f"{name} ({part.gap.iloc[0]:.1f})".replace(", ", ",\n") for name, part in each])
     ax.set_xticks(range(len(CAUSES)), CAUSES.values())
     ax.xaxis.tick_top()
-    ax.set_xlabel("points", loc="left")
+    ax.set_title("points (of the distance in brackets)", fontsize=7, fontweight="normal")
     return fig
 
-# %% ../../nbs/06k_plots_llms.ipynb #023e602a
+# %% ../../nbs/06k_plots_llms.ipynb #5adcc1c0
 def say_causes(data: pd.DataFrame) -> str:
     "The largest cause and what is gained, per place."
     lines = []
     for name, part in places(data):
         row = part.iloc[0]
-        largest = max(("policy", "model", "features", "labels"), key=lambda c: row[c])
+        largest = max(("policy", "model", "features", "labels"), key=lambda c: np.nan_to_num(row[c]))
         cause = CAUSES[largest].replace("\n", " ")
         said = f"of {row.gap:.1f} points {row.gained:+.1f} are gained; most are lost to {cause} ({row[largest]:.1f})"
         lines.append(f"{name}: {said}.")
     return " ".join(lines)
 
-# %% ../../nbs/06k_plots_llms.ipynb #e1c15f08
+# %% ../../nbs/06k_plots_llms.ipynb #3d85e1b5
 def caption_causes(data: pd.DataFrame) -> str:
     "What the figure shows, and the largest causes."
     return (
@@ -426,7 +427,8 @@ def caption_causes(data: pd.DataFrame) -> str:
         "gained by the router; lost by "
         "the policy; lost by the router's estimates against a model fitted on the test queries' own features; "
         "out of reach of any such "
-        f"model; and chance in which of several samples was right. Router: {name_of(data.router.iloc[0])}. "
+        f"model; and chance in which of several samples was right (? where one sample was scored). Router: "
+        f"{name_of(data.router.iloc[0])}. "
         f"{say_causes(data)}"
     )
 

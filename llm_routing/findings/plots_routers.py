@@ -540,15 +540,16 @@ def alt_errata(data: pd.DataFrame) -> str:
     "The figure in words."
     return f"Rows of mistakes by dataset with dots to the left and right of zero. {say_errata(data)}"
 
-# %% ../../nbs/06l_plots_routers.ipynb #b60c9acb
+# %% ../../nbs/06l_plots_routers.ipynb #7116e86d
 def misread_data(
-    misread: pd.DataFrame,  # tables/misread.csv: dataset, llm, n, upstream, here (both in percent)
+    misread: pd.DataFrame,  # data/extraction/upstream.csv: dataset, llm, n, published, here (both in percent)
     most: int = 12,  # LLMs: those that differ most
 ) -> pd.DataFrame:
     "Accuracy as published upstream and as read here, the largest differences first."
     if misread.empty:
         return pd.DataFrame()
-    rows = misread.assign(pool="all", difference=misread.here - misread.upstream)
+    rows = misread.rename(columns={"published": "upstream"}).assign(pool="all")
+    rows = rows.assign(difference=rows.here - rows.upstream)
     rows["size"] = rows.difference.abs()
     rows = rows.sort_values(["dataset", "size"], ascending=[True, False], kind="stable").groupby("dataset").head(most)
     return rows[["dataset", "pool", "llm", "n", "upstream", "here", "difference"]].reset_index(drop=True)

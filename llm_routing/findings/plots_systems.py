@@ -176,7 +176,7 @@ def _shown(results: pd.DataFrame, most: int) -> pd.DataFrame:
     main = routers[routers.system.isin(MAIN_ROUTERS)]
     return pd.concat([results[bound], llms[top], main if len(main) else routers])
 
-# %% ../../nbs/06j_plots_systems.ipynb #ff46cde0
+# %% ../../nbs/06j_plots_systems.ipynb #6462cf36
 def accuracy_data(
     results: pd.DataFrame,
     most: int = 10,  # LLMs of a pool
@@ -190,7 +190,8 @@ def accuracy_data(
     rows = rows.merge(order, on=["group", "label"])
     rows["place"] = rows.groupby(["dataset", "pool"], sort=False).ngroup()
     rows = rows.sort_values(["place", "group", "mean", "label"], ascending=[True, True, False, True], kind="stable")
-    return rows[["dataset", "pool", "group", "label", "n", "accuracy", "ci_low", "ci_high"]].reset_index(drop=True)
+    columns = ["dataset", "pool", "group", "system", "label", "n", "accuracy", "ci_low", "ci_high"]
+    return rows[columns].reset_index(drop=True)
 
 # %% ../../nbs/06j_plots_systems.ipynb #fae2f453
 def _heights(data: pd.DataFrame) -> tuple[dict[tuple[str, str], float], dict[str, float]]:
@@ -214,16 +215,15 @@ def draw_accuracy(data: pd.DataFrame):
             _row_names(ax, at, heads)
     return fig
 
-# %% ../../nbs/06j_plots_systems.ipynb #a0b221ea
+# %% ../../nbs/06j_plots_systems.ipynb #8547b71f
 def _accuracy_panel(ax, name: str, part: pd.DataFrame, at: dict) -> None:
     "One panel's points, intervals and band."
     best_band(ax, part)
-    for group, rows in part.groupby("group"):
-        y = [at[group, x] for x in rows.label]
-        ax.hlines(y, rows.ci_low, rows.ci_high, color=COLOURS[group], linewidth=1.1)
-        face = "white" if group == "bound" else COLOURS[group]
-        look = {"markersize": 2.9, "markeredgewidth": 0.7, "markerfacecolor": face, "clip_on": False}
-        ax.plot(rows.accuracy, y, MARKERS[group], color=COLOURS[group], **look)
+    for r in part.itertuples():
+        colour, mark = look(r.system) if r.group == "router" else (COLOURS[r.group], MARKERS[r.group])
+        ax.hlines(at[r.group, r.label], r.ci_low, r.ci_high, color=colour, linewidth=1.1)
+        shape = {"markersize": 3, "markeredgewidth": 0.7, "markerfacecolor": "white" if r.group == "bound" else colour}
+        ax.plot(r.accuracy, at[r.group, r.label], mark, color=colour, clip_on=False, **shape)
     ax.set(title=f"{name}\n(n = {part.n.max():,})", xlabel="accuracy (%)", ylim=(min(at.values()) - 0.7, 1.5))
     rows_only(ax, 4)
 
@@ -260,13 +260,14 @@ def say_accuracy(data: pd.DataFrame) -> str:
         lines.append(f"{name} (n = {part.n.max():,}): {', '.join(said)}.")
     return " ".join(lines)
 
-# %% ../../nbs/06j_plots_systems.ipynb #4f995110
+# %% ../../nbs/06j_plots_systems.ipynb #bfc1a637
 def caption_accuracy(data: pd.DataFrame) -> str:
     "What the figure shows, and its main numbers."
     return (
         "Accuracy on test with 95% bootstrap intervals over queries: bounds (open diamonds), single LLMs "
         "(circles) and routers "
-        "(squares; ArgMax unless named). Dashed line and band: the LLM with the highest accuracy here, and its "
+        "(in their own colours; ArgMax unless named). Dashed line and band: the LLM with the highest accuracy "
+        "here, and its "
         "interval. " + say_accuracy(data)
     )
 

@@ -96,7 +96,7 @@ def pair_row(t: TestSet, strong: int, weak: int, resamples: int, seed: int) -> d
 
 # %% ../../nbs/06g_prices.ipynb #303869a5
 def pair_table(
-    queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame, resamples: int = 500, seed: int = 0
+    queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame, resamples: int = 200, seed: int = 0
 ) -> pd.DataFrame:
     "RouteLLM's measures for every dataset, pool and router, where the strong LLM is better on test too."
     rows = []

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['ASKED', 'ROUTER_WORDS', 'SOURCE_WORDS', 'FINDINGS', 'WHY', 'LIMITS', 'LONGEST', 'PAPER', 'GLOSSARY', 'LAYERS',
            'BROWSERS', 'FLAGS', 'NODE', 'figure_number', 'table_number', 'read_written', 'has_figure', 'figure_block',
-           'is_own', 'claim_block', 'judged', 'say_counts', 'say_cost', 'answer_table', 'answer_section', 'data_list',
-           'router_list', 'method_section', 'claims_section', 'builder_section', 'limits_section', 'gallery',
-           'table_block', 'main_block', 'tables_section', 'lessons_block', 'ledger_block', 'elsewhere', 'paper_section',
-           'cite_section', 'words_section', 'contents', 'title_of', 'write_report', 'study_rows', 'write_results_page',
-           'same_print', 'write_pdf']
+           'is_own', 'claim_block', 'corrected', 'judged', 'say_counts', 'say_cost', 'answer_table', 'answer_section',
+           'data_list', 'router_list', 'method_section', 'claims_section', 'builder_section', 'limits_section',
+           'gallery', 'table_block', 'main_block', 'tables_section', 'lessons_block', 'ledger_block', 'elsewhere',
+           'paper_section', 'cite_section', 'words_section', 'contents', 'title_of', 'write_report', 'study_verdicts',
+           'study_rows', 'say_study', 'write_results_page', 'same_print', 'write_pdf']
 
-# %% ../../nbs/07f_report.ipynb #8c9b0434
+# %% ../../nbs/07f_report.ipynb #656fdb20
 import re
 import shutil
 import subprocess
@@ -24,7 +24,7 @@ from .citing import bibtex, data_keys, latex_figure, read_drawn, record_of, refe
 from .claims import advice, claim, headline, say_answer, speaker, verdicts_of
 from .figure_files import name_of, read_record, write_text
 from .figures import FIGURES, has_money
-from .page import Html, copies, drawing, el, files, joined, page, picture, sortable
+from .page import Html, copies, drawing, el, files, joined, page, picture, sortable, split_caption
 from .plot_parts import place
 from .plots_systems import gain_data, percent
 from .result_tables import ABOUT, about, main_results, readable_rows, shown_columns
@@ -52,7 +52,7 @@ def has_figure(run: Run, name: str) -> bool:
     "Whether a figure was drawn."
     return (run.figures / f"{name}.svg").is_file()
 
-# %% ../../nbs/07f_report.ipynb #49702a72
+# %% ../../nbs/07f_report.ipynb #d653ce7d
 def figure_block(run: Run, name: str) -> Html:
     "A figure with number, caption, files and what is needed to cite it; nothing where it was not drawn."
     if not has_figure(run, name):
@@ -61,7 +61,9 @@ def figure_block(run: Run, name: str) -> Html:
     number = el("strong", f"Figure {figure_number(name)}. {title}. ")
     cited = bibtex(record, data_keys(run.profile), own=is_own(run))
     links = el("p", files(run.figures, name, title), el("code", f"{record['id']}@{record['version']}"), cls="files")
-    caption = el("figcaption", number, record["caption"])
+    says, numbers = split_caption(record)
+    more = el("details", el("summary", "The figure in numbers"), el("p", numbers)) if numbers else Html("")
+    caption = el("figcaption", number, says, more)
     block = joined(picture(run.figures, name), caption, links, copies(name, BibTeX=cited, LaTeX=latex_figure(record)))
     wide = _is_wide(run, name) and name != "gain"
     return el("figure", block, id=f"figure-{name}", cls="wide" if wide else "column")
@@ -89,17 +91,26 @@ ASKED = (
     "answers than always asking the LLM that was best on the training queries?"
 )
 
-# %% ../../nbs/07f_report.ipynb #cdfe2421
-def judged(run: Run, results: pd.DataFrame) -> pd.DataFrame:
-    "`verdicts_of` the gains, with the corrected verdict of tables/headline.csv where that was written."
-    found, rows = verdicts_of(gain_data(results)), read_written(run, "headline")
-    if rows.empty:
+# %% ../../nbs/07f_report.ipynb #e96e0d98
+_OUTCOMES = {"gains": "above", "loses": "below", "not told apart": "not told apart", "constant": "constant"}
+
+# %% ../../nbs/07f_report.ipynb #683643b4
+def corrected(
+    found: pd.DataFrame,  # of `verdicts_of`
+    rows: pd.DataFrame,  # tables/headline.csv; empty where that was not written
+) -> pd.DataFrame:
+    "The verdicts, with those of the tests that are corrected for the number of systems, where these were made."
+    if rows.empty or found.empty:
         return found
-    words = {"gains": "above", "loses": "below", "not told apart": "not told apart", "constant": "constant"}
     own = rows[(rows.system == found.system.iloc[0]) & (rows.policy == "argmax")]
     outcome = own.set_index(["dataset", "pool"]).outcome
     keys = zip(found.dataset, found.pool)
-    return found.assign(verdict=[words.get(outcome.get(k, ""), v) for k, v in zip(keys, found.verdict)])
+    return found.assign(verdict=[_OUTCOMES.get(outcome.get(k, ""), v) for k, v in zip(keys, found.verdict)])
+
+# %% ../../nbs/07f_report.ipynb #9fb4b40b
+def judged(run: Run, results: pd.DataFrame) -> pd.DataFrame:
+    "The verdicts of a run's gains, corrected where tables/headline.csv was written."
+    return corrected(verdicts_of(gain_data(results)), read_written(run, "headline"))
 
 # %% ../../nbs/07f_report.ipynb #7acc7679
 def say_counts(run: Run) -> str:
@@ -183,13 +194,18 @@ ROUTER_WORDS = {
     "prior": "the share of training queries that each LLM answers rightly: always the same LLM",
 }
 
-# %% ../../nbs/07f_report.ipynb #a2d536d0
+# %% ../../nbs/07f_report.ipynb #ba759167
 SOURCE_WORDS = {
     "generate": (
         "The LLMs are run by this study itself, several samples per query; the majority vote of the samples is "
         "the answer."
     ),
-    "published": "Outcomes (which LLM is right on which query) are published by others; no LLM is run.",
+    "routerdc": (
+        "Outcomes (which LLM is right on which query) are those that RouterDC's authors publish; no LLM is run."
+    ),
+    "routellm": (
+        "Outcomes (which LLM is right on which query) are those that RouteLLM's authors publish; no LLM is run."
+    ),
     "recorded": (
         "The LLMs' response texts are recorded by others; this study reads the answers out of them. No LLM is run."
     ),
@@ -254,12 +270,13 @@ def builder_section(run: Run, results: pd.DataFrame) -> Html:
     lines = advice(judged(run, results))
     return el("section", el("h2", "What it means for a system", id="builder"), el("ul", *(el("li", x) for x in lines)))
 
-# %% ../../nbs/07f_report.ipynb #fd50270e
+# %% ../../nbs/07f_report.ipynb #42d976f7
 LIMITS = {
     "generate": (
         "The LLMs are small, so that the study runs on a laptop: what it shows is the method, not what large LLMs do."
     ),
-    "published": "Outcomes were read by others, whose mistakes in reading answers are part of them.",
+    "routerdc": "Outcomes were read by others, whose mistakes in reading answers are part of them.",
+    "routellm": "Outcomes were read by others, whose mistakes in reading answers are part of them.",
     "recorded": (
         "Each query has one greedy response, so chance in the LLM's answer is part of the oracle. Token counts, "
         "and with them costs, are estimated from the text; seconds, where there are any, are modelled."
@@ -490,19 +507,36 @@ def write_report(
     study = el("p", f"Study {run.profile.name}. {run.profile.description.rstrip('.')}.", cls="small")
     return write_text(run.figures / "index.html", page(title_of(run, results), body, study + contents(body)))
 
-# %% ../../nbs/07f_report.ipynb #28f9a5cb
+# %% ../../nbs/07f_report.ipynb #ac14685c
+def study_verdicts(
+    folder: Path,  # figures/<profile>
+) -> pd.DataFrame:
+    "The corrected verdicts of a published study; empty where it has no figure of gains."
+    csv, rows = folder / "gain.csv", folder / "tables" / "headline.csv"
+    if not csv.is_file():
+        return pd.DataFrame()
+    return corrected(verdicts_of(read_drawn(csv)), pd.read_csv(rows) if rows.is_file() else pd.DataFrame())
+
+# %% ../../nbs/07f_report.ipynb #15618c96
 def study_rows(
     folder: Path,  # figures/<profile>
 ) -> pd.DataFrame:
     "A row per place of a published study: its gain and the verdict."
-    csv = folder / "gain.csv"
-    if not csv.is_file():
-        return pd.DataFrame()
-    found = verdicts_of(read_drawn(csv))
+    found = study_verdicts(folder)
+    if found.empty:
+        return found
     gain = [f"{r.gain:+.1f} [{r.gain_low:+.1f}, {r.gain_high:+.1f}]" for r in found.itertuples()]
     columns = {"study": folder.name, "where": found.place, "n": found.n, "LLMs": found.llms}
     columns |= {"router": found.system.map(name_of)}
     return pd.DataFrame(columns | {"gain (points)": gain, "oracle": found.oracle.round(1), "verdict": found.verdict})
+
+# %% ../../nbs/07f_report.ipynb #eff10973
+def say_study(
+    folder: Path,  # figures/<profile>
+) -> str:  # Markdown
+    "A published study's answer in one paragraph; empty where it has no figure of gains."
+    found = study_verdicts(folder)
+    return f"**`{folder.name}`**: {headline(found)}. {' '.join(say_answer(found))}" if len(found) else ""
 
 # %% ../../nbs/07f_report.ipynb #0a57882a
 def write_results_page(

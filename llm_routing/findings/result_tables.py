@@ -32,7 +32,7 @@ class About:
 # %% ../../nbs/06n_result_tables.ipynb #ad8513f9
 _CURVE = ("dataset", "pool", "router", "n_train", "accuracy", "ci_low", "ci_high")
 
-# %% ../../nbs/06n_result_tables.ipynb #99e5b421
+# %% ../../nbs/06n_result_tables.ipynb #d0586679
 _ABOUT_SYSTEMS = {
     "main_results": About("Main results", "Every bound, LLM, router and policy: accuracy, gain, cost, seconds, calls."),
     "comparisons": About(
@@ -56,6 +56,15 @@ _ABOUT_SYSTEMS = {
             "parameters",
         ),
     ),
+    "headline": About(
+        "Headline",
+        "Every router and policy against the best single LLM chosen on train, and what its corrected test says.",
+        ("dataset", "pool", "way", "system", "policy", "gain", "gain_low", "gain_high", "p_holm", "outcome", "chosen"),
+    ),
+    "answers": About(
+        "The question by pool", "Best single LLM, the router that validation chooses, votes, oracle; fronts."
+    ),
+    "router_gains": About("Router gains", "Every router's gain over the best single LLM as its chapter computes it."),
     "ranks": About("Ranks", "LLMs and routers by accuracy, with the interval of the rank and how often each is first."),
     "power": About("Detectable differences", "The smallest true difference that a test set shows four times in five."),
     "gap_parts": About("Where the distance goes", "Points between the best single LLM and the oracle, lost by cause."),
@@ -85,6 +94,22 @@ _ABOUT_POOLS = {
     ),
 }
 
+# %% ../../nbs/06n_result_tables.ipynb #46c84d51
+_ABOUT_CHANCE = {
+    "unsolved": About("Queries that no LLM solves", "The share of test queries on which no LLM of a pool is right."),
+    "calibration": About(
+        "Calibration by LLM", "Expected calibration error by router and LLM; the row without one is the mean."
+    ),
+    "shift": About(
+        "Train against test", "Each LLM's accuracy on train and test; a warning where it may have seen the training."
+    ),
+    "training_spread": About(
+        "Other training samples", "How much a router's accuracy varies over samples of the training."
+    ),
+    "bound_curves": About("Learning curves of upper bounds", "Routers' upper bounds by number of training queries."),
+    "lesson_verdicts": About("Verdicts by part", "The lessons' verdicts on each dataset and pool."),
+}
+
 # %% ../../nbs/06n_result_tables.ipynb #f4abef50
 _ABOUT_PAPER = {
     "misread": About("What upstream misread", "Published accuracies of recorded LLMs beside the same texts read here."),
@@ -109,8 +134,8 @@ _ABOUT_PAPER = {
     "checksums": About("Checksums", "The sha256 of every table of the run."),
 }
 
-# %% ../../nbs/06n_result_tables.ipynb #998e39ab
-ABOUT = {**_ABOUT_SYSTEMS, **_ABOUT_POOLS, **_ABOUT_PAPER}
+# %% ../../nbs/06n_result_tables.ipynb #92fce19f
+ABOUT = {**_ABOUT_SYSTEMS, **_ABOUT_POOLS, **_ABOUT_PAPER, **_ABOUT_CHANCE}
 
 # %% ../../nbs/06n_result_tables.ipynb #bb652261
 def about(

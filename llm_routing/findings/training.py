@@ -16,7 +16,7 @@ from scipy.stats import norm
 from .gap import argmax_score
 from .results import TestSet, each_test_set
 from ..routing.base import make_router
-from ..routing.training import calibration_error
+from ..routing.training import calibration_errors
 from ..study.profiles import Pool
 from ..study.statistics import holm
 from ..study.tables import matrix
@@ -147,7 +147,7 @@ def say_shift(table: pd.DataFrame) -> str:
 # %% ../../nbs/06p_training.ipynb #85b0ae7a
 def calibration_rows(t: TestSet, probability: np.ndarray) -> list[tuple]:
     "(dataset, pool, router, llm, ece) of a test set; the last row, without an LLM, is the mean."
-    each = [calibration_error(probability[:, [j]], t.score[:, [j]]) for j in range(len(t.llms))]
+    each = calibration_errors(probability, t.score)
     at = t.dataset, t.pool, t.router
     return [(*at, llm, 100 * e) for llm, e in zip([*t.llms, ""], [*each, np.mean(each)])]
 

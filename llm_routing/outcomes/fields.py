@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 # %% ../../nbs/03b_fields.ipynb #03b0005
 NAMES = (
-    "final_answer answer correct_answer final choice selected_option correct_option option selected_choice correct_choice answer_choice "
-    "selected_answer chosen_option label letter prediction predicted_answer predicted solution result final_result output response "
-    "答案 最终答案 正确答案 答え 정답 respuesta réponse reponse antwort resposta risposta ответ"
+    "final_answer answer correct_answer final choice selected_option correct_option option selected_choice "
+    "correct_choice answer_choice selected_answer chosen_option label letter prediction predicted_answer predicted "
+    "solution result final_result output response 答案 最终答案 正确答案 答え 정답 "
+    "respuesta réponse reponse antwort resposta risposta ответ"
 ).split()
 _RANK = {name.replace("_", ""): i for i, name in enumerate(NAMES)}
 _ANY_NAME = "|".join(sorted((n.replace("_", "[ _-]?") for n in NAMES), key=len, reverse=True))
@@ -98,7 +99,7 @@ def _loose(text: str, at: int) -> tuple[object, int]:
 
 # %% ../../nbs/03b_fields.ipynb #03b0022
 def _whole_objects(text: str) -> tuple[Field | None, int]:
-    "The last of the objects that can be parsed and have a known key, and where the next one begins; -1 if there is none."
+    "The last object that can be parsed and has a known key, and where the next one begins (-1: there is none)."
     best, at = None, text.find("{")
     for _ in range(5):
         if at < 0 or not (found := _parsed(text, at)):
@@ -117,6 +118,8 @@ def _keyed(text: str) -> Field | None:
         return best
     key = min(reversed(keys), key=lambda m: _rank(m["name"]))
     value, end = _loose(text, key.end())
+    close = text.rfind("}", end)
+    end = close + 1 if close > 0 else len(text)  # what else the broken object says is no answer
     return Field(value, key.start(), end)
 
 # %% ../../nbs/03b_fields.ipynb #03b0027

@@ -11,16 +11,31 @@ import re
 from fractions import Fraction
 
 from .fields import SEVERAL, field
-from .numerals import WORDS, Number, english_numbers, number_at, numbers, plain, spelled, spoken
+from .numerals import WORDS, Number, english_numbers, number_at, numbers, plain, spoken
 from .own_words import own_part
 from llm_routing.outcomes.rules import (
-    NO_ANSWER, NOTHING, REFUSED, Extracted, Reading, Rule, conclude, decide, doubtful, foreign, hypothetical, opening, sentences,
+    NO_ANSWER,
+    NOTHING,
+    REFUSED,
+    Extracted,
+    Reading,
+    Rule,
+    conclude,
+    decide,
+    doubtful,
+    foreign,
+    hypothetical,
+    opening,
+    sentences,
     without_loop,
-)  # fmt: skip
+)
 
 # %% ../../nbs/03e_numbers.ipynb #03e0005
 _LABELS = frozenset(
-    "step case question problem part equation method option example solution figure table chapter section note phase".split()
+    (
+        "step case question problem part equation method option example solution figure table chapter section note "
+        "phase"
+    ).split()
 )
 _LIST_MARK = re.compile(r"(?:^|\n)[\s*_>#-]*\(?\Z")
 _DENIED = re.compile(
@@ -49,16 +64,16 @@ def _is_candidate(s: str, n: Number) -> bool:
 _OPERATOR = re.compile(r"\s?[-+*/^]\s?[($\d]|\s?[+*]\s?[A-Za-z]|[a-z]\s?[-+*/=]\s?\d|\s?-\s[a-z(]")
 _OPERAND = re.compile(r"[\d)a-z]\s?[+*/]\s?\$?\Z|[\d)]\s?-\s?\$?\Z")
 
-
+# %% ../../nbs/03e_numbers.ipynb #03e0010
 def _is_operand(s: str, n: Number) -> bool:
     "Whether a number is part of a sum that the sentence does not work out."
     first = n.start + (s[n.start] in "-+")
     return bool(_OPERATOR.match(s, n.end) or _OPERAND.search(s, max(0, n.start - 4), first))
 
-# %% ../../nbs/03e_numbers.ipynb #03e0010
+# %% ../../nbs/03e_numbers.ipynb #03e0011
 _EQUALS = re.compile(r"[=≈]>?\s*(?:about |approximately |roughly )?[*_(\[{`\"'\\]*(?:\$(?=\$))?")
 
-
+# %% ../../nbs/03e_numbers.ipynb #03e0012
 def _after_equals(s: str) -> Number | None:
     "The number after the last equals sign that a finished number follows."
     for m in reversed(list(_EQUALS.finditer(s))):
@@ -67,7 +82,7 @@ def _after_equals(s: str) -> Number | None:
             return n
     return None
 
-# %% ../../nbs/03e_numbers.ipynb #03e0012
+# %% ../../nbs/03e_numbers.ipynb #03e0014
 _GOVERNED = re.compile(
     r"\b(?:in|for|per|every|after|within|over|on|at|by|with|of the|from|than|each of|all|these|those|among"
     r"|between|first|last|next|other"
@@ -76,27 +91,28 @@ _GOVERNED = re.compile(
     r"|\s(?:if|when|after|before|because|unless|assuming)\s[^,.;\d]{0,20}\Z"
     r"|(?<!needs|wants)(?<!need|have|want|able)(?<!has)(?<!going)\sto\s(?:maintain|reach|achieve|keep|have|make"
     r"|buy|get|last|complete|finish"
-    r"|cover|fill|pay|earn|save|sell|feed|spend|raise|meet|serve|carry|store|travel|drive|walk|read|eat|cook"
+    r"|cover|fill|pay|ear[n]|save|sell|feed|spend|raise|meet|serve|carry|store|travel|drive|walk|read|eat|cook"
     r"|average)\b[^,.;\d]{0,30}\Z"
 )
 _GOVERNED_AFTER = re.compile(r"\s?(?:%|percent)\sof\b|\s\w+\s(?:from now|ago|later|earlier)\b")
 
-
+# %% ../../nbs/03e_numbers.ipynb #03e0015
 def _is_governed(s: str, n: Number) -> bool:
     "Whether a number only says when, for what, out of what, or to what end."
     return bool(_GOVERNED.search(s, max(0, n.start - 50), n.start) or _GOVERNED_AFTER.match(s, n.end))
 
-# %% ../../nbs/03e_numbers.ipynb #03e0015
+# %% ../../nbs/03e_numbers.ipynb #03e0018
 _JOINT = r"\s?(?:-|~|\bor(?: (?:maybe|perhaps|possibly|even|else))?\b|\bto\b|oder|bis|ou|或者?|または|到|至|&)\s?"
 _RANGE = re.compile(
     rf"(?P<one>\s[a-z]+)??{_JOINT}\$?(?P<other>\d[\d.,]*)(?P<two>\s[a-z]+)?|\s?(?:和|到|至|~|-)\s?\d+\s?之间"
 )
 _RANGE_BEFORE = re.compile(
-    rf"(?:\b(?:either|between|entre|zwischen|tra)\s\$?\d[^.;\n]{{0,30}}?|(?<!from )(?<![\d.,])\d[\d.,]*(?<![,.]){_JOINT}\$?)\Z",
+    r"(?:\b(?:either|between|entre|zwischen|tra)\s\$?\d[^.;\n]{0,30}?"
+    rf"|(?<!from )(?<![\d.,])\d[\d.,]*(?<![,.]){_JOINT}\$?)\Z",
     re.I,
 )
 
-
+# %% ../../nbs/03e_numbers.ipynb #03e0019
 def _is_open_choice(s: str, n: Number) -> bool:
     "Whether a number is one of two that a sentence leaves open. The same amount in two units is one answer."
     m = _RANGE.match(s, n.end)
@@ -104,23 +120,25 @@ def _is_open_choice(s: str, n: Number) -> bool:
         return True
     return _RANGE_BEFORE.search(s, max(0, n.start - 40), n.start) is not None
 
-# %% ../../nbs/03e_numbers.ipynb #03e0017
+# %% ../../nbs/03e_numbers.ipynb #03e0021
 _LIST = re.compile(
     r"(?:,\s?\$?\d{1,9}){0,9}+,?\s(?:and|or|und|y|et|和)\s\$?\d{1,9}\.?\s*(?:\Z|\n)|(?:[,;]"
     r"|,?\sand)\s?[a-z]\s?=\s?[-$\d]|(?:\s\d{1,9}){1,9}+\.?\s*\Z"
 )
 _COMPOUND = re.compile(r"\s(?!(?:of|in|per|for|to|at|from|by|with|on|times|or)\b)[a-z]+(?:,|\sand)?\s\d+\s[a-z]+\s*\Z")
 _TWO_VALUES = re.compile(r"=\s?[-$\d.,]{1,20}\s(?:or|and)\s[a-zA-Z]\s?=")
+_GUESS = r"\b(?:could|might|may)(?: also)? be\s[^.;\n]{0,40}?\d"
+_TWO_GUESSES = re.compile(rf"{_GUESS}[^.;\n]{{0,40}}?{_GUESS}")
 _CENTS = re.compile(r"(?:\s?dollars?)?(?: and|,) (\d{1,2}) cents?")
 
-
+# %% ../../nbs/03e_numbers.ipynb #03e0022
 def _with_cents(dollars: Fraction, cents: re.Match) -> Fraction:
     return dollars + (1 if dollars >= 0 else -1) * Fraction(int(cents[1]), 100)
 
-# %% ../../nbs/03e_numbers.ipynb #03e0020
+# %% ../../nbs/03e_numbers.ipynb #03e0025
 _IS_ANOTHER = re.compile(r"\s(?:\w+\s){0,3}(?:is|are|equals)\s[\w ]{0,12}\$?\d")  # $0.10 per pump is 10 cents
 
-
+# %% ../../nbs/03e_numbers.ipynb #03e0026
 def _computed_again(s: str, found: list[Number], context: str) -> Number | None:
     "The number that is the result of the last equation before a sentence."
     computed = _after_equals(context[-360:])
@@ -134,7 +152,7 @@ def _whole(s: str, found: list[Number]) -> Fraction | None:
     before, parts = [n for n in found if n.start < at], [n.value for n in found if n.start > at]
     return before[-1].value if at > 0 and before and len(parts) > 1 and sum(parts) == before[-1].value else None
 
-# %% ../../nbs/03e_numbers.ipynb #03e0022
+# %% ../../nbs/03e_numbers.ipynb #03e0028
 _CONCLUSION = re.compile(
     r"(?:\s|^)(?<!after\s)(?<!by\s)(?:so|therefore|thus|hence|leaving|which means|meaning|this means|that means"
     r"|then|giving|making"
@@ -143,18 +161,19 @@ _CONCLUSION = re.compile(
     re.I,
 )
 _CONDITION = re.compile(
-    r"\W*(?:since|because|if|when|after|given|as|assuming|although|while|once|in|with|for|over|by|of|to|out of)\s(?:[^,;]|,(?=\d))*+,\s",
+    r"\W*(?:since|because|if|when|after|given|as|assuming|although|while|once|in|with|for|over|by|of|to|out of)\s"
+    r"(?:[^,;]|,(?=\d))*+,\s",
     re.I,
 )
 
-
+# %% ../../nbs/03e_numbers.ipynb #03e0029
 def _free(s: str, found: list[Number]) -> Fraction | object:
     "The last number of several that no word sets aside, or `SEVERAL`."
     free = [n for n in found if not _is_governed(s, n)] or found
     n = next((n for n in reversed(free) if not _is_operand(s, n)), None)
     return SEVERAL if n is None or _is_open_choice(s, n) else n.value
 
-# %% ../../nbs/03e_numbers.ipynb #03e0023
+# %% ../../nbs/03e_numbers.ipynb #03e0030
 def _of_several(s: str, found: list[Number], context: str) -> Fraction | object:
     "The number that a sentence with several comes to."
     if (whole := _whole(s, found)) is not None:
@@ -169,14 +188,14 @@ def _of_several(s: str, found: list[Number], context: str) -> Fraction | object:
         return again.value
     return _free(s, found)
 
-# %% ../../nbs/03e_numbers.ipynb #03e0024
+# %% ../../nbs/03e_numbers.ipynb #03e0031
 def stated(
     s: str,  # a plain sentence
     context: str = "",  # what stands before it
 ) -> Fraction | object | None:
     "The number that a sentence comes to; `SEVERAL` where it leaves two; None where it holds none."
     s = s[-2000:]
-    if _TWO_VALUES.search(s):
+    if _TWO_VALUES.search(s) or _TWO_GUESSES.search(s):
         return SEVERAL
     if (m := _CONDITION.match(s)) and any(_is_candidate(s[m.end() :], n) for n in numbers(s[m.end() :])):
         s, context = s[m.end() :], context + s[: m.end()]
@@ -188,7 +207,7 @@ def stated(
         return _of_several(s, found, context)
     return equal.value if equal else _free(s, found) if found else None
 
-# %% ../../nbs/03e_numbers.ipynb #03e0028
+# %% ../../nbs/03e_numbers.ipynb #03e0035
 _FILL = re.compile(
     r"(?:[\s:*_\\(\[{\"'`~≈=>#,]|(?:therefore|thus|hence|then|simply|just|now|indeed|also|approximately|approx\.?"
     r"|about|around|roughly"
@@ -204,9 +223,9 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z)|\n")
 _BRACKETS = re.compile(r"\s?\([^()\n]{0,80}\)")
 _TURN = re.compile(r"\s(?:which (?:is|equals|gives)|so|giving|making|equals)\s(.*)")
 
-# %% ../../nbs/03e_numbers.ipynb #03e0029
+# %% ../../nbs/03e_numbers.ipynb #03e0036
 def _rest_value(s: str, n: Number, rest: str) -> Fraction | object | None:
-    "What a clause without an equals sign comes to, from its first number and the rest of it; None for a sum that is not worked out."
+    "What a clause without an equals sign comes to; None for a sum that is not worked out."
     if cents := _CENTS.match(rest):
         return _with_cents(n.value, cents)
     if _is_open_choice(s, n) or _COMPOUND.match(rest) or _LIST.match(s, n.end):
@@ -215,7 +234,7 @@ def _rest_value(s: str, n: Number, rest: str) -> Fraction | object | None:
         return stated(turn[1]) if (turn := _TURN.search(rest)) else None
     return n.value
 
-# %% ../../nbs/03e_numbers.ipynb #03e0030
+# %% ../../nbs/03e_numbers.ipynb #03e0037
 def _settled(s: str, n: Number) -> Fraction | object | None:
     "What the clause that starts with a number comes to."
     s = s[: n.end] + _BRACKETS.sub("", s[n.end :])
@@ -228,14 +247,14 @@ def _settled(s: str, n: Number) -> Fraction | object | None:
     equal = _after_equals(clause) if "=" in rest else None
     return equal.value if equal else _rest_value(s, n, rest)
 
-# %% ../../nbs/03e_numbers.ipynb #03e0032
+# %% ../../nbs/03e_numbers.ipynb #03e0039
 _NOTHING = re.compile(
     r"\W*(?:the answer is )?(?:cannot|can't|none\b|no\b|n/?a\b|unknown|unclear|undefined|undetermined|impossible"
     r"|not (?:enough|possible|solvable|determinable|applicable|sure)|insufficient|unable|indeterminate|nan\b|null\b)",
     re.I,
 )
 
-
+# %% ../../nbs/03e_numbers.ipynb #03e0040
 def clause_value(
     s: str,  # a plain text that follows an announcement
     verb: bool = True,  # whether the number may stand further on in the sentence, as after `is`
@@ -251,13 +270,13 @@ def clause_value(
     stop = _SENTENCE_END.search(s, at)
     return stated(s[: stop.start() if stop else len(s)]) if verb else None
 
-# %% ../../nbs/03e_numbers.ipynb #03e0036
+# %% ../../nbs/03e_numbers.ipynb #03e0044
 _DIGITS_ONLY = re.compile(r"[ \t]*+\$?[ \t]*+(-?\d{1,15})(?=[ \t.]*+(?:\n|\Z))")
 _HEADING = re.compile(r"[.):]\s+[A-Za-z]")
 _STEP = re.compile(r"\W*(?:step|part|case)\b", re.I)
 _TO_LINE = re.compile(r"[\s*#:]*")
 
-
+# %% ../../nbs/03e_numbers.ipynb #03e0045
 def read_hash(text: str, m: re.Match) -> Fraction | object | None:
     "The number after `####`, on its line or the next."
     if d := _DIGITS_ONLY.match(text, m.end()):
@@ -272,10 +291,10 @@ def read_hash(text: str, m: re.Match) -> Fraction | object | None:
         return _settled(s, n)
     return None if rest.strip() and not _NOTHING.match(s) else clause_value(s)
 
-# %% ../../nbs/03e_numbers.ipynb #03e0038
+# %% ../../nbs/03e_numbers.ipynb #03e0047
 _ALGEBRA = re.compile(r"sqrt|\\pi|π|[a-z]\s*[+*^]|[+*]\s*[a-z]")
 
-
+# %% ../../nbs/03e_numbers.ipynb #03e0048
 def _braced(text: str, at: int, limit: int = 400) -> str:
     "The content of the brace group that opens at a place, or the rest of the line where it does not close."
     depth = 0
@@ -285,7 +304,7 @@ def _braced(text: str, at: int, limit: int = 400) -> str:
             return text[at + 1 : i]
     return text[at + 1 : at + limit].split("\n")[0]
 
-# %% ../../nbs/03e_numbers.ipynb #03e0039
+# %% ../../nbs/03e_numbers.ipynb #03e0049
 def read_boxed(text: str, m: re.Match) -> Fraction | object | None:
     "The number in `\\boxed`."
     at = m.end()
@@ -301,7 +320,7 @@ def read_boxed(text: str, m: re.Match) -> Fraction | object | None:
     value = _settled(s, found[0])
     return SEVERAL if value == found[0].value and not re.search(r"[a-z]{2}", s) else value
 
-# %% ../../nbs/03e_numbers.ipynb #03e0042
+# %% ../../nbs/03e_numbers.ipynb #03e0052
 _ANSWER_DIGITS = re.compile(r"(?:\sis:?|:|\s=)\s?\**\s?\$?(-?\d{1,15})(?=\.?\**(?:\n|\Z)|\.\s)")
 _LEAD = re.compile(
     r"[\s*_\"')\]}]*+(?:\([^()\n]{0,60}\)\s*)?"
@@ -313,12 +332,10 @@ _LEAD = re.compile(
     r"|(?:es|é|è|est|ist|lautet|beträgt|wäre|serait|sería|seria|sarebbe)\b|\S{0,3}?(?:是|为|為|は|은|는)|равен|равно)",
     re.I,
 )
-_NOT_THIS, _VAGUE = (
-    re.compile(r"\w+(?:\snot\b|n't)"),
-    re.compile(r"\w+\s(?:\w+\s)?(?:between|unclear|unknown|undetermined)\b"),
-)
+_NOT_THIS = re.compile(r"\w+(?:\snot\b|n't)")
+_VAGUE = re.compile(r"\w+\s(?:\w+\s)?(?:between|unclear|unknown|undetermined)\b")
 
-# %% ../../nbs/03e_numbers.ipynb #03e0043
+# %% ../../nbs/03e_numbers.ipynb #03e0053
 def read_answer(text: str, m: re.Match) -> Fraction | object | None:
     "The number that the word *answer* announces."
     before = opening(text, m.start())
@@ -335,7 +352,7 @@ def read_answer(text: str, m: re.Match) -> Fraction | object | None:
     end = _SENTENCE_END.search(s, lead.end())
     return None if end and end[0] == "?" else clause_value(s[lead.end() :], lead["sep"][0].isalpha())
 
-# %% ../../nbs/03e_numbers.ipynb #03e0045
+# %% ../../nbs/03e_numbers.ipynb #03e0055
 def read_line(text: str, m: re.Match) -> Fraction | object | None:
     "The number after `A:` at a line's start."
     if d := _DIGITS_ONLY.match(text, m.end()):
@@ -344,7 +361,7 @@ def read_line(text: str, m: re.Match) -> Fraction | object | None:
     n = number_at(s, _FILL.match(s).end())
     return n and _settled(s, n)
 
-# %% ../../nbs/03e_numbers.ipynb #03e0048
+# %% ../../nbs/03e_numbers.ipynb #03e0058
 def read_bold(text: str, m: re.Match) -> Fraction | None:
     "The number set in bold, alone or with its unit."
     s = plain(m[1])
@@ -356,7 +373,7 @@ def read_bold(text: str, m: re.Match) -> Fraction | None:
         return None
     return found[0].value
 
-# %% ../../nbs/03e_numbers.ipynb #03e0050
+# %% ../../nbs/03e_numbers.ipynb #03e0060
 _ASIDE = re.compile(
     r"\W*(?:note|let me know|i hope|feel free|please|this makes sense|check|verif|assumes|we(?: would|'d) need"
     r"|i(?: would|'d) need|if you"
@@ -365,7 +382,7 @@ _ASIDE = re.compile(
 )
 _CUT_MARK = re.compile(r"<<[^<>\n]*\Z")
 
-
+# %% ../../nbs/03e_numbers.ipynb #03e0061
 def read_prose(text: str, start: int) -> Reading | None:
     "The number that the last telling sentence states."
     parts, spare = without_loop(sentences(plain(_CUT_MARK.sub("", text[-3000:])))), None
@@ -379,17 +396,17 @@ def read_prose(text: str, start: int) -> Reading | None:
         spare = value if spare is None else spare
     return None if spare is None else Reading(spare, 0, len(text))
 
-# %% ../../nbs/03e_numbers.ipynb #03e0052
+# %% ../../nbs/03e_numbers.ipynb #03e0063
 def read_words(text: str, start: int) -> Reading | None:
     "The one number that the last sentence of a text without digits says in words."
     parts = sentences(plain(text[-1000:]))
     found = {spoken(m[0]) for m in WORDS.finditer(parts[-1])} if parts else set()
     return Reading(found.pop(), 0, len(text)) if len(found) == 1 else None
 
-# %% ../../nbs/03e_numbers.ipynb #03e0055
+# %% ../../nbs/03e_numbers.ipynb #03e0066
 _PLAIN_FIELD = re.compile(r"-?\$?(?:\d{1,15}|\d{1,3}(?:,\d{3}){1,4})(?:\.\d{1,9})?\Z")
 
-
+# %% ../../nbs/03e_numbers.ipynb #03e0067
 def _field_text(s: str) -> Fraction | object | None:
     "The number of a field's text: the one that it begins with if it is short, else what it comes to."
     s = s.strip()[:5000]
@@ -404,7 +421,7 @@ def _field_text(s: str) -> Fraction | object | None:
     found = decide(s, RULES[1:])
     return found and found[1].value
 
-# %% ../../nbs/03e_numbers.ipynb #03e0056
+# %% ../../nbs/03e_numbers.ipynb #03e0068
 def read_field(text: str, start: int) -> Reading | None:
     "The number in a known field of a structured response."
     found = field(text)
@@ -419,7 +436,7 @@ def read_field(text: str, start: int) -> Reading | None:
         value = v if v is SEVERAL else _field_text(v)
     return None if value is None else Reading(value, found.start, found.end)
 
-# %% ../../nbs/03e_numbers.ipynb #03e0058
+# %% ../../nbs/03e_numbers.ipynb #03e0070
 RULES = (
     Rule("field", 1, (), None, read_field),
     Rule("hash", 1, ("####",), re.compile(r"####"), read_hash),
@@ -447,10 +464,10 @@ RULES = (
     Rule("words", 4, (), None, read_words),
 )
 
-# %% ../../nbs/03e_numbers.ipynb #03e0061
-_CUT = re.compile(r"[\d.,/^]+\s*\Z|\\\w*\Z")
+# %% ../../nbs/03e_numbers.ipynb #03e0073
+_CUT = re.compile(r"[\d.,/^]*[\d,/^]\s*\Z|\\\w*\Z")
 
-
+# %% ../../nbs/03e_numbers.ipynb #03e0074
 def _before_the_cut(own: str) -> Extracted:
     "What a text answers whose last number was cut off by a limit of tokens."
     announced = conclude("number", own, [r for r in RULES if r.rank == 1])
@@ -461,7 +478,7 @@ def _before_the_cut(own: str) -> Extracted:
         else announced
     )
 
-# %% ../../nbs/03e_numbers.ipynb #03e0062
+# %% ../../nbs/03e_numbers.ipynb #03e0075
 def extract_number(
     text: str,  # a response
     finish_reason: str = "stop",  # `length` where a limit of tokens ended it

@@ -50,9 +50,17 @@ _FRACTION = re.compile(r"(\d)?\\[dt]?frac\s?(?:\{([^{}]{1,60})\}|(\d))\s?(?:\{([
 _STYLE = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mathit|operatorname|mbox|boxed|fbox)\s?\{([^{}]{0,200})\}")
 _COMMANDS = re.compile(r"\\(?:left|right|displaystyle|[()\[\]!])|\\([,;: ]|quad|qquad)")
 _LATEX = {
-    "\\times": "*", "\\cdot": "*", "\\div": "/", "\\%": "%", "\\$": "$", "\\approx": "≈", "\\pm": "±", "\\Rightarrow": "=",
-    "\\rightarrow": "=", "\\dollar": "$",
-}  # fmt: skip
+    "\\times": "*",
+    "\\cdot": "*",
+    "\\div": "/",
+    "\\%": "%",
+    "\\$": "$",
+    "\\dollar": "$",
+    "\\approx": "≈",
+    "\\pm": "±",
+    "\\Rightarrow": "=",
+    "\\rightarrow": "=",
+}
 
 # %% ../../nbs/03d_numerals.ipynb #03d0009
 def _without_latex(s: str) -> str:
@@ -90,8 +98,8 @@ _SCALES = {
 MAX_DIGITS = 400  # longer numbers, and larger powers, are no answers
 _NUMBER = re.compile(
     rf"""
-    (?P<skip>\d{{1,4}}[/-]\d{{1,2}}[/-]\d{{2,4}}(?!\d) | 24/7(?!\d) | \d{{1,4}}:(?!00(?!\d))\d{{1,4}}(?::\d\d)? | \d{{1,2}}'\s?\d{{1,2}}(?!\d)
-              | \d{{3}}-\d{{4}}(?!\d|[,.]\d))
+    (?P<skip>\d{{1,4}}[/-]\d{{1,2}}[/-]\d{{2,4}}(?!\d) | 24/7(?!\d) | \d{{1,4}}:(?!00(?!\d))\d{{1,4}}(?::\d\d)?
+              | \d{{1,2}}'\s?\d{{1,2}}(?!\d) | \d{{3}}-\d{{4}}(?!\d|[,.]\d))
     | (?<![A-Za-z_\d^±])(?<![A-Za-z]-)(?<!\d\.)
       (?P<sign>(?<![)%\]-])(?<!\d\s)(?<!\d\s\s)-(?=[$€£¥₹\d.]) | (?<![\d)%]\s)(?:[Mm]inus|[Nn]egative)\s(?=[$\d]))?
       (?:(?:(?:US|CA|AU|HK|R)?\$|[€£¥₹]|USD|EUR|GBP|INR|Rs\.?|RMB)\s?(?P<inner>-(?=[\d.]))?)?
@@ -211,7 +219,10 @@ def english_numbers(
 _UNITS = {
     w: i
     for i, w in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+        (
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+            "seventeen eighteen nineteen"
+        ).split()
     )
 } | {w: 10 * i for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
 _PARTS = {

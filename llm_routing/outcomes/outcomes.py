@@ -18,7 +18,7 @@ def load_outcomes(
     queries: pd.DataFrame,  # the queries table
 ) -> pd.DataFrame:  # the outcomes table
     "The outcomes of a run: extracted from its responses, or read from its source."
-    if run.profile.source.has_responses:
+    if run.profile.source.has_responses and run.profile.source.judged == "study":
         responses, settings = run.read("responses"), run.profile.extraction
         cost = response_cost(responses, queries) if run.profile.source.kind == "recorded" else None
         return build_outcomes(responses, queries, settings.rules, settings.label, cost)

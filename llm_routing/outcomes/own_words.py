@@ -50,7 +50,7 @@ _CHANNEL = re.compile(
 def final_channel(
     text: str,  # a response
 ) -> str:
-    "The last final channel of a response in channels; nothing where it has none; the text itself where there are no channels."
+    "The last final channel; nothing where channels have none; the text itself where there are no channels."
     if not _CHANNEL.match(text) and "<|channel|>" not in text:
         return text
     final = list(_FINAL.finditer(text))
@@ -77,7 +77,9 @@ def first_turn(
 
 # %% ../../nbs/03a_own_words.ipynb #03a0021
 _NEXT_QUERY = re.compile(
-    r"\n[ \t*#]*(?P<word>Q|Question|Human|User|Problem|Instruction|Exercise)\b(?: ?(?P<number>\d{1,3}))?[^\n:]{0,12}:"
+    r"(?:\A|\n)[ \t*#]*(?P<word>Q|Question|Human|User|Problem|Instruction|Exercise)\b(?: ?(?P<number>\d{1,3}))?"
+    r"[^\n:]{0,12}:"
+    r"|\n[^\n:：.]{0,30}(?:\ball (?:of )?the (?:\w+ )?answers\b|\bthe answers (?:to|for)\b|总结以上)"
 )
 _ANSWERED = re.compile(
     r"####[\s*]*[-$]?[\d.]|boxed\s?\{|(?:nswer|NSWER)(?:\s(?:is|would be)|[*_\"']*:)[\s*_$\"']*[\w($\\-]"
@@ -90,13 +92,13 @@ def without_next_query(
     text: str,  # a response
 ) -> str:
     "The text up to the next query that an LLM wrote on with after it had answered its own."
-    if ":" not in text or not (headings := list(_NEXT_QUERY.finditer(text))):
+    if "\n" not in text or not (headings := list(_NEXT_QUERY.finditer(text))):
         return text
     found, counted = _ANSWERED.search(text), set()
     for m in headings:
         answered = found and m.start() > found.start() or m.start() < 40 and _SHORT.fullmatch(text, 0, m.start())
         number = int(m["number"] or 0)
-        if answered and (m["word"], number - 1) not in counted:
+        if answered and m.start() and (m["word"], number - 1) not in counted:
             return text[: m.start()]
         counted.add((m["word"], number))
     return text

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .base import log_loss, routed_score, share_away
-from .training import calibration_error, fit_isotonic, fit_temperature
+from .training import calibration_errors, fit_isotonic, fit_temperature
 from ..study.statistics import bootstrap_means, gap_closed, interval
 from ..study.tables import matrix
 from ..study.tasks import Task, own_scores
@@ -133,11 +133,11 @@ def judgement(parts: list[dict[str, np.ndarray]]) -> dict[str, float]:
         "accuracy": 100 * routed_score(raw, truth),
         "gap_closed": 100 * float(gap_closed(routed_score(raw, truth), single.mean(), truth.max(1).mean())),
         "log_loss": log_loss(raw, truth),
-        "ece": calibration_error(raw, truth),
+        "ece": calibration_errors(raw, truth).mean(),
     }
     for way in ("temperature", "isotonic"):
-        if way in parts[0]:
-            row[f"ece_{way}"] = calibration_error(np.concatenate([p[way] for p in parts]), truth)
+        if all(way in p for p in parts):
+            row[f"ece_{way}"] = calibration_errors(np.concatenate([p[way] for p in parts]), truth).mean()
     return row
 
 # %% ../../nbs/04_routers.ipynb #router-table

@@ -6,7 +6,8 @@
 __all__ = ['SECRET_ADVICE', 'Price', 'SEEDS', 'refuse_secrets', 'inside', 'without_credentials', 'Section', 'Reading', 'Source',
            'LLM', 'Endpoint', 'Timing', 'Generation', 'Extraction', 'Routers', 'TokenPrice', 'Policies', 'Analysis',
            'Pool', 'same_reading', 'only_chosen_llms', 'Profile', 'parse_profile', 'profile_files', 'profile_names',
-           'profile_file', 'set_key', 'move_seeds', 'change_settings', 'load_profile', 'overrides']
+           'profile_file', 'set_key', 'move_seeds', 'change_settings', 'merged', 'settings_of', 'load_profile',
+           'overrides']
 
 # %% ../../nbs/00b_profiles.ipynb #imports
 import os
@@ -460,6 +461,35 @@ def change_settings(
     if after != before and isinstance(after, int) and after >= 0:
         move_seeds(settings, after - before, frozenset(c.partition("=")[0].strip() for c in changes))
 
+# %% ../../nbs/00b_profiles.ipynb #merged
+def merged(
+    base: dict,  # settings of the profile that is extended
+    own: dict,  # settings of the one that extends it
+) -> dict:
+    "Settings over others: sections are merged, all else is replaced."
+    both = base | own
+    for key in base.keys() & own.keys():
+        if isinstance(base[key], dict) and isinstance(own[key], dict):
+            both[key] = merged(base[key], own[key])
+    return both
+
+# %% ../../nbs/00b_profiles.ipynb #settings-of
+def settings_of(
+    file: Path,
+    extending: tuple[Path, ...] = (),  # the profiles that extend it
+) -> dict:
+    "A profile file's settings, with those of the profiles that it extends. Raises `StudyError`."
+    if file in extending:
+        raise StudyError(f"{file.name}: extends itself by way of {', '.join(f.stem for f in extending)}")
+    try:
+        own = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise StudyError(f"{file.name}: not valid TOML: {str(e)[:200]}") from None
+    parent = own.pop("extends", "")
+    if not isinstance(parent, str):
+        raise StudyError(f"{file.name}: extends is {parent!r:.40}, not a profile's name")
+    return merged(settings_of(profile_file(parent), (*extending, file)), own) if parent else own
+
 # %% ../../nbs/00b_profiles.ipynb #9b08c325
 def load_profile(
     name: str,  # a profile's name, or the path of a TOML file
@@ -467,10 +497,7 @@ def load_profile(
 ) -> Profile:
     "Read and check a profile. Raises `StudyError` naming the file, the key and what is allowed."
     file = profile_file(name)
-    try:
-        settings = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
-        raise StudyError(f"{file.name}: not valid TOML: {str(e)[:200]}") from None
+    settings = settings_of(file)
     change_settings(settings, changes)
     return parse_profile(settings, file.name)
 
