@@ -133,9 +133,7 @@ def published_accuracy(
 # %% ../../nbs/03l_recorded_readings.ipynb #03l0026
 def accuracies(
     readings: pd.DataFrame,  # of `recorded_readings`, one data set
-) -> (
-    pd.DataFrame
-):  # dataset, llm, n, percent right: published, here, difference, upstream_reader, by_original, by_harness
+) -> pd.DataFrame:  # dataset, llm, n, and percent right by: published, here, upstream_reader, original, harness
     "Each LLM's accuracy as upstream publishes it, as read here, and as other rules read the same responses."
     parts = {"here": "answer", "upstream_reader": "upstream", "by_original": "original", "by_harness": "harness"}
     right = pd.DataFrame({name: readings[column] == readings.gold for name, column in parts.items()})
