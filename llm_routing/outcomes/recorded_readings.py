@@ -133,9 +133,9 @@ def published_accuracy(
 # %% ../../nbs/03l_recorded_readings.ipynb #03l0026
 def accuracies(
     readings: pd.DataFrame,  # of `recorded_readings`, one data set
-) -> pd.DataFrame:  # dataset, llm, n, percent right: published, here, difference, upstream_reader, original, harness
+) -> pd.DataFrame:  # dataset, llm, n, and percent right by: published, here, upstream_reader, original, harness
     "Each LLM's accuracy as upstream publishes it, as read here, and as other rules read the same responses."
-    parts = {"here": "answer", "upstream_reader": "upstream", "original": "original", "harness": "harness"}
+    parts = {"here": "answer", "upstream_reader": "upstream", "by_original": "original", "by_harness": "harness"}
     right = pd.DataFrame({name: readings[column] == readings.gold for name, column in parts.items()})
     table = 100 * right.groupby(readings.llm).mean()
     table.insert(0, "n", readings.groupby("llm").size())
