@@ -9,13 +9,12 @@ training queries; only gains are read on test.
 """
 
 import sys
-import time
 
 import numpy as np
 import pandas as pd
 from bench_routers import FILES, load
 
-from llm_routing.routing.base import make_router, share_away
+from llm_routing.routing.base import make_router
 from llm_routing.routing.encoders import make_encoder
 from llm_routing.routing.recommended import leading
 from llm_routing.routing.router_lab import feature_gains, gain_of, join_pool, pool_gains, without_own_group
@@ -27,7 +26,6 @@ from llm_routing.study.tasks import tasks
 HOME = project_root() / "data" / "routers"
 CACHE = project_root() / "runs" / "cache"
 DATA: dict = {}
-OTHERS = {"mlc": {}, "clustering_tfidf": {}, "knn": {"encoder": "minilm", "cache": CACHE}}
 
 
 def recorded(dataset: str, pool: str) -> dict:
@@ -46,33 +44,7 @@ def recorded(dataset: str, pool: str) -> dict:
     return out
 
 
-def cross_validation(folds: int = 2) -> pd.DataFrame:
-    """By cross-validation on the training queries alone: what each router gains in each pool. Choices were made by
-    this table."""
-    rows = []
-    for dataset, pool in [("mmlu_pro", p) for p in ("small", "equals", "mid", "paper_kin", "frontier", "all")] + [
-        ("gsm8k", p) for p in ("small", "open", "commercial", "all")
-    ]:
-        texts, scores, _ = recorded(dataset, pool)["train"]
-        llms = recorded(dataset, pool)["llms"]
-        fold = np.random.default_rng(0).permutation(len(texts)) % folds
-        for name, params in {"recommended": {}, **OTHERS}.items():
-            predicted, single, began = np.zeros_like(scores), np.zeros(len(texts)), time.perf_counter()
-            for k in range(folds):
-                seen, own = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-                router = make_router(name, **params).fit([texts[i] for i in seen], scores[seen], llms)
-                predicted[own] = router.predict([texts[i] for i in own])
-                single[own] = scores[own, scores[seen].mean(0).argmax()]
-            gain = 100 * (scores[np.arange(len(scores)), predicted.argmax(1)] - single)
-            row = {"dataset": dataset, "pool": pool, "router": name, "n": len(gain), "best_single": 100 * single.mean()}
-            row |= {"gain": gain.mean(), "error": gain.std() / len(gain) ** 0.5}
-            row |= {"percent_away": 100 * share_away(predicted), "seconds": (time.perf_counter() - began) / folds}
-            rows.append(row)
-            print(row, flush=True)
-    return pd.DataFrame(rows)
-
-
-def plateau_sizes(draws: int = 2) -> pd.DataFrame:
+def plateau_sizes(draws: int = 1) -> pd.DataFrame:
     "Gain of the recommended router against the number of training queries."
     rows = []
     for pool in ("small", "mid"):
@@ -212,7 +184,6 @@ TABLES = {
         new_llm,
         unseen_categories,
         other_benchmark,
-        cross_validation,
     )
 }
 

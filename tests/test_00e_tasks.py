@@ -15,13 +15,13 @@ from llm_routing.study.tasks import folds_of, set_aside, tasks
 # %% ../nbs/00e_tasks.ipynb #6f1f54b2
 TEXTS = pd.Series([f"question {i}" for i in range(200)] + ["question 7"])
 
-
+# %% ../nbs/00e_tasks.ipynb #6f1f54b2-1
 def test_what_is_set_aside_depends_on_text_and_seed_only():
     apart = set_aside(TEXTS, 0.15, 0)
     assert apart.sum() in (30, 31) and apart[7] == apart[200]
     assert (set_aside(TEXTS[::-1], 0.15, 0)[::-1] == apart).all() and (set_aside(TEXTS, 0.15, 1) != apart).any()
 
-
+# %% ../nbs/00e_tasks.ipynb #6f1f54b2-2
 def test_folds_are_even_and_equal_texts_share_one():
     fold = folds_of(TEXTS, 5, 0)
     assert fold[7] == fold[200] and set(pd.Series(fold[:200]).value_counts()) == {40}
@@ -36,7 +36,7 @@ def study(folds):
     )
     return queries, outcomes
 
-
+# %% ../nbs/00e_tasks.ipynb #53954307-1
 def test_every_query_is_tested_once_by_a_task_that_did_not_learn_from_its_text():
     queries, outcomes = study(5)
     tested = []
@@ -47,7 +47,13 @@ def test_every_query_is_tested_once_by_a_task_that_did_not_learn_from_its_text()
         tested += task.ids("test")
     assert sorted(tested) == sorted(queries.query_id)
 
+# %% ../nbs/00e_tasks.ipynb #53954307-2
+def test_every_fold_has_all_splits_even_where_queries_are_few():
+    queries, outcomes = study(5)
+    for task in tasks(queries[:12], outcomes[:36], []):
+        assert all(task.ids(split) for split in ("train", "validation", "test"))
 
+# %% ../nbs/00e_tasks.ipynb #53954307-3
 @pytest.mark.parametrize(
     "pool, says",
     [

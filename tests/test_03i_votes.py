@@ -12,7 +12,14 @@ import pytest
 
 from llm_routing.outcomes import votes as X
 from llm_routing.outcomes.answers import INVALID, read_answers
-from llm_routing.outcomes.votes import build_outcomes, majority_vote, misread_responses, published_vote, rule_effect
+from llm_routing.outcomes.votes import (
+    LABELS,
+    build_outcomes,
+    majority_vote,
+    misread_responses,
+    published_vote,
+    rule_effect,
+)
 from llm_routing.study.tables import ALL_LLMS, StudyError, check_table, project_root
 
 # %% ../nbs/03i_votes.ipynb #03i0059
@@ -63,7 +70,16 @@ def test_outcomes_fit_the_schema_and_no_answer_never_wins(small):
         ("o", ALL_LLMS): out.score["o", ALL_LLMS],
     }
     assert out.majority_answer["o", "y"] == "C" and out.success_rate["n", "x"] == 0.5 and out.cost["n", "x"] == 120
-    assert out.latency_s["n", ALL_LLMS] == pytest.approx(0.2) and out.cost["n", ALL_LLMS] == 240
+    assert out.latency_s["n", ALL_LLMS] == pytest.approx(0.8) and out.cost["n", ALL_LLMS] == 240
+
+# %% ../nbs/03i_votes.ipynb #calls0001
+def test_a_vote_of_four_takes_four_calls_and_a_share_of_right_samples_one(small):
+    queries, responses = small
+    vote, share = (build_outcomes(responses, queries, label=k).set_index(["query_id", "llm"]) for k in LABELS)
+    for taken in ("latency_s", "cost"):
+        assert np.allclose(vote[taken], 4 * share[taken])
+    assert share.score["n", "x"] == 0.5 and share.cost["n", "x"] == 30
+    assert vote.latency_s["n", "x"] == pytest.approx(0.4)
 
 # %% ../nbs/03i_votes.ipynb #03i0061
 def test_as_published_lets_invalid_win_and_reads_the_last_digits(small):

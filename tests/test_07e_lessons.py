@@ -12,7 +12,7 @@ import pytest
 
 from llm_routing.findings import lessons as R
 from llm_routing.findings.ledger import read_reference
-from llm_routing.findings.results import made_up_queries, made_up_selections, made_up_tables
+from llm_routing.findings.results import made_up_queries, made_up_selections, made_up_tables, results_table
 from llm_routing.study.profiles import load_profile
 
 # %% ../nbs/07e_lessons.ipynb #470b3167
@@ -42,7 +42,7 @@ def study(mlc=0.6, prediction=0.6, bound=0.85, oracle=0.9, seconds=1.0, n=N, pro
     outcomes, scores = made_up_tables(np.c_[a, b], np.c_[a, b] if probability is None else probability)
     queries = made_up_queries(n)
     tables = {"queries": queries, "outcomes": outcomes, "scores": scores.assign(router="mlc"), "selections": selections}
-    return tables
+    return tables | {"results": results_table(queries, selections, 500)}
 
 # %% ../nbs/07e_lessons.ipynb #26331dad
 def verdict(part, step=None, **settings):
@@ -126,6 +126,7 @@ def test_pools_have_their_own_verdicts():
     other = study(mlc=0.8)
     tables["selections"] = pd.concat([tables["selections"], other["selections"].assign(pool="small")])
     tables["scores"] = pd.concat([tables["scores"], tables["scores"].assign(pool="small")])
+    tables["results"] = pd.concat([tables["results"], other["results"].assign(pool="small")])
     lessons = R.make_lessons(read_reference(), tables, pd.DataFrame(), load_profile("public"))
     mine = lessons[(lessons.source == "public") & (lessons.part == "III.b")].set_index("pool").verdict
     assert mine.to_dict() == {"all": R.HOLDS, "small": R.FAILS}

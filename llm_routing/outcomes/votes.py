@@ -91,11 +91,14 @@ def _outcome_rows(answers: pd.DataFrame, by: list[str], rules: str, label: str) 
     return rows.assign(majority_answer=rows.answer, score=right if label == "majority" else rows.success_rate)
 
 # %% ../../nbs/03i_votes.ipynb #03i0025
-def _spent(responses: pd.DataFrame, cost: pd.Series | None) -> pd.DataFrame:
-    "Mean seconds and whole cost of each LLM's responses to each query; a response costs its tokens if not given."
+def _spent(responses: pd.DataFrame, cost: pd.Series | None, share: bool) -> pd.DataFrame:
+    """Seconds and cost of what an LLM's score comes from: of all samples of its vote, or of one where the score is the
+    `share` of right samples. The cost of a response is its tokens if not given."""
     cost = responses.prompt_tokens + responses.completion_tokens if cost is None else cost
     each = responses[["query_id", "llm", "latency_s"]].assign(cost=cost).groupby(["query_id", "llm"])
-    return pd.DataFrame({"latency_s": each.latency_s.mean(), "cost": each.cost.sum(min_count=1)}).astype(float)
+    calls = 1 if share else each.size()
+    whole = each.cost.sum(min_count=1) / (each.size() if share else 1)
+    return pd.DataFrame({"latency_s": each.latency_s.mean() * calls, "cost": whole}).astype(float)
 
 # %% ../../nbs/03i_votes.ipynb #03i0027
 def build_outcomes(
@@ -109,7 +112,7 @@ def build_outcomes(
     if label not in LABELS:
         raise StudyError(f"extraction.label: {label!r} is not one of {', '.join(LABELS)}")
     answers = read_answers(responses, queries, rules)
-    spent = _spent(responses, cost)
+    spent = _spent(responses, cost, label == "success_rate")
     total = spent.groupby("query_id").agg(lambda s: s.sum(skipna=False)).reset_index()
     rows = _outcome_rows(answers, ["query_id", "llm"], rules, label)
     single = rows.merge(spent.reset_index(), on=["query_id", "llm"])

@@ -136,7 +136,7 @@ def judgement(parts: list[dict[str, np.ndarray]]) -> dict[str, float]:
         "ece": calibration_errors(raw, truth).mean(),
     }
     for way in ("temperature", "isotonic"):
-        if way in parts[0]:
+        if all(way in p for p in parts):
             row[f"ece_{way}"] = calibration_errors(np.concatenate([p[way] for p in parts]), truth).mean()
     return row
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SOURCES', 'DATASETS', 'read_unanswered', 'read_answered', 'read_source', 'chosen_queries', 'chosen_llms',
-           'load_queries', 'split_sizes', 'folded', 'find_duplicates', 'leaks']
+           'load_queries', 'split_sizes', 'find_duplicates', 'leaks']
 
 # %% ../../nbs/01_queries.ipynb #imports
 import numpy as np
@@ -18,6 +18,7 @@ from .recorded import read_recorded, stated_outcomes
 from .released import SECONDS, read_released
 from ..study.profiles import Profile, Source
 from ..study.tables import StudyError, project_root, read_table
+from ..study.tasks import normalised
 
 # %% ../../nbs/01_queries.ipynb #e0f1a202
 def read_unanswered(
@@ -127,13 +128,6 @@ def split_sizes(
     sizes = queries.groupby(["dataset", "split"]).size().unstack(fill_value=0)
     return sizes.reindex(columns=["train", "validation", "test"], fill_value=0)
 
-# %% ../../nbs/01_queries.ipynb #406f78ea
-def folded(
-    texts: pd.Series,
-) -> pd.Series:
-    "Texts as they are compared: lower case, single spaces."
-    return texts.str.lower().str.split().str.join(" ")
-
 # %% ../../nbs/01_queries.ipynb #406f78ea-1
 def find_duplicates(
     queries: pd.DataFrame,
@@ -142,7 +136,7 @@ def find_duplicates(
 ):  # dataset, queries that repeat an earlier one of their split, test queries that stand in train or validation too
     "Repeated texts per dataset, within a split and across splits."
     rows = []
-    for dataset, part in queries.assign(text=folded(queries.text)).groupby("dataset"):
+    for dataset, part in queries.assign(text=normalised(queries.text)).groupby("dataset"):
         learnt = set(part.text[part.split != "test"])
         rows.append(
             {
@@ -158,7 +152,7 @@ def leaks(
     queries: pd.DataFrame,
 ) -> pd.DataFrame:  # dataset, query_id of a test query, stands_in: its split, as: its query_id
     "The test queries whose text stands in train or validation of their dataset too."
-    rows = queries.assign(text=folded(queries.text))
+    rows = queries.assign(text=normalised(queries.text))
     learnt = rows[rows.split != "test"].drop_duplicates(["dataset", "text"])
     both = rows[rows.split == "test"].merge(learnt, on=["dataset", "text"], suffixes=("", "_learnt"))
     return both.rename(columns={"split_learnt": "stands_in", "query_id_learnt": "as"})[

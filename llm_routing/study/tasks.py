@@ -59,9 +59,11 @@ def split_for_fold(
     validation_share: float = 0.15,
 ) -> pd.DataFrame:  # the same queries; `split` is what this fold sees
     "Queries as one fold's router sees them."
-    apart = set_aside(normalised(queries["text"]), validation_share, fold)
-    split = np.where(queries["fold"] == fold, "test", np.where(apart, "validation", "train"))
-    return queries.assign(split=split)
+    test, text = (queries["fold"] == fold).to_numpy(), normalised(queries["text"])
+    apart = set_aside(text, validation_share, fold) & ~test
+    if not apart.any():  # few queries: one of those that are left
+        apart[~test] = set_aside(text[~test], 1 / text[~test].nunique(), fold)
+    return queries.assign(split=np.select([test, apart], ["test", "validation"], "train"))
 
 # %% ../../nbs/00e_tasks.ipynb #435f7ad8
 def llms_of(
