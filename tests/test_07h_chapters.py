@@ -40,9 +40,9 @@ def test_chapters_name_their_profile_fold_their_code_and_lead_on(run):
     assert "<details><summary>Code</summary>" in first and "A chapter" in first
     assert not any(x in first for x in ("test_hidden", "a bar", str(run.folder)))
 
-# %% ../nbs/07h_chapters.ipynb #68e4270f
+# %% ../nbs/07h_chapters.ipynb #98e39e53
 def test_no_link_of_a_chapter_is_dead_and_nothing_is_fetched(run):
-    for page in render_chapters(run):
-        html = page.read_text()
-        assert all((page.parent / x).is_file() for x in re.findall(r'href="([^"#]+)"', html))
+    for file in render_chapters(run):
+        html = file.read_text()
+        assert all((file.parent / x).is_file() for x in re.findall(r'href="([^"#]+)"', html))
         assert not re.search(r'(?:src|href)="(?:https?:)?//', html)
