@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -185,7 +186,12 @@ def harness_rows(
             )
         prompt = str(row.get("arguments", {}).get("gen_args_0", {}).get("arg_0", ""))
         metric = row.get((row.get("metrics") or [""])[0])
-        common = {"dataset": task, "llm": llm, "query_id": f"{task}-{number:05d}", "gold": gold_of(target)}
+        common: dict[str, Any] = {
+            "dataset": task,
+            "llm": llm,
+            "query_id": f"{task}-{number:05d}",
+            "gold": gold_of(target),
+        }
         common |= {
             "prompt": prompt,
             "question": str(doc.get("question") or doc.get("query") or prompt),

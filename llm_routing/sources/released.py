@@ -198,7 +198,7 @@ def write_example(
 def fetch_released(
     dataset: str,  # "gsm8k" or "mmlu"
 ) -> Path:
-    "The released file: from LLM_ROUTING_DATA/released if that is set, else downloaded at the pinned commit. Raises `SourceError`."
+    "The released file: of LLM_ROUTING_DATA/released, or else downloaded at the pinned commit. Raises `SourceError`."
     name, folder = f"{dataset}_cls_predictions.csv", os.environ.get("LLM_ROUTING_DATA")
     host = os.environ.get("LLM_ROUTING_MIRROR", "https://raw.githubusercontent.com").rstrip("/")
     url = f"{host}/{REPOSITORY}/{COMMIT}/data/routing_classifier_predictions/{name}"
