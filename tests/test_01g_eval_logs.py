@@ -52,7 +52,7 @@ def test_own_responses_that_do_not_fit_are_one_clear_error(tmp_path, said, says)
     with pytest.raises(SourceError, match=says):
         read_logs(lines(tmp_path / "said.jsonl", *said), asked)
 
-
+# %% ../nbs/01g_eval_logs.ipynb #7313866b-1
 def test_own_responses_need_their_questions(tmp_path):
     with pytest.raises(SourceError, match="need their questions"):
         read_logs(lines(tmp_path / "said.jsonl", *SAID))
@@ -79,7 +79,7 @@ HARNESS = {
     "metrics": ["m"],
 }
 
-
+# %% ../nbs/01g_eval_logs.ipynb #cc8453e7-1
 def harness(tmp_path, *rows, name="samples_sums_2026-01-02T03-04-05.678.jsonl"):
     (tmp_path / "org__owl").mkdir(exist_ok=True)
     return lines(tmp_path / "org__owl" / name, *rows)
@@ -122,7 +122,7 @@ BENCH = {
 }
 BENCH |= {"prompt_tokens": 9, "completion_tokens": 3, "cost": 0.0001, "raw_output": "It is 4."}
 
-
+# %% ../nbs/01g_eval_logs.ipynb #316f45e6-1
 def bench(tmp_path, *found, llm="owl", name="20260102.json"):
     folder = tmp_path / "sums" / "test" / llm
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ def test_a_record_that_does_not_fit_is_one_clear_error(tmp_path, change, says):
     with pytest.raises(SourceError, match=says):
         read_logs(tmp_path)
 
-
+# %% ../nbs/01g_eval_logs.ipynb #8cbd5f67-1
 def test_two_files_and_a_cut_file_of_llm_router_bench_are_refused(tmp_path):
     bench(tmp_path, BENCH)
     file = tmp_path / "sums" / "test" / "owl" / "20260102.json"
@@ -169,7 +169,7 @@ def test_two_files_and_a_cut_file_of_llm_router_bench_are_refused(tmp_path):
     with pytest.raises(SourceError, match="two files"):
         read_logs(tmp_path)
 
-
+# %% ../nbs/01g_eval_logs.ipynb #8cbd5f67-2
 def test_a_path_with_nothing_in_it_is_named(tmp_path):
     with pytest.raises(SourceError, match="no such file or folder"):
         format_of(tmp_path / "nowhere")

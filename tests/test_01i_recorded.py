@@ -21,7 +21,7 @@ def zeroeval(n=3, **change):
     row = {"question": "How many?", "answer": "# 18", "output": ["It is 18."], "chat_history": ["How many?"]}
     return [row | {"id": f"gsm8k-main-test-#{i}"} | (change if i == 1 else {}) for i in range(n)]
 
-
+# %% ../nbs/01i_recorded.ipynb #6bc34749-1
 def mmlu(n=3, **change):
     row = {
         "question": "Which?",
@@ -49,7 +49,7 @@ BROKEN = {
     "a list for a row": (json.dumps([*zeroeval(), [1]]), "row 3: 'id' is None"),
 }
 
-
+# %% ../nbs/01i_recorded.ipynb #92fcccad-1
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_result_file_is_one_clear_error(tmp_path, name):
     text, says = BROKEN[name]
@@ -134,7 +134,7 @@ def three_llms(tmp_path, monkeypatch):
         write(llm, zeroeval(60))
     return write
 
-
+# %% ../nbs/01i_recorded.ipynb #f40a05f3-1
 def gsm8k(**more):
     return Source(**({"kind": "recorded", "datasets": ["gsm8k"], "folds": {"gsm8k": 5}} | more))
 

@@ -61,7 +61,9 @@ def gain_lines(
     queries, selections = run.read("queries"), run.read("selections")
     rows = selections.merge(queries[["query_id", "dataset"]], on="query_id")
     groups = rows.groupby(["dataset", "pool"], sort=False)
-    return [_gain_line(run, d if pool == "all" else f"{d}, pool {pool}", part) for (d, pool), part in groups]
+    router, _ = headline_system(run)
+    named = [(d if pool == "all" else f"{d}, pool {pool}", part) for (d, pool), part in groups]
+    return [_gain_line(run, name, part) for name, part in named if router in set(part.system)]
 
 # %% ../../nbs/08f_summary.ipynb #gain-lines-1
 def _gain_line(run: Run, name: str, part: pd.DataFrame) -> str:

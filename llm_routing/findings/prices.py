@@ -89,7 +89,13 @@ def pair_row(t: TestSet, strong: int, weak: int, resamples: int, seed: int) -> d
     high, low = pair.mean(0)
     values = [apgr(share, right, low, high), *(cpt(share, right, low, high, r) for r in (0.5, 0.8))]
     ends = interval(pair_draws(pair, lead, resamples, seed), len(pair))
-    row = {"dataset": t.dataset, "pool": t.pool, "router": t.router, "strong": t.llms[strong], "weak": t.llms[weak]}
+    row: dict[str, object] = {
+        "dataset": t.dataset,
+        "pool": t.pool,
+        "router": t.router,
+        "strong": t.llms[strong],
+        "weak": t.llms[weak],
+    }
     for name, value, (a, b) in zip(MEASURES, values, ends):
         row |= {name: value, f"{name}_low": a, f"{name}_high": b}
     return row

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 from .engines import Completion, Engine, Sampling, Work, extra_missing, seed_of
 from .llms import EngineError, model_path, scrub, secret, token_ids
@@ -220,7 +221,8 @@ def request_fields(
     again: int = 0,  # samples that are there already
 ) -> dict:
     "The fields of one request, all but the prompt and the model's name."
-    fields = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+    fields: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    fields |= {"max_tokens": sampling.max_tokens}
     fields |= {"stop": list(sampling.stop)} if sampling.stop else {}
     fields |= {"n": n} if n > 1 else {}
     fields |= {"top_k": sampling.top_k} if sampling.top_k > 0 else {}

@@ -8,6 +8,7 @@ __all__ = ['RayEngine']
 # %% ../../nbs/02g_ray.ipynb #fa5bec75
 from collections.abc import Iterator
 from importlib import import_module
+from typing import Any
 
 from .engines import Completion, Engine, Sampling, Work, extra_missing, seed_of
 from .llms import token_ids
@@ -61,8 +62,8 @@ class RayEngine(Engine):
 # %% ../../nbs/02g_ray.ipynb #cf63c405
 def _params(w: Work, sample: int, sampling: Sampling, seeded: bool) -> dict:
     "vLLM's sampling parameters for one sample."
-    params = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": max(sampling.top_k, 0)}
-    params |= {"max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
+    params: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    params |= {"top_k": max(sampling.top_k, 0), "max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
     return params | ({"seed": (seed_of(w, sampling) + sample) % 2**31} if seeded and sampling.temperature else {})
 
 # %% ../../nbs/02g_ray.ipynb #0ca13aad

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import queue
 from collections.abc import Iterator
+from typing import Any
 
 from .endpoints import OpenAIEngine
 from llm_routing.generation.engines import (
@@ -130,7 +131,7 @@ class Replicas(Engine):
             process.join(timeout=5)
 
 # %% ../../nbs/02h_replicas.ipynb #157ec651
-def _next_message(engine: Replicas) -> tuple[str, object]:
+def _next_message(engine: Replicas) -> tuple[str, Any]:
     "The next message of any copy: its kind and its value. Raises `EngineError` when a copy failed or has ended."
     while True:
         try:

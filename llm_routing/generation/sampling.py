@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,7 @@ def deciding_parts(
     "All parts of a request's key but the prompt."
     own, (model, revision) = settings_of(llm, settings), model_identity(llm)
     used = engine or own.engine
-    parts = {"llm": revision if Path(model).name == model else [model, revision], "dtype": llm.dtype}
+    parts: dict[str, Any] = {"llm": revision if Path(model).name == model else [model, revision], "dtype": llm.dtype}
     parts |= {"sampling": sampling.key(), "engine": used}
     parts |= {"thoughts_end": llm.thoughts_end} if llm.thoughts_end else {}
     if used in ("vllm", "ray") and (arguments := deciding_arguments(llm, own)):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 from llm_routing.generation.engines import (
     Completion,
@@ -142,7 +143,11 @@ def sampling_fields(
     seeded: bool,  # whether the platform takes seeds
 ) -> dict:
     "vLLM's sampling parameters for one prompt: its seed is the request's, and sample i of it takes seed + i."
-    fields = {"n": len(w.samples), "temperature": sampling.temperature, "top_p": sampling.top_p}
+    fields: dict[str, Any] = {
+        "n": len(w.samples),
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+    }
     fields |= {"top_k": max(sampling.top_k, 0), "max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
     fields["output_kind"] = _only_whole()
     return fields | ({"seed": seed_of(w, sampling)} if seeded and sampling.temperature else {})

@@ -487,6 +487,6 @@ def extract_number(
 
     A percent sign, a currency and a unit are dropped (50% is 50), a scale is not (2.5 million is 2500000)."""
     own = english_numbers(own_part(text))
-    if finish_reason == "length" and (cut := _CUT.search(own)) and text.endswith(own[-20:]):
+    if finish_reason == "length" and (cut := _CUT.search(own, max(0, len(own) - 200))) and text.endswith(own[-20:]):
         return _before_the_cut(own[: cut.start()])
     return conclude("number", own, RULES)

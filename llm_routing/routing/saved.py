@@ -169,7 +169,7 @@ def route(
     router = load_router(folder)
     p = router.predict(texts)
     best = p.argmax(1) if len(p) else np.zeros(0, int)
-    costs = np.array([router.about.get("cost", {}).get(m, np.nan) for m in router.llms], float)
+    costs = np.array([router.about.get("cost", {}).get(m, np.nan) for m in router.llms], np.float64)
     table = {
         "text": list(texts),
         "llm": [router.llms[j] for j in best],

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -131,7 +132,7 @@ def read_own(
 # %% ../../nbs/01g_eval_logs.ipynb #7ded6f59
 SAMPLES = re.compile(r"samples_(.+)_\d{4}-\d\d-\d\dT[\d.-]+\.jsonl")
 
-
+# %% ../../nbs/01g_eval_logs.ipynb #7ded6f59-1
 def harness_files(
     path: Path,  # a file, or a folder with logs of several LLMs
 ) -> dict[tuple[str, str], Path]:  # (LLM, task) -> its file
@@ -185,7 +186,12 @@ def harness_rows(
             )
         prompt = str(row.get("arguments", {}).get("gen_args_0", {}).get("arg_0", ""))
         metric = row.get((row.get("metrics") or [""])[0])
-        common = {"dataset": task, "llm": llm, "query_id": f"{task}-{number:05d}", "gold": gold_of(target)}
+        common: dict[str, Any] = {
+            "dataset": task,
+            "llm": llm,
+            "query_id": f"{task}-{number:05d}",
+            "gold": gold_of(target),
+        }
         common |= {
             "prompt": prompt,
             "question": str(doc.get("question") or doc.get("query") or prompt),
@@ -275,7 +281,7 @@ def read_inspect(
 RECORD = {"origin_query": (str,), "prompt": (str,), "ground_truth": (str, int, float, list), "score": (int, float)}
 RECORD |= {"prompt_tokens": (int,), "completion_tokens": (int,), "cost": (int, float)}
 
-
+# %% ../../nbs/01g_eval_logs.ipynb #b814d54a-1
 def router_bench_rows(
     file: Path,
 ) -> Iterator[dict]:  # rows of `response_row`
@@ -320,7 +326,7 @@ FORMATS: dict[str, Callable[[Path, Path | None], list[dict]]] = {
     "llm_router_bench": read_router_bench,
 }
 
-
+# %% ../../nbs/01g_eval_logs.ipynb #ef67990f-1
 def format_of(
     path: Path,
 ) -> str:  # a key of `FORMATS`

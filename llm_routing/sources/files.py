@@ -55,10 +55,11 @@ def registry() -> dict[str, ExternalFile]:
 # %% ../../nbs/01a_files.ipynb #962ff5ed
 CITATIONS = {
     "gsm8k": "Cobbe et al. Training Verifiers to Solve Math Word Problems. arXiv 2110.14168, 2021.",
-    "routerdc": "Chen et al. RouterDC: Query-Based Router by Dual Contrastive Learning for Assembling Large Language Models. "
-    "NeurIPS 2024, arXiv 2409.19886.",
+    "routerdc": "Chen et al. RouterDC: Query-Based Router by Dual Contrastive Learning for Assembling Large Language "
+    "Models. NeurIPS 2024, arXiv 2409.19886.",
     "routellm": "Ong et al. RouteLLM: Learning to Route LLMs with Preference Data. ICLR 2025, arXiv 2406.18665.",
-    "zeroeval": "Lin. ZeroEval: A Unified Framework for Evaluating Language Models. github.com/WildEval/ZeroEval, 2024.",
+    "zeroeval": "Lin. ZeroEval: A Unified Framework for Evaluating Language Models. "
+    "github.com/WildEval/ZeroEval, 2024.",
     "mmlu_pro": "Wang et al. MMLU-Pro: A More Robust and Challenging Multi-Task Language Understanding Benchmark. "
     "NeurIPS 2024, arXiv 2406.01574.",
     "paper": "Srivatsa, Maurya, Kochmar. Harnessing the Power of Multiple Minds: Lessons Learned from LLM Routing. "
@@ -107,8 +108,8 @@ def _download(entry: ExternalFile) -> Path:
         )
     except ValueError as e:  # pooch's own error for a hash that differs
         raise SourceError(
-            f"{entry.url}: what came is not the pinned file (sha256 differs: cut short, or replaced): nothing was kept; "
-            "try again, or set LLM_ROUTING_DATA"
+            f"{entry.url}: what came is not the pinned file (sha256 differs: cut short, or replaced): nothing was "
+            "kept; try again, or set LLM_ROUTING_DATA"
         ) from e
     except OSError as e:  # requests' errors are OSErrors
         raise SourceError(
@@ -132,7 +133,7 @@ def available(
 def fetch_all(
     paths: list[str],  # of the registry
 ) -> list[Path]:  # the files, each sha256 checked
-    "Several external files. Raises `SourceError` for the first that is missing, wrong or out of reach; files that came are kept."
+    "Several external files; those that came are kept. Raises `SourceError` for the first that is missing or wrong."
     from tqdm import tqdm
 
     missing = {p: registry()[p].bytes for p in paths if not available(p)}
@@ -148,10 +149,10 @@ def fault(
     name: str,  # the file
     where: str,  # the place in it; empty for the whole file
     what: str,  # what is wrong there
-    mend: str,  # what to do about it
+    fix: str,  # what to do about it
 ) -> SourceError:
     "The one form of a complaint about a file."
-    return SourceError(f"{name}, {where}: {what}; {mend}" if where else f"{name}: {what}; {mend}")
+    return SourceError(f"{name}, {where}: {what}; {fix}" if where else f"{name}: {what}; {fix}")
 
 # %% ../../nbs/01a_files.ipynb #5f0e0002
 def text_of(

@@ -149,7 +149,7 @@ def read_gsm8k(
 def _subjects(dataset: str, texts: pd.Series):
     return texts.map(mmlu_subjects()).fillna("") if dataset == "mmlu" else ""
 
-
+# %% ../../nbs/01c_published.ipynb #6bffeaaf
 def _golds(dataset: str, split: str, texts: pd.Series):
     if dataset != "gsm8k":
         return ""

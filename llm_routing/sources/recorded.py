@@ -37,7 +37,7 @@ AGAIN = "fetch or write it again, or leave the LLM out with source.skip"
 # %% ../../nbs/01i_recorded.ipynb #ec38dcae
 LARGEST = 256 * 2**20  # bytes of an unpacked file; the largest of MMLU-Pro's has 23 million
 
-
+# %% ../../nbs/01i_recorded.ipynb #ec38dcae-1
 def only_member(
     archive: zipfile.ZipFile,
     name: str,  # of the zip, for messages
@@ -140,7 +140,7 @@ def zeroeval_row(
 # %% ../../nbs/01i_recorded.ipynb #cb6bab00
 LETTERS = "ABCDEFGHIJKLMNOP"
 
-
+# %% ../../nbs/01i_recorded.ipynb #cb6bab00-1
 def mmlu_pro_row(
     row: dict,
     name: str,
@@ -160,7 +160,7 @@ def mmlu_pro_row(
 # %% ../../nbs/01i_recorded.ipynb #85650af0
 COLUMNS = ["query_id", "question", "choices", "gold", "subject", "prompt", "text"]
 
-
+# %% ../../nbs/01i_recorded.ipynb #85650af0-1
 def answers_frame(
     answers: list[Answer],
     name: str,
@@ -249,7 +249,7 @@ def read_benchmark(
 # %% ../../nbs/01i_recorded.ipynb #13cd9235
 ASKED = ["question", "choices", "gold", "subject"]
 
-
+# %% ../../nbs/01i_recorded.ipynb #13cd9235-1
 def disagreements(
     rows: pd.DataFrame,  # `query_id`, `llm` and `ASKED`
 ) -> pd.DataFrame:  # query_id, reason, llms: whose files differ from most
@@ -364,7 +364,7 @@ def prompt_tokens(
 # %% ../../nbs/01i_recorded.ipynb #4f85c8eb
 EXAMPLES = {"mmlu_pro": 5}  # worked examples in the prompts that files do not hold
 
-
+# %% ../../nbs/01i_recorded.ipynb #4f85c8eb-1
 def responses_of(
     rows: pd.DataFrame,  # agreed rows of one data set
     queries: pd.DataFrame,

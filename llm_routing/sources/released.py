@@ -23,6 +23,8 @@ from ..study.tables import atomic_write, digest
 
 # %% ../../nbs/01d_released.ipynb #be765634
 REPOSITORY, COMMIT = "kvadityasrivatsa/llm-routing", "c87af597e6ef5c1eab8dba4117d725f9489d2ab3"
+
+# %% ../../nbs/01d_released.ipynb #f605058b
 LLM_NAMES = {
     "maj_gemma-7b-it_CHAT": "gemma-7b-it",
     "maj_gemma-7b_LM": "gemma-7b",
@@ -32,6 +34,8 @@ LLM_NAMES = {
     "maj_mistral-7b-inst_CHAT": "mistral-7b-it",
     "maj_mistral-7b-lm_LM": "mistral-7b",
 }  # in the order of the logits; GSM8K has no llama2-7b
+
+# %% ../../nbs/01d_released.ipynb #2d981e85
 SECONDS = {
     "gsm8k": {
         "gemma-7b-it": 0.7,
@@ -51,6 +55,8 @@ SECONDS = {
         "mistral-7b": 1.8,
     },
 }  # as measured by the authors on one A100
+
+# %% ../../nbs/01d_released.ipynb #04196d97
 ROWS = {"gsm8k": {"all": 8792, "test": 1319}, "mmlu": {"test": 1530}}  # what the authors' own evaluation printed
 
 # %% ../../nbs/01d_released.ipynb #3f035f6f
@@ -198,7 +204,7 @@ def write_example(
 def fetch_released(
     dataset: str,  # "gsm8k" or "mmlu"
 ) -> Path:
-    "The released file: from LLM_ROUTING_DATA/released if that is set, else downloaded at the pinned commit. Raises `SourceError`."
+    "The released file: of LLM_ROUTING_DATA/released, or else downloaded at the pinned commit. Raises `SourceError`."
     name, folder = f"{dataset}_cls_predictions.csv", os.environ.get("LLM_ROUTING_DATA")
     host = os.environ.get("LLM_ROUTING_MIRROR", "https://raw.githubusercontent.com").rstrip("/")
     url = f"{host}/{REPOSITORY}/{COMMIT}/data/routing_classifier_predictions/{name}"
