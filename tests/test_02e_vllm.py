@@ -29,7 +29,7 @@ def test_code_of_an_llm_is_never_trusted_and_its_own_arguments_win(toy):
     made = vllm_arguments(llm, Generation(engine_args={"max_model_len": 512, "seed": 3}))
     assert made["trust_remote_code"] is False and made["max_model_len"] == 64 and made["seed"] == 3
 
-
+# %% ../nbs/02e_vllm.ipynb #31ea557a
 def test_what_can_change_an_answer_is_told_from_what_cannot(toy):
     llm = toy.model_copy(update={"engine_args": {"quantization": "awq", "max_num_seqs": 4}})
     assert deciding_arguments(llm, Generation(engine_args={"kv_cache_dtype": "fp8", "swap_space": 4})) == {
@@ -73,13 +73,13 @@ def test_requests_go_in_portions_and_all_come_out(engine):
     made = {w.key for group in watched(engine, work, Sampling()) for w, _ in group}
     assert len(made) == 50 and engine.model.llm_engine.most == 8
 
-
+# %% ../nbs/02e_vllm.ipynb #dc5fab4d
 def test_a_refused_request_does_not_end_the_others(engine):
     work = [Work(f"k{i}", Prompt("x" * (50 if i == 2 else 5))) for i in range(6)]
     made = {w.key for group in watched(engine, work, Sampling()) for w, _ in group}
     assert made == {"k0", "k1", "k3", "k4", "k5"} and "maximum model length" in engine.failed["k2"]
 
-
+# %% ../nbs/02e_vllm.ipynb #57596e03
 def test_memory_that_runs_out_reaches_the_user_with_the_fix(engine):
     def fails():
         raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")

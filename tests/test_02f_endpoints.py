@@ -19,6 +19,7 @@ from llm_routing.generation.engines import Sampling, Work, watched
 from llm_routing.generation.llms import EngineError, Prompt, make_toy_llm
 from llm_routing.study.profiles import Generation, LLM
 
+# %% ../nbs/02f_endpoints.ipynb #d2f3f449
 SHORT = Sampling(max_tokens=16, temperature=0.7, stop=("%",))
 
 # %% ../nbs/02f_endpoints.ipynb #f074f153
@@ -52,7 +53,7 @@ def _completion(body, texts, **usage):
     choices = [{"index": i, "text": t, "finish_reason": "stop", "logprobs": None} for i, t in enumerate(texts)]
     return _reply(body, "text_completion", choices, usage)
 
-
+# %% ../nbs/02f_endpoints.ipynb #548f1c4e
 def _chat(body, messages, finish_reason="stop", **usage):
     "A reply of the chat kind."
     choices = [
@@ -61,12 +62,12 @@ def _chat(body, messages, finish_reason="stop", **usage):
     ]
     return _reply(body, "chat.completion", choices, usage)
 
-
+# %% ../nbs/02f_endpoints.ipynb #0f6a8349
 def _reply(body, kind, choices, usage):
     counted = {"prompt_tokens": 3, "completion_tokens": 8, "total_tokens": 11} | usage
     return 200, {"id": "x", "object": kind, "created": 0, "model": body["model"], "choices": choices, "usage": counted}
 
-
+# %% ../nbs/02f_endpoints.ipynb #45385538
 def _error(status, message):
     return status, {"error": {"message": message}}
 
@@ -95,13 +96,13 @@ def toy(tmp_path_factory):
 def _work(n, samples=(0, 1)):
     return [Work(f"key{i}", Prompt("Question " + "x" * (i % 7) + f" number {i}?"), samples) for i in range(n)]
 
-
+# %% ../nbs/02f_endpoints.ipynb #c7257459
 def _engine(llm, server, **settings):
     return OpenAIEngine(
         llm, Generation(engine="openai", base_url=f"http://127.0.0.1:{server.server_port}/v1", **settings)
     )
 
-
+# %% ../nbs/02f_endpoints.ipynb #c3cc0fcf
 def _all(engine, work, sampling=SHORT):
     return {w.key: c for group in watched(engine, work, sampling) for w, c in group}
 
@@ -170,20 +171,20 @@ def test_a_refused_key_stops_everything_and_is_never_repeated(toy, server, monke
     said = "".join(traceback.format_exception(caught.value))
     assert len(server.seen) <= 8 and "12345678" not in said and "***" in said
 
-
+# %% ../nbs/02f_endpoints.ipynb #9dc901d1
 def test_a_key_that_is_refused_at_the_probe_is_not_used_again(toy, server):
     server.models = _error(401, "who are you?")
     with pytest.raises(EngineError, match="the key in OPENAI_API_KEY is refused"):
         _engine(toy, server)
     assert not server.seen
 
-
+# %% ../nbs/02f_endpoints.ipynb #12aade7a
 def test_a_key_that_is_not_set_is_named(toy, server, monkeypatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(EngineError, match="environment variable NO_SUCH_KEY is not set"):
         _engine(toy.model_copy(update={"key_env": "NO_SUCH_KEY"}), server, key_env="NO_SUCH_KEY")
 
-
+# %% ../nbs/02f_endpoints.ipynb #9fda67fa
 def test_each_llm_sends_its_own_key(toy, server, monkeypatch):
     keys = []
     monkeypatch.setenv("KEY_OF_B", "the-key-of-b")

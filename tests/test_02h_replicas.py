@@ -56,7 +56,7 @@ def test_a_copy_that_cannot_load_says_why():
     with pytest.raises(EngineError, match="'gone'"):
         make_engine(LLM(name="gone", model="/no/such/folder"), Generation(replicas=2))
 
-
+# %% ../nbs/02h_replicas.ipynb #f3fa8a6e
 def test_an_unknown_engine_is_named(toy):
     settings = Generation().model_copy(update={"engine": "magic"})
     with pytest.raises(EngineError, match="no engine 'magic'; the engines are transformers, vllm, openai, ray"):
