@@ -32,7 +32,10 @@ def test_a_spelling_is_read_back(x):
 def test_time_is_linear_in_the_length(unit):
     times = []
     for n in (20_000, 80_000):
-        start = time.process_time()
-        numbers(plain(unit * (n // len(unit))))
-        times.append(time.process_time() - start)
+        runs = []
+        for _ in range(3):  # the shortest of three, since a garbage collection may fall into one
+            start = time.process_time()
+            numbers(plain(unit * (n // len(unit))))
+            runs.append(time.process_time() - start)
+        times.append(min(runs))
     assert times[1] < 8 * times[0] + 0.05

@@ -95,7 +95,7 @@ def test_a_run_has_a_headline(tmp_path):
     scores = pd.concat(long.assign(router=r, seed=0, pool="all", fold=-1, probability=0.5) for r in ("ridge", "knn"))
     tables = {"queries": queries, "outcomes": outcomes, "scores": scores, "selections": selections}
     tables["results"] = results_table(queries, selections, 500)
-    run = Run(load_profile("mini"), tmp_path, tmp_path)
+    run = Run(load_profile("mini", ["pools=[]"]), tmp_path, tmp_path)
     run.read = tables.get
     seen = validation_accuracy(run, queries, outcomes, scores)
     assert seen.validation.tolist() == [100, 100]
