@@ -21,7 +21,7 @@ def lines(file, *rows):
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     return file
 
-# %% ../nbs/01g_eval_logs.ipynb #183c7295
+
 ASKED = [{"query_id": f"q{i}", "text": f"What is {i} + 1?", "gold": i + 1} for i in range(3)]
 SAID = [{"query_id": f"q{i}", "llm": m, "text": f"It is {i + 1}."} for i in range(3) for m in ("owl", "wren")]
 

@@ -25,7 +25,7 @@ NEEDED = ("dataset", "llm", "sample", "query_id", "question", "gold", "text")
 DEFAULTS = {"choices": (), "subject": "", "prompt": "", "split": "", "prompt_tokens": None, "completion_tokens": None}
 DEFAULTS |= {"latency_s": None, "score": None, "cost": None}
 
-# %% ../../nbs/01g_eval_logs.ipynb #a523093a
+
 def response_row(**values) -> dict:
     "A response with every field that the study knows; those that a format lacks are empty."
     return {name: values[name] for name in NEEDED} | {name: values.get(name, empty) for name, empty in DEFAULTS.items()}
