@@ -33,37 +33,35 @@ def test_a_number_in_any_common_form_comes_back(x, form, sentence):
 def test_any_text_is_read_without_an_error(text):
     assert extract_number(text, "length").rule and extract_number(f"#### {text}").rule
 
+# %% ../nbs/03e_numbers.ipynb #units-of-long-texts
+UNITS = [
+    "She sells 3 of 12 eggs. ",
+    "9",
+    "the answer is ",
+    "1,234.",
+    "#### ",
+    "**",
+    '{"answer": ',
+    "<think>",
+    "= ",
+    "\\boxed{",
+    "Question: a\n",
+    "A: ",
+    "so ",
+    "\nQ1:",
+    "x = 1 or ",
+    "wait, ",
+    "a ",
+    "答案是",
+    "1 or ",
+    "assistant\n\n",
+    "- ",
+    "(",
+    "of 2 ",
+]
+
 # %% ../nbs/03e_numbers.ipynb #03e0083
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "She sells 3 of 12 eggs. ",
-        "9",
-        "the answer is ",
-        "1,234.",
-        "#### ",
-        "**",
-        '{"answer": ',
-        "<think>",
-        "= ",
-        "\\boxed{",
-    ]
-    + [
-        "Question: a\n",
-        "A: ",
-        "so ",
-        "\nQ1:",
-        "x = 1 or ",
-        "wait, ",
-        "a ",
-        "答案是",
-        "1 or ",
-        "assistant\n\n",
-        "- ",
-        "(",
-        "of 2 ",
-    ],
-)
+@pytest.mark.parametrize("unit", UNITS)
 def test_time_is_linear_in_the_length(unit):
     times = []
     for n in (30_000, 120_000):
