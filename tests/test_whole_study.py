@@ -56,7 +56,7 @@ def test_a_second_run_skips_every_stage_within_15_seconds(mini):
         said = study("--profile", "mini").stdout
         assert time.perf_counter() - began < 15
     assert "everything is up to date" in said
-    assert "mini-math: default " in said and "points [" in said and "report: " in said
+    assert "mini-math: recommended " in said and "points [" in said and "report: " in said
 
 
 @pytest.mark.slow
