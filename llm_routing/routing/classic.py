@@ -29,7 +29,8 @@ from llm_routing.routing.base import (
     register_router,
     routed_score,
 )
-from .encoders import make_encoder
+from .encoders import ONCE, encoded
+from ..study.tables import digest
 
 # %% ../../nbs/04c_classic.ipynb #77b3219a
 @register_router("mlc", encoder="tfidf")
@@ -43,8 +44,8 @@ class Logistic(Router):
 
     def learn(self, texts, scores, validation):
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
-        self.features = make_encoder(self.encoder, self.cache)
-        X, V = self.features.fit_transform(texts), self.features.transform(v_texts)
+        self.features, X = encoded(self.encoder, texts, self.cache)
+        V = self.features.transform(v_texts)
         fits = [fit_logistic(X, scores, p) for p in self.penalties]
         self.weights, self.bias = self.choose(fits, [log_losses(expit(V @ W + b), v_scores) for W, b in fits])
 
@@ -85,15 +86,18 @@ class Clustering(Router):
 
     def learn(self, texts, scores, validation):
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
-        self.features = make_encoder(self.encoder, self.cache)
-        X, V = self.features.fit_transform(texts), self.features.transform(v_texts)
-        fits = [self.group(X, scores, k) for k in self.ks if k <= len(texts)] or [self.group(X, scores, 1)]
+        self.features, X = encoded(self.encoder, texts, self.cache)
+        V = self.features.transform(v_texts)
+        fits = []
+        for k in [k for k in self.ks if k <= len(texts)] or [1]:
+            centres, labels = ONCE(lambda: self.group(X, k), "k-means", digest(self.encoder, *texts), k, self.seed)
+            fits.append((centres, np.array([scores[labels == c].mean(0) for c in range(k)])))
         worth = [routed_score(means[nearest(V, centres)], v_scores) for centres, means in fits]
         self.centres, self.means = fits[int(np.argmax(worth))]
 
-    def group(self, X, scores, k):
+    def group(self, X, k):
         model = KMeans(k, n_init=3, random_state=self.seed).fit(X)
-        return model.cluster_centers_, np.array([scores[model.labels_ == c].mean(0) for c in range(k)])
+        return model.cluster_centers_, model.labels_
 
     def estimate(self, texts):
         return self.means[nearest(self.features.transform(texts), self.centres)]
@@ -119,8 +123,8 @@ class KNN(Router):
 
     def learn(self, texts, scores, validation):
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
-        self.features = make_encoder(self.encoder, self.cache)
-        self.X, self.scores = self.features.fit_transform(texts), scores
+        self.features, self.X = encoded(self.encoder, texts, self.cache)
+        self.scores = scores
         V = self.features.transform(v_texts)
         ks = sorted({max(1, min(k, len(texts) // 4)) for k in self.ks})  # on few queries, fewer neighbours
         losses = [log_loss(self.neighbours(V, k), v_scores) for k in ks] if len(ks) > 1 else [0.0]
@@ -145,8 +149,8 @@ class Regression(Router):
     joint: ClassVar[bool] = True  # whether the regressor takes several outputs at once
 
     def learn(self, texts, scores, validation):
-        self.features = make_encoder(self.encoder, self.cache)
-        X = dense_array(self.features.fit_transform(texts))
+        self.features, X = encoded(self.encoder, texts, self.cache)
+        X = dense_array(X)
         model = self.model(len(texts))
         each_alone = scores.shape[1] == 1 or not self.joint
         self.fitted = (MultiOutputRegressor(model) if each_alone else model).fit(X, scores)
@@ -166,8 +170,7 @@ class Ridge(Router):
     strengths: tuple = tuple(np.geomspace(1, 1e4, 9))
 
     def learn(self, texts, scores, validation):
-        self.features = make_encoder(self.encoder, self.cache)
-        X = self.features.fit_transform(texts)
+        self.features, X = encoded(self.encoder, texts, self.cache)
         fitted = self.best_sparse(texts, X, scores, validation) if sparse.issparse(X) else self.best_dense(X, scores)
         self.weights, self.bias = fitted.coef_.reshape(scores.shape[1], -1).T, np.atleast_1d(fitted.intercept_)
 
@@ -259,8 +262,8 @@ class SimilarityWeighted(Router):
     sharpness: float = 10.0  # RouteLLM weights a training query by 10 ** (1 + similarity / largest similarity)
 
     def learn(self, texts, scores, validation):
-        self.features = make_encoder(self.encoder, self.cache)
-        self.X, self.scores = dense_array(self.features.fit_transform(texts)), scores
+        self.features, X = encoded(self.encoder, texts, self.cache)
+        self.X, self.scores = dense_array(X), scores
         m = scores.shape[1]
         self.wins = (scores[:, :, None] * (1 - scores[:, None])).reshape(-1, m * m)
 
