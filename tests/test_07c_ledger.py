@@ -75,27 +75,28 @@ def test_every_command_of_the_ledger_is_one_that_the_runner_takes():
             policies_policies.POLICIES
         )
 
-# %% ../nbs/07c_ledger.ipynb #20fa1517
+# %% ../nbs/07c_ledger.ipynb #paper-queries
 FEW = " --set routers.params.clustering_tfidf.ks=[5]"  # clusters for the few queries of a test
 
 
+def paper_queries(datasets, n):
+    "n invented queries of each part of each data set."
+    rows = [
+        (f"{d}-{s}-{i}", d, s, "", f"{i} apples and {i % 7} pears", [], "", -1)
+        for d in datasets
+        for s in ("train", "validation", "test")
+        for i in range(n)
+    ]
+    return pd.DataFrame(rows, columns="query_id dataset split subject text choices gold fold".split())
+
+# %% ../nbs/07c_ledger.ipynb #20fa1517
 def paper_run(more, datasets=("gsm8k", "mmlu"), n=30):
     "A run of the paper's pool with invented outcomes, under a command's settings."
     changes = [w for w in shlex.split(more) if w != "--set"] + ["analysis.resamples=100"]
     profile, rng = load_profile("paper", changes), np.random.default_rng(0)
-    llms = [m.name for m in profile.generation.pool]
-    queries = pd.DataFrame(
-        [
-            (f"{d}-{s}-{i}", d, s, "", f"{i} apples and {i % 7} pears", [], "", -1)
-            for d in datasets
-            for s in ("train", "validation", "test")
-            for i in range(n)
-        ],
-        columns="query_id dataset split subject text choices gold fold".split(),
-    )
-    long = pd.DataFrame(
-        {"query_id": np.repeat(queries.query_id, len(llms)), "llm": np.tile(llms, len(queries))}
-    ).reset_index(drop=True)
+    llms, queries = [m.name for m in profile.generation.pool], paper_queries(datasets, n)
+    pairs = {"query_id": np.repeat(queries.query_id, len(llms)), "llm": np.tile(llms, len(queries))}
+    long = pd.DataFrame(pairs).reset_index(drop=True)
     outcomes = long.assign(
         majority_answer=rng.choice(list("abc"), len(long)),
         score=rng.integers(0, 2, len(long)).astype(float),
