@@ -347,7 +347,7 @@ def small_drawing(
 # %% ../../nbs/06h_figure_files.ipynb #short-numbers
 def _short_numbers(tag: re.Match) -> str:
     "A tag with numbers of two decimals at most; text between tags is left alone."
-    return re.sub(r"\.00\b|(\.\d)0\b", r"\1", re.sub(r"(\.\d\d)\d+", r"\1", tag[0]))
+    return re.sub(r"\.00(?!\d)|(\.\d)0(?!\d)", r"\1", re.sub(r"(\.\d\d)\d+", r"\1", tag[0]))
 
 # %% ../../nbs/06h_figure_files.ipynb #used-ids
 def _used_ids(body: str) -> str:
