@@ -21,7 +21,7 @@ def lines(file, *rows):
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     return file
 
-
+# %% ../nbs/01g_eval_logs.ipynb #tables-said
 ASKED = [{"query_id": f"q{i}", "text": f"What is {i} + 1?", "gold": i + 1} for i in range(3)]
 SAID = [{"query_id": f"q{i}", "llm": m, "text": f"It is {i + 1}."} for i in range(3) for m in ("owl", "wren")]
 
@@ -56,9 +56,12 @@ def test_own_responses_that_do_not_fit_are_one_clear_error(tmp_path, said, says)
 def test_own_responses_need_their_questions(tmp_path):
     with pytest.raises(SourceError, match="need their questions"):
         read_logs(lines(tmp_path / "said.jsonl", *SAID))
-    lines(tmp_path / "asked.jsonl", ASKED[0], ASKED[0])
+
+# %% ../nbs/01g_eval_logs.ipynb #questions-twice
+def test_a_question_that_stands_there_twice_is_refused(tmp_path):
+    asked = lines(tmp_path / "asked.jsonl", ASKED[0], ASKED[0])
     with pytest.raises(SourceError, match="question 'q0' stands there twice"):
-        read_logs(tmp_path / "said.jsonl", tmp_path / "asked.jsonl")
+        read_logs(lines(tmp_path / "said.jsonl", *SAID), asked)
 
 # %% ../nbs/01g_eval_logs.ipynb #bd52ffca
 def test_real_logs_of_the_harness_are_read():
@@ -70,14 +73,8 @@ def test_real_logs_of_the_harness_are_read():
     assert (table.choices.map(len) == table.dataset.map({"mini_math": 0, "mini_mcq": 4})).all()
 
 # %% ../nbs/01g_eval_logs.ipynb #cc8453e7
-HARNESS = {
-    "doc_id": 0,
-    "doc": {"question": "2 + 2?"},
-    "target": "#### 4",
-    "resps": [["4", "5"]],
-    "filter": "a",
-    "metrics": ["m"],
-}
+HARNESS = {"doc_id": 0, "doc": {"question": "2 + 2?"}, "target": "#### 4", "resps": [["4", "5"]], "filter": "a"}
+HARNESS |= {"metrics": ["m"]}
 
 # %% ../nbs/01g_eval_logs.ipynb #cc8453e7-1
 def harness(tmp_path, *rows, name="samples_sums_2026-01-02T03-04-05.678.jsonl"):
@@ -92,10 +89,14 @@ def test_repeats_are_samples_and_filters_are_not(tmp_path):
     assert set(table.llm) == {"owl"} and set(table.dataset) == {"sums"} and set(table.score) == {1.0}
 
 # %% ../nbs/01g_eval_logs.ipynb #24cf7f77
-def test_likelihoods_and_two_logs_of_one_task_are_refused(tmp_path):
+def test_logs_of_likelihoods_are_refused(tmp_path):
     harness(tmp_path, HARNESS | {"resps": [[-1.5, True]]})
     with pytest.raises(SourceError, match="line 1: responses without text"):
         read_logs(tmp_path)
+
+# %% ../nbs/01g_eval_logs.ipynb #two-logs
+def test_two_logs_of_one_task_are_refused(tmp_path):
+    harness(tmp_path, HARNESS)
     harness(tmp_path, HARNESS, name="samples_sums_2026-02-02T03-04-05.678.jsonl")
     with pytest.raises(SourceError, match="two logs of owl on sums"):
         read_logs(tmp_path)
@@ -159,12 +160,16 @@ def test_a_record_that_does_not_fit_is_one_clear_error(tmp_path, change, says):
         read_logs(tmp_path)
 
 # %% ../nbs/01g_eval_logs.ipynb #8cbd5f67-1
-def test_two_files_and_a_cut_file_of_llm_router_bench_are_refused(tmp_path):
+def test_a_cut_file_of_llm_router_bench_is_refused(tmp_path):
     bench(tmp_path, BENCH)
-    file = tmp_path / "sums" / "test" / "owl" / "20260102.json"
+    [file] = tmp_path.rglob("*.json")
     file.write_text(file.read_text()[:-9])
     with pytest.raises(SourceError, match="not valid JSON: cut short"):
         read_logs(tmp_path)
+
+# %% ../nbs/01g_eval_logs.ipynb #two-files
+def test_two_files_of_llm_router_bench_are_refused(tmp_path):
+    bench(tmp_path, BENCH)
     bench(tmp_path, BENCH, name="20260103.json")
     with pytest.raises(SourceError, match="two files"):
         read_logs(tmp_path)

@@ -13,7 +13,7 @@ from fractions import Fraction
 import pandas as pd
 import pytest
 
-from llm_routing.generation.llms import EngineError, Prompt, make_toy_llm
+from llm_routing.generation.llms import EngineError, Prompt, make_toy_llm, toy_pool, toy_queries
 from llm_routing.generation.prompts import (
     few_shot_examples,
     prompt_deviations,
@@ -92,33 +92,15 @@ def test_the_published_examples_keep_their_mistakes():
 # %% ../nbs/02b_prompts.ipynb #629f8307
 @pytest.fixture(scope="session")
 def toys(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toys")
-    return [
-        LLM(name=n, model=str(make_toy_llm(folder / n, seed, chat=p == "zcot")), prompt=p, dtype="float32")
-        for seed, (n, p) in enumerate([("base", "fcot"), ("chat", "zcot")])
-    ]
-
-# %% ../nbs/02b_prompts.ipynb #4404bb83
-def _queries(n=12):
-    return pd.DataFrame(
-        {
-            "query_id": [f"q{i:02}" for i in range(n)],
-            "dataset": "gsm8k",
-            "split": ["train", "test"] * (n // 2),
-            "subject": "",
-            "text": [f"What is {i} + {i * i}?" for i in range(n)],
-            "choices": [[]] * n,
-            "gold": [str(i + i * i) for i in range(n)],
-        }
-    )
+    return toy_pool(tmp_path_factory.mktemp("toys"))
 
 # %% ../nbs/02b_prompts.ipynb #dfda640c
 def test_prompts_are_the_papers_forms(toys):
     base, chat = toys
-    text = render(base, _queries().iloc[3], Generation()).text
+    text = render(base, toy_queries().iloc[3], Generation()).text
     assert text.count("<START_QUESTION>") == 6 and text.count("<END_ANSWER>") == 5
     assert text.endswith("What is 3 + 9? <END_QUESTION>\n<START_ANSWER> Answer: Let's think step by step.")
-    said = render(chat, _queries().iloc[3], Generation())
+    said = render(chat, toy_queries().iloc[3], Generation())
     assert (
         said.text.startswith("system: You are a helpful")
         and said.text.endswith("3 + 9?\nassistant:")
@@ -136,29 +118,29 @@ def test_a_template_without_a_system_role_gets_it_in_the_users_turn(tmp_path):
         "{{ m.role }}: {{ m.content }}\n{% endfor %}"
     )
     tokenizer.save_pretrained(folder)
-    text = render(LLM(name="x", model=str(folder)), _queries().iloc[0], Generation()).text
+    text = render(LLM(name="x", model=str(folder)), toy_queries().iloc[0], Generation()).text
     assert text.startswith("user: You are a helpful") and text.endswith("What is 0 + 0?\n")
 
 # %% ../nbs/02b_prompts.ipynb #2e28f0b9
 def test_a_profile_overrides_prompts_and_typos_are_named(toys):
     own = Generation(prompts={"fcot": "Q: {query} A:"})
-    assert render(toys[0], _queries().iloc[1], own).text == "Q: What is 1 + 1? A:"
+    assert render(toys[0], toy_queries().iloc[1], own).text == "Q: What is 1 + 1? A:"
     with pytest.raises(StudyError, match="'fcott' is no template"):
-        render(toys[0], _queries().iloc[1], Generation(prompts={"fcott": ""}))
+        render(toys[0], toy_queries().iloc[1], Generation(prompts={"fcott": ""}))
     with pytest.raises(StudyError, match="no chat template"):
-        render(toys[0].model_copy(update={"prompt": "zcot"}), _queries().iloc[1], Generation())
+        render(toys[0].model_copy(update={"prompt": "zcot"}), toy_queries().iloc[1], Generation())
 
 # %% ../nbs/02b_prompts.ipynb #a979f3f7
 def test_prompts_as_published_are_those_of_the_authors_code(toys):
     base, chat = toys
     asked = Generation(prompting="as_published")
-    text = render(base, _queries().iloc[3], asked).text
+    text = render(base, toy_queries().iloc[3], asked).text
     assert text.startswith("<START_QUESTION> Question: Angelo and Melanie want") and text.count("<END_ANSWER> \n ") == 5
     assert text.endswith("<START_QUESTION> Question: What is 3 + 9? <END_QUESTION> \n <START_ANSWER> Answer:")
-    said = render(chat, _queries().iloc[3], asked).text
+    said = render(chat, toy_queries().iloc[3], asked).text
     assert said.startswith("user: You are a helpful") and said.count('in the end.\n" Question: What is 3 + 9?"') == 1
     llama = chat.model_copy(update={"model": chat.model})
-    assert len(render(llama, _queries().iloc[3], asked).messages) == 1
+    assert len(render(llama, toy_queries().iloc[3], asked).messages) == 1
 
 # %% ../nbs/02b_prompts.ipynb #255b6db5
 def test_every_deviation_from_the_published_prompts_has_its_reason():

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 
 from llm_routing.generation.engines import Completion, Engine, EngineError
-from llm_routing.generation.llms import make_toy_llm
+from llm_routing.generation.llms import make_toy_llm, toy_pool, toy_queries
 from llm_routing.generation.sampling import (
     Progress,
     answer_queries,
@@ -41,30 +41,12 @@ from llm_routing.study.tables import StudyError, project_root
 # %% ../nbs/02j_sampling.ipynb #629f8307
 @pytest.fixture(scope="session")
 def toys(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toys")
-    return [
-        LLM(name=n, model=str(make_toy_llm(folder / n, seed, chat=p == "zcot")), prompt=p, dtype="float32")
-        for seed, (n, p) in enumerate([("base", "fcot"), ("chat", "zcot")])
-    ]
-
-# %% ../nbs/02j_sampling.ipynb #4404bb83
-def _queries(n=12):
-    return pd.DataFrame(
-        {
-            "query_id": [f"q{i:02}" for i in range(n)],
-            "dataset": "gsm8k",
-            "split": ["train", "test"] * (n // 2),
-            "subject": "",
-            "text": [f"What is {i} + {i * i}?" for i in range(n)],
-            "choices": [[]] * n,
-            "gold": [str(i + i * i) for i in range(n)],
-        }
-    )
+    return toy_pool(tmp_path_factory.mktemp("toys"))
 
 # %% ../nbs/02j_sampling.ipynb #29137ec1
 def _keys(settings, llm, **change):
     sampling = replace(sampling_of(llm, settings), **change)
-    return {w.key for _, w in requests(_queries(), llm, settings, sampling)}
+    return {w.key for _, w in requests(toy_queries(), llm, settings, sampling)}
 
 
 def _with(model, **update):
@@ -123,8 +105,8 @@ def settings(toys):
 # %% ../nbs/02j_sampling.ipynb #3d41edb1
 def test_a_second_run_samples_nothing_and_gives_the_same_table(settings, tmp_path):
     own = Store(tmp_path)
-    first = answer_queries(_queries(), settings, own, [own])
-    assert len(first) == 12 * 2 * 2 and first.equals(answer_queries(_queries(), settings, own, [own], make=None))
+    first = answer_queries(toy_queries(), settings, own, [own])
+    assert len(first) == 12 * 2 * 2 and first.equals(answer_queries(toy_queries(), settings, own, [own], make=None))
     assert first[["query_id", "llm", "sample"]].equals(
         first[["query_id", "llm", "sample"]].sort_values(["query_id", "llm", "sample"])
     )
@@ -142,31 +124,31 @@ class Spy(TransformersEngine):
 # %% ../nbs/02j_sampling.ipynb #fbf076bf
 def test_a_changed_profile_reuses_what_still_applies(settings, tmp_path, toys):
     own = Store(tmp_path)
-    first, Spy.asked = answer_queries(_queries(6), settings, own, [own]), []
-    wider = answer_queries(_queries(12), settings, own, [own], make=Spy)
+    first, Spy.asked = answer_queries(toy_queries(6), settings, own, [own]), []
+    wider = answer_queries(toy_queries(12), settings, own, [own], make=Spy)
     assert len(Spy.asked) == 6 * 2
     assert wider[wider.query_id.isin(first.query_id)].reset_index(drop=True).equals(first)
 
 # %% ../nbs/02j_sampling.ipynb #147fd973
 def test_another_engine_keeps_what_was_sampled_unless_the_profile_says_no(settings, tmp_path):
     own = Store(tmp_path)
-    first = answer_queries(_queries(6), settings, own, [own])
+    first = answer_queries(toy_queries(6), settings, own, [own])
     moved = _with(settings, engine="vllm")
-    assert answer_queries(_queries(6), moved, own, [own], make=None).equals(first)
+    assert answer_queries(toy_queries(6), moved, own, [own], make=None).equals(first)
     Spy.asked = []
-    answer_queries(_queries(6), _with(moved, any_engine=False), own, [own], make=Spy)
+    answer_queries(toy_queries(6), _with(moved, any_engine=False), own, [own], make=Spy)
     assert len(Spy.asked) == 12
     Spy.asked = []
-    answer_queries(_queries(6), _with(moved, engine_args={"quantization": "fp8"}), own, [own], make=Spy)
+    answer_queries(toy_queries(6), _with(moved, engine_args={"quantization": "fp8"}), own, [own], make=Spy)
     assert len(Spy.asked) == 12
 
 # %% ../nbs/02j_sampling.ipynb #c0feaafe
 def test_weights_that_were_replaced_in_place_are_sampled_again(settings, tmp_path):
     llm = LLM(name="x", model=str(make_toy_llm(tmp_path / "m", 0)), prompt="fcot", dtype="float32")
     own, alone = Store(tmp_path / "store"), _with(settings, pool=[llm])
-    first = answer_queries(_queries(4), alone, own, [own])
+    first = answer_queries(toy_queries(4), alone, own, [own])
     make_toy_llm(tmp_path / "m", 1)
-    assert not answer_queries(_queries(4), alone, own, [own]).text.equals(first.text)
+    assert not answer_queries(toy_queries(4), alone, own, [own]).text.equals(first.text)
 
 # %% ../nbs/02j_sampling.ipynb #8b766614
 class Breaks(TransformersEngine):
@@ -182,10 +164,12 @@ class Breaks(TransformersEngine):
 def test_an_engine_that_breaks_off_keeps_what_it_finished_and_the_next_llm_is_sampled(settings, tmp_path):
     own, slow = Store(tmp_path / "a"), _with(settings, commit_every_s=1e9)
     with pytest.raises(EngineError, match="'base' ran out of memory[^']*\n[^']*'chat' ran out"):
-        answer_queries(_queries(), slow, own, [own], make=Breaks)
+        answer_queries(toy_queries(), slow, own, [own], make=Breaks)
     assert [len(own.read(s)) for s in own.sections()] == [2 * 8, 2 * 8]
     other = Store(tmp_path / "b")
-    assert answer_queries(_queries(), settings, own, [own]).equals(answer_queries(_queries(), settings, other, [other]))
+    assert answer_queries(toy_queries(), settings, own, [own]).equals(
+        answer_queries(toy_queries(), settings, other, [other])
+    )
 
 # %% ../nbs/02j_sampling.ipynb #b67e5993
 class Slow(Engine):
@@ -202,7 +186,7 @@ def test_what_is_finished_is_written_while_the_engine_is_silent(settings, tmp_pa
     quiet = _with(settings, commit_every_s=0.1, silence_s=3, pool=toys[:1])
     show = lambda text: seen.append(sum(len(own.read(s)) for s in own.sections()))  # noqa: E731
     with pytest.raises(EngineError, match="no sign of life for"):
-        answer_queries(_queries(), quiet, own, [own], make=Slow, show=show)
+        answer_queries(toy_queries(), quiet, own, [own], make=Slow, show=show)
     assert sum(len(own.read(s)) for s in own.sections()) == 2
 
 # %% ../nbs/02j_sampling.ipynb #aa7a44db
@@ -217,12 +201,12 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_written(settings, tmp_path,
 
     monkeypatch.setattr(Store, "append", full)
     with pytest.raises(StoreError, match="disk is full"):
-        answer_queries(_queries(), settings, own, [own])
+        answer_queries(toy_queries(), settings, own, [own])
     assert sum(len(own.read(s)) for s in own.sections()) == 2 * 8
 
 # %% ../nbs/02j_sampling.ipynb #ff24ded3
 def test_queries_with_one_text_share_one_request(settings, tmp_path):
-    twins = _queries(4).assign(text="What is 1 + 1?")
+    twins = toy_queries(4).assign(text="What is 1 + 1?")
     own = Store(tmp_path)
     table = answer_queries(twins, settings, own, [own])
     assert len(table) == 4 * 2 * 2 and table.groupby(["llm", "sample"]).text.nunique().eq(1).all()
@@ -262,7 +246,7 @@ def _kill_after(job, seconds):
 def test_a_run_killed_at_random_moments_ends_with_the_uninterrupted_table(settings, tmp_path):
     settings = settings.model_copy(update={"max_tokens": 60, "batch_size": 4})
     (tmp_path / "settings.json").write_text(settings.model_dump_json())
-    _queries(40).to_parquet(tmp_path / "queries.parquet")
+    toy_queries(40).to_parquet(tmp_path / "queries.parquet")
     rng, kills, began = np.random.default_rng(0), 0, time.monotonic()
     assert _start(tmp_path, "one", "one.parquet").wait() == 0
     took, killed = time.monotonic() - began, tmp_path / "killed.parquet"
@@ -274,7 +258,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_uninterrupted_table(settin
 
 # %% ../nbs/02j_sampling.ipynb #a249379d
 def test_a_prompt_that_does_not_fit_is_named_and_the_others_are_sampled(settings, tmp_path, toys):
-    queries, own, said = _queries(4), Store(tmp_path), []
+    queries, own, said = toy_queries(4), Store(tmp_path), []
     queries.loc[2, "text"] = "x" * 3000
     table = answer_queries(queries, _with(settings, pool=toys[:1]), own, [own], show=said.append)
     assert "1 prompts are longer" in said[0] and "q02" in said[0]
@@ -284,10 +268,10 @@ def test_a_prompt_that_does_not_fit_is_named_and_the_others_are_sampled(settings
 # %% ../nbs/02j_sampling.ipynb #62d47242
 def test_a_partial_run_has_the_queries_that_all_llms_have_answered(settings, tmp_path, toys):
     own = Store(tmp_path)
-    answer_queries(_queries(8), _with(settings, pool=toys[:1]), own, [own])
-    answer_queries(_queries(4), _with(settings, pool=toys[1:]), own, [own])
-    part = answer_queries(_queries(12), _with(settings, partial=True), own, [own], make=None)
-    assert set(part.query_id) == set(_queries(4).query_id) and len(part) == 4 * 2 * 2
+    answer_queries(toy_queries(8), _with(settings, pool=toys[:1]), own, [own])
+    answer_queries(toy_queries(4), _with(settings, pool=toys[1:]), own, [own])
+    part = answer_queries(toy_queries(12), _with(settings, partial=True), own, [own], make=None)
+    assert set(part.query_id) == set(toy_queries(4).query_id) and len(part) == 4 * 2 * 2
 
 # %% ../nbs/02j_sampling.ipynb #dcfb330b
 def _run(tmp_path, **generation):
@@ -358,7 +342,7 @@ def test_thoughts_reach_the_responses_table(settings, tmp_path, toys):
             yield [(w, [Completion("hm</think>4", "stop", 1, 11)] * len(w.samples)) for w in work]
 
     own, pool = Store(tmp_path), [_with(toys[0], thoughts_end="</think>")]
-    table = answer_queries(_queries(2), _with(settings, pool=pool), own, [own], make=Thinks)
+    table = answer_queries(toy_queries(2), _with(settings, pool=pool), own, [own], make=Thinks)
     assert (table.text == "4").all() and (table.reasoning == "hm").all() and (table.reasoning_tokens == 10).all()
 
 # %% ../nbs/02j_sampling.ipynb #e43cce81

@@ -18,7 +18,7 @@ from llm_routing.generation.latency import (
     speeds,
     timing_hook,
 )
-from llm_routing.generation.llms import make_toy_llm
+from llm_routing.generation.llms import toy_pool, toy_queries
 from llm_routing.generation.sampling import answer_queries
 from llm_routing.generation.store import Store
 from llm_routing.study.profiles import Generation, LLM
@@ -26,25 +26,7 @@ from llm_routing.study.profiles import Generation, LLM
 # %% ../nbs/02k_latency.ipynb #629f8307
 @pytest.fixture(scope="session")
 def toys(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toys")
-    return [
-        LLM(name=n, model=str(make_toy_llm(folder / n, seed, chat=p == "zcot")), prompt=p, dtype="float32")
-        for seed, (n, p) in enumerate([("base", "fcot"), ("chat", "zcot")])
-    ]
-
-# %% ../nbs/02k_latency.ipynb #4404bb83
-def _queries(n=12):
-    return pd.DataFrame(
-        {
-            "query_id": [f"q{i:02}" for i in range(n)],
-            "dataset": "gsm8k",
-            "split": ["train", "test"] * (n // 2),
-            "subject": "",
-            "text": [f"What is {i} + {i * i}?" for i in range(n)],
-            "choices": [[]] * n,
-            "gold": [str(i + i * i) for i in range(n)],
-        }
-    )
+    return toy_pool(tmp_path_factory.mktemp("toys"))
 
 # %% ../nbs/02k_latency.ipynb #08b3fed6
 @pytest.fixture
@@ -55,11 +37,11 @@ def timed(toys):
 # %% ../nbs/02k_latency.ipynb #7ef5b41e
 def test_latency_is_measured_once_and_follows_length(timed, tmp_path):
     own = Store(tmp_path)
-    table = answer_queries(_queries(), timed, own, [own])
-    with_latency = add_latency(table, _queries(), timed, own, [own])
+    table = answer_queries(toy_queries(), timed, own, [own])
+    with_latency = add_latency(table, toy_queries(), timed, own, [own])
     assert (with_latency.latency_s > 0).all()
-    assert with_latency.equals(add_latency(table, _queries(), timed, own, [own]))  # kept, not measured again
-    speed = speeds(_queries(), timed, own, [own])
+    assert with_latency.equals(add_latency(table, toy_queries(), timed, own, [own]))  # kept, not measured again
+    speed = speeds(toy_queries(), timed, own, [own])
     assert (speed.latency_s > 0).all() and (speed.tokens_per_s > 0).all() and speed.hardware.str.contains("cores").all()
     for _, part in with_latency.groupby("llm"):
         assert part.sort_values("completion_tokens").latency_s.is_monotonic_increasing
@@ -68,17 +50,17 @@ def test_latency_is_measured_once_and_follows_length(timed, tmp_path):
 def test_the_engine_that_sampled_is_timed_and_no_other_is_started(timed, tmp_path, monkeypatch):
     from llm_routing.generation import latency
 
-    own, subset = Store(tmp_path), latency_subset(_queries(), 4, 0)
-    table = answer_queries(_queries(), timed, own, [own], after=timing_hook(subset, timed, own, [own]))
+    own, subset = Store(tmp_path), latency_subset(toy_queries(), 4, 0)
+    table = answer_queries(toy_queries(), timed, own, [own], after=timing_hook(subset, timed, own, [own]))
     monkeypatch.setattr(latency, "make_engine", None)
-    assert (add_latency(table, _queries(), timed, own, [own]).latency_s > 0).all()
+    assert (add_latency(table, toy_queries(), timed, own, [own]).latency_s > 0).all()
 
 # %% ../nbs/02k_latency.ipynb #2863c242
 def test_a_limit_of_time_ends_the_measuring_and_is_not_tried_again(timed, tmp_path):
     own, brief = Store(tmp_path), timed.model_copy(update={"latency_minutes": 1e-9, "latency_queries": 6})
-    table = answer_queries(_queries(), brief, own, [own])
-    first = add_latency(table, _queries(), brief, own, [own])
-    assert first.latency_s.notna().all() and first.equals(add_latency(table, _queries(), brief, own, [own]))
+    table = answer_queries(toy_queries(), brief, own, [own])
+    first = add_latency(table, toy_queries(), brief, own, [own])
+    assert first.latency_s.notna().all() and first.equals(add_latency(table, toy_queries(), brief, own, [own]))
     assert all(len(Store(tmp_path, ("request",)).read(s)) == 1 for s in own.sections() if s.startswith("latency-"))
 
 # %% ../nbs/02k_latency.ipynb #95b9b8ac

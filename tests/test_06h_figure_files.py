@@ -6,14 +6,24 @@
 __all__ = []
 
 # %% ../nbs/06h_figure_files.ipynb #cd431260
+import io
 import json
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from llm_routing.findings.figure_files import STYLE, csv_text, figure_record, read_record, save_figure, style
+from llm_routing.findings.figure_files import (
+    STYLE,
+    csv_text,
+    figure_record,
+    read_record,
+    save_figure,
+    small_drawing,
+    style,
+)
 from llm_routing.study.tables import StudyError
 
 # %% ../nbs/06h_figure_files.ipynb #816abd26
@@ -58,6 +68,26 @@ def test_an_svg_says_what_it_shows(tmp_path):
     text = (tmp_path / "f.svg").read_text()
     assert 'role="img"' in text and "<desc>A &lt;dot&gt; plot</desc>" in text
     assert json.loads((tmp_path / "f.json").read_text())["alt"] == "A <dot> plot"
+
+# %% ../nbs/06h_figure_files.ipynb #svg-marks-test
+def test_a_small_svg_keeps_every_mark_and_its_text():
+    with style():
+        fig, ax = plt.subplots(figsize=(2, 2))
+        ax.plot([0.123456, 0.5], [1, 2.0004], "o-", label="0.12345 of #a1")
+        ax.legend()
+        fig.savefig(drawn := io.StringIO(), format="svg")
+        plt.close(fig)
+    small = small_drawing(drawn.getvalue())
+    for part in (r"<path\b", r"<use\b", r"<text\b", r"(?<=>)[^<>\n]+(?=</text>)"):
+        assert re.findall(part, small) == re.findall(part, drawn.getvalue()), part
+    assert len(small) < 0.75 * len(drawn.getvalue()) and "0.12345 of #a1" in small
+
+# %% ../nbs/06h_figure_files.ipynb #svg-styles-test
+def test_a_class_means_the_same_style_in_every_svg():
+    marks = '<use style="fill: red"/>', '<use style="fill: blue"/>'
+    first, second = small_drawing(marks[0] * 2 + marks[1] * 2), small_drawing(marks[1] * 3 + marks[0] * 3)
+    rules = [sorted(re.findall(r"\.\w+\{[^}]*\}", svg)) for svg in (first, second)]
+    assert rules[0] == rules[1] and len(rules[0]) == 2
 
 # %% ../nbs/06h_figure_files.ipynb #14f4e946
 def test_no_text_is_set_under_7_points():

@@ -25,9 +25,10 @@ def test_a_page_fetches_nothing():
     assert not re.search(r'(?:src|href)="(?:https?:)?//', html) and "default-src 'none'" in html.replace("&#x27;", "'")
 
 # %% ../nbs/07a_page.ipynb #583d2271
-def test_every_cell_carries_its_head_for_the_cards():
+def test_every_cell_has_its_head_on_a_card():
     html = P.sortable(pd.DataFrame({"p_holm": [0.5], "system": ["x"]}), "c")
-    assert re.findall(r'data-h="([^"]+)"', html) == ["p, corrected", "system"]
+    assert re.findall(r"--h(\d+):&quot;([^&]+)&quot;", html) == [("1", "p, corrected"), ("2", "system")]
+    assert "td:nth-child(2)::before{content:var(--h2)}" in P.css()
     assert html.count("<th ") == html.count('scope="col"') == 2
 
 # %% ../nbs/07a_page.ipynb #8efbd4cd

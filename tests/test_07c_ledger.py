@@ -75,27 +75,28 @@ def test_every_command_of_the_ledger_is_one_that_the_runner_takes():
             policies_policies.POLICIES
         )
 
-# %% ../nbs/07c_ledger.ipynb #20fa1517
+# %% ../nbs/07c_ledger.ipynb #paper-queries
 FEW = " --set routers.params.clustering_tfidf.ks=[5]"  # clusters for the few queries of a test
 
 
+def paper_queries(datasets, n):
+    "n invented queries of each part of each data set."
+    rows = [
+        (f"{d}-{s}-{i}", d, s, "", f"{i} apples and {i % 7} pears", [], "", -1)
+        for d in datasets
+        for s in ("train", "validation", "test")
+        for i in range(n)
+    ]
+    return pd.DataFrame(rows, columns="query_id dataset split subject text choices gold fold".split())
+
+# %% ../nbs/07c_ledger.ipynb #20fa1517
 def paper_run(more, datasets=("gsm8k", "mmlu"), n=30):
     "A run of the paper's pool with invented outcomes, under a command's settings."
     changes = [w for w in shlex.split(more) if w != "--set"] + ["analysis.resamples=100"]
     profile, rng = load_profile("paper", changes), np.random.default_rng(0)
-    llms = [m.name for m in profile.generation.pool]
-    queries = pd.DataFrame(
-        [
-            (f"{d}-{s}-{i}", d, s, "", f"{i} apples and {i % 7} pears", [], "", -1)
-            for d in datasets
-            for s in ("train", "validation", "test")
-            for i in range(n)
-        ],
-        columns="query_id dataset split subject text choices gold fold".split(),
-    )
-    long = pd.DataFrame(
-        {"query_id": np.repeat(queries.query_id, len(llms)), "llm": np.tile(llms, len(queries))}
-    ).reset_index(drop=True)
+    llms, queries = [m.name for m in profile.generation.pool], paper_queries(datasets, n)
+    pairs = {"query_id": np.repeat(queries.query_id, len(llms)), "llm": np.tile(llms, len(queries))}
+    long = pd.DataFrame(pairs).reset_index(drop=True)
     outcomes = long.assign(
         majority_answer=rng.choice(list("abc"), len(long)),
         score=rng.integers(0, 2, len(long)).astype(float),
@@ -179,31 +180,10 @@ def test_a_missing_reference_says_how_to_get_it_back(tmp_path):
     with pytest.raises(StudyError, match="git checkout"):
         R.read_reference(tmp_path / "paper.json")
 
-# %% ../nbs/07c_ledger.ipynb #98110037
-def write_release(folder):
-    "Files in the authors' format whose counts per LLM are the published ones."
-    reference, rng = R.read_reference(), np.random.default_rng(0)
-    for d, sizes in {"gsm8k": (8792, 1319), "mmlu": (1700, 1530)}.items():
-        llms = [m for m in released.LLM_NAMES.values() if m in released.SECONDS[d]]
-        right = rng.random((sizes[0], len(llms))) < 0.5
-        for j, m in enumerate(llms):
-            share = np.zeros(sizes[1], bool)
-            share[: int(np.ceil(reference["main_results"][d][m][0] * sizes[1] / 100 - 1e-9))] = True
-            right[: sizes[1], j] = rng.permutation(share)
-        splits = (
-            ["test"] * sizes[1]
-            + ["train", "val"] * ((sizes[0] - sizes[1]) // 2)
-            + ["train"] * ((sizes[0] - sizes[1]) % 2)
-        )
-        (folder / "released").mkdir(exist_ok=True)
-        released.write_example(
-            folder / "released" / f"{d}_cls_predictions.csv", d, right, rng.normal(0, 2, right.shape), splits
-        )
-
 # %% ../nbs/07c_ledger.ipynb #ccb03027
 def test_released_files_fill_the_ledger(tmp_path, monkeypatch):
     monkeypatch.setenv("LLM_ROUTING_DATA", str(tmp_path))
-    write_release(tmp_path)
+    R.made_up_release(tmp_path)
     run, reference = Run(load_profile("released"), tmp_path, tmp_path / "figures"), R.read_reference()
     found = R.found_released(run, reference)
     for d in ("gsm8k", "mmlu"):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from llm_routing.findings import errata as R
-from llm_routing.findings.ledger import read_reference
+from llm_routing.findings.ledger import made_up_release, read_reference
 from llm_routing.findings.results import made_up_queries, made_up_tables
 from llm_routing.sources import released
 from llm_routing.study.profiles import load_profile
@@ -67,31 +67,10 @@ def test_errata_effects_are_differences(study):
     assert (row.as_published, row.corrected, row.effect) == (2.0, 1.5, -0.5) and row.ci_low == row.ci_high == -0.5
     assert (errata[errata.mistake == 3].effect == 0).all()  # constant seconds: over right answers or all is the same
 
-# %% ../nbs/07d_errata.ipynb #0c845116
-def write_release(folder):
-    "Files in the authors' format whose counts per LLM are the published ones."
-    reference, rng = read_reference(), np.random.default_rng(0)
-    for d, sizes in {"gsm8k": (8792, 1319), "mmlu": (1700, 1530)}.items():
-        llms = [m for m in released.LLM_NAMES.values() if m in released.SECONDS[d]]
-        right = rng.random((sizes[0], len(llms))) < 0.5
-        for j, m in enumerate(llms):
-            share = np.zeros(sizes[1], bool)
-            share[: int(np.ceil(reference["main_results"][d][m][0] * sizes[1] / 100 - 1e-9))] = True
-            right[: sizes[1], j] = rng.permutation(share)
-        splits = (
-            ["test"] * sizes[1]
-            + ["train", "val"] * ((sizes[0] - sizes[1]) // 2)
-            + ["train"] * ((sizes[0] - sizes[1]) % 2)
-        )
-        (folder / "released").mkdir(exist_ok=True)
-        released.write_example(
-            folder / "released" / f"{d}_cls_predictions.csv", d, right, rng.normal(0, 2, right.shape), splits
-        )
-
 # %% ../nbs/07d_errata.ipynb #48569e57
 def test_the_released_files_errata(tmp_path, monkeypatch):
     monkeypatch.setenv("LLM_ROUTING_DATA", str(tmp_path))
-    write_release(tmp_path)
+    made_up_release(tmp_path)
     run = Run(load_profile("released"), tmp_path, tmp_path / "figures")
     errata = pd.DataFrame(R.released_errata(run, resamples=30), columns=R.ERRATUM)
     assert len(errata) == 2 * (7 + 6) + 2 * (7 + 7) and errata.notna().all().all()

@@ -24,7 +24,7 @@ from ..outcomes.answers import INVALID, read_answers
 from ..outcomes.votes import majority_vote, published_viability, published_vote, viability
 from ..policies.choices import read_outcomes, settle_arrays
 from ..policies.policies import apply_policy, prediction_over_orders
-from ..policies.selections import read_scores
+from ..policies.systems import read_scores
 from ..routing.encoders import make_encoder
 from ..routing.training import parts_of
 from ..sources.released import as_published, corrected, fetch_released, parse_released, published_draws

@@ -6,9 +6,9 @@
 __all__ = ['PAIR', 'GPU', 'CPU', 'FINE_TUNED', 'CLUSTERS', 'FIVE', 'WHERE', 'NOWHERE', 'Found', 'MLC', 'MAIN', 'KINDS', 'FINDERS',
            'LEDGER', 'VERDICTS', 'TWICE', 'flatten', 'read_reference', 'how_to', 'mean_interval', 'paper_llms',
            'own_llms', 'narrowed', 'calls_scored', 'found_main', 'seconds_ends', 'found_splits', 'found_settings',
-           'found_clustering', 'cluster_bound', 'found_routerdc', 'found_released', 'released_rows', 'printed_digits',
-           'agrees', 'verdict', 'kind_of', 'is_mean_of_labels', 'make_ledger', 'say_kind', 'say_counts', 'kind_counts',
-           'stated_twice', 'disagreements', 'say_disagreements']
+           'found_clustering', 'cluster_bound', 'found_routerdc', 'found_released', 'made_up_release', 'released_rows',
+           'printed_digits', 'agrees', 'verdict', 'kind_of', 'is_mean_of_labels', 'make_ledger', 'say_kind',
+           'say_counts', 'kind_counts', 'stated_twice', 'disagreements', 'say_disagreements']
 
 # %% ../../nbs/07c_ledger.ipynb #63df7184
 import json
@@ -314,6 +314,23 @@ def found_released(run: Run, reference: dict, **_) -> Found:
         check_counts(rel, {m: v[0] for m, v in reference["main_results"][d].items() if m in rel.llms})
         found |= released_rows(rel.part("test"), d)
     return found
+
+# %% ../../nbs/07c_ledger.ipynb #made-up-release
+def made_up_release(folder: Path) -> None:
+    "Files in the authors' format, with invented queries, whose counts per LLM are the published ones."
+    from llm_routing.sources.released import LLM_NAMES, SECONDS, write_example
+
+    reference, rng = read_reference(), np.random.default_rng(0)
+    for d, (n, tested) in {"gsm8k": (8792, 1319), "mmlu": (1700, 1530)}.items():
+        llms = [m for m in LLM_NAMES.values() if m in SECONDS[d]]
+        right = rng.random((n, len(llms))) < 0.5
+        for j, m in enumerate(llms):
+            solved = int(np.ceil(reference["main_results"][d][m][0] * tested / 100 - 1e-9))
+            right[:tested, j] = rng.permutation(np.arange(tested) < solved)
+        splits = ["test"] * tested + (["train", "val"] * (n - tested))[: n - tested]
+        (folder / "released").mkdir(exist_ok=True)
+        file = folder / "released" / f"{d}_cls_predictions.csv"
+        write_example(file, d, right, rng.normal(0, 2, right.shape), splits)
 
 # %% ../../nbs/07c_ledger.ipynb #0c98b5c9
 def released_rows(

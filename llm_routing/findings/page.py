@@ -7,6 +7,7 @@ __all__ = ['COLOURS_OF_PAGE', 'SCRIPT', 'Html', 'el', 'joined', 'sortable', 'pic
            'drawing', 'css', 'page']
 
 # %% ../../nbs/07a_page.ipynb #af956b1a
+import json
 import re
 from html import escape
 from os.path import commonprefix
@@ -55,19 +56,26 @@ def sortable(
         el("th", el("button", h, type="button"), scope="col", cls=k, aria_sort="none") for h, k in zip(heads, kinds)
     )
     texts = [column_cells(frame[c]) for c in frame]
-    rows = [_row(r, values, heads, kinds) for r, values in zip(zip(*texts), frame.itertuples(index=False))]
-    shown = el("table", el("caption", caption), el("thead", el("tr", *buttons)), el("tbody", *rows), cls="sortable")
+    rows = [_row(r, values, kinds) for r, values in zip(zip(*texts), frame.itertuples(index=False))]
+    parts = el("caption", caption), el("thead", el("tr", *buttons)), el("tbody", *rows)
+    shown = el("table", *parts, cls="sortable", style=_card_heads(heads))
     box = el("div", shown, cls="scroll", tabindex="0", role="region", aria_label=caption)
     return el("details", el("summary", f"{caption}: {len(frame):,} rows"), box) if folded else box
 
 # %% ../../nbs/07a_page.ipynb #e241fd9f
-def _row(texts: tuple, values: tuple, heads: list[str], kinds: list[str]) -> Html:
-    "One row; numbers carry their exact value for sorting, and every cell its head for the cards."
+def _row(texts: tuple, values: tuple, kinds: list[str]) -> Html:
+    "One row; a number carries its value for sorting where its text does not say it, as in `< 0.001`."
     cells = []
-    for text, value, name, kind in zip(texts, values, heads, kinds):
-        exact = {"data_v": repr(float(value))} if kind == "num" and not pd.isna(value) else {}
-        cells.append(el("td", text, cls=kind, data_h=name, **exact))
+    for text, value, kind in zip(texts, values, kinds):
+        said = kind == "txt" or re.fullmatch(r"(-?[\d,.]+)?", text)
+        exact = {} if said else {"data_v": repr(float(value))}
+        cells.append(el("td", text, **exact) if kind == "num" else el("td", text, cls="txt"))
     return el("tr", *cells)
+
+# %% ../../nbs/07a_page.ipynb #card-heads
+def _card_heads(heads: list[str]) -> str:
+    "A table's heads as variables of its style: `_CARDS` writes them before the cells."
+    return ";".join(f"--h{i}:{json.dumps(h, ensure_ascii=False)}" for i, h in enumerate(heads, 1))
 
 # %% ../../nbs/07a_page.ipynb #bbc37374
 def picture(
@@ -199,7 +207,7 @@ _TABLES = """
 :focus-visible{outline:2px solid var(--link);outline-offset:1px}
 table{border-collapse:collapse;font-size:.85rem;width:100%}caption{text-align:left;padding:.4rem;color:var(--soft)}
 th,td{padding:.28rem .6rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
-.num{text-align:right;font-variant-numeric:tabular-nums}td.txt{overflow-wrap:break-word;min-width:4rem}
+.num,td:not(.txt){text-align:right;font-variant-numeric:tabular-nums}td.txt{overflow-wrap:break-word;min-width:4rem}
 thead th{position:sticky;top:0;background:var(--card)}th button{all:unset;cursor:pointer;font-weight:600}
 th button:focus-visible{outline:2px solid var(--link)}th button::after{content:" \\2195";color:var(--soft)}
 th[aria-sort=ascending] button::after{content:" \\25B2";color:inherit}
@@ -214,8 +222,8 @@ _SCREENS = """
 .scroll{border:0;overflow:visible}thead{display:none}
 table,tbody,tr,td,caption{display:block}
 tr{border:1px solid var(--line);border-radius:.4rem;margin:.5rem 0;padding:.3rem 0}
-td,td.num{border:0;text-align:left;display:flex;gap:.7rem;overflow-wrap:anywhere;padding:.12rem .6rem}
-td::before{content:attr(data-h);color:var(--soft);flex:0 0 42%}td:empty{display:none}}
+td,td:not(.txt){border:0;text-align:left;display:flex;gap:.7rem;overflow-wrap:anywhere;padding:.12rem .6rem}
+td::before{color:var(--soft);flex:0 0 42%}td:empty{display:none}}
 @media print{:root{--bg:#fff;--ink:#000;--soft:#333;--line:#bbb;--card:#fff;--link:#000}
 nav,.skip,.cite{display:none}
 .scroll,details .scroll{overflow:visible;max-height:none;border:0}body{font-size:10.5pt}
@@ -225,15 +233,25 @@ th,td{padding:.1rem .25rem}thead th{position:static}th button::after{content:""}
 figure img{max-width:13cm!important;border:0}}
 """
 
+# %% ../../nbs/07a_page.ipynb #css-cards
+_CARDS = (
+    "@media(max-width:40rem){"
+    + "".join(f"td:nth-child({i})::before{{content:var(--h{i})}}" for i in range(1, 41))
+    + "}"
+)
+
 # %% ../../nbs/07a_page.ipynb #84755e91
 def css() -> str:
     "The page's whole style."
     dark = f"@media(prefers-color-scheme:dark){{:root{{{_variables('dark')}}}}}"
-    return f":root{{color-scheme:light dark;{_variables('light')}}}{dark}{_TYPE}{_FIGURES}{_TABLES}{_SCREENS}"
+    return f":root{{color-scheme:light dark;{_variables('light')}}}{dark}{_TYPE}{_FIGURES}{_TABLES}{_SCREENS}{_CARDS}"
 
 # %% ../../nbs/07a_page.ipynb #6d20adff
 _SORT = """
-const value = (row, i, num) => num ? parseFloat(row.cells[i].dataset.v ?? 'NaN') : row.cells[i].textContent;
+function value(row, i, num) {
+  const cell = row.cells[i];
+  return num ? parseFloat(cell.dataset.v ?? cell.textContent.replaceAll(',', '')) : cell.textContent;
+}
 function compare(x, y, num, up) {
   if (!num) return up ? x.localeCompare(y) : y.localeCompare(x);
   if (isNaN(x) || isNaN(y)) return isNaN(x) - isNaN(y);

@@ -86,7 +86,7 @@ _ABOUT_POOLS = {
     "learning_curves": About("Learning curves", "Accuracy by number of training queries.", _CURVE),
     "training_size": About("The last doubling", "What the second half of the training queries brought."),
     "price_curves": About(
-        "Price curves", "Accuracy against seconds or cost as the price's weight grows, and their AIQ."
+        "Price curves", "Accuracy and seconds or cost at each weight of the price that changes them, and the AIQ."
     ),
     "pairs": About("Pairs, by RouteLLM's measures", "APGR and CPT of every router between a strong and a weak LLM."),
     "subset_frontier": About(

@@ -12,6 +12,8 @@ import queue
 from collections.abc import Iterator
 from typing import Any
 
+from fastcore.basics import patch
+
 from .endpoints import OpenAIEngine
 from llm_routing.generation.engines import (
     Completion,
@@ -122,13 +124,16 @@ class Replicas(Engine):
     def versions(self) -> dict[str, str]:
         return {**self.made_by, "replicas": str(len(self.processes))}
 
-    def close(self) -> None:
-        for inbox in self.inboxes:
-            inbox.put(None)
-        for process in self.processes:
-            process.join(timeout=0 if self.stopping.is_set() else 10)
-            process.kill()
-            process.join(timeout=5)
+# %% ../../nbs/02h_replicas.ipynb #replicas-close
+@patch
+def close(self: Replicas) -> None:
+    "End the processes: after their work, or at once when the work is to be left."
+    for inbox in self.inboxes:
+        inbox.put(None)
+    for process in self.processes:
+        process.join(timeout=0 if self.stopping.is_set() else 10)
+        process.kill()
+        process.join(timeout=5)
 
 # %% ../../nbs/02h_replicas.ipynb #157ec651
 def _next_message(engine: Replicas) -> tuple[str, Any]:

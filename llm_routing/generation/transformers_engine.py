@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
 import numpy as np
+from fastcore.basics import patch
 
 from .engines import Completion, Engine, Sampling, Work
 from llm_routing.generation.llms import (
@@ -217,13 +218,6 @@ class TransformersEngine(Engine):
     def versions(self) -> dict[str, str]:
         return {"engine": self.name} | {p: version(p) for p in ("transformers", "torch")}
 
-    def close(self) -> None:
-        import torch
-
-        del self.model
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
 # %% ../../nbs/02d_transformers.ipynb #2c0ff3a6
 def _load(llm: LLM):
     "The LLM's weights, on the GPU if there is one. No code that comes with it is run. Raises `EngineError`."
@@ -240,6 +234,16 @@ def _load(llm: LLM):
         return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as e:
         raise explain_loading(llm, e) from e
+
+# %% ../../nbs/02d_transformers.ipynb #close-patch
+@patch
+def close(self: TransformersEngine) -> None:
+    "Give the weights' memory back."
+    import torch
+
+    del self.model
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 # %% ../../nbs/02d_transformers.ipynb #88106da6
 def _sampled(engine: TransformersEngine, work, ids, sampling: Sampling, stopper: Stopper) -> list[list[int]]:

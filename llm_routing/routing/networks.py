@@ -288,10 +288,8 @@ def projection(d: int, width: int):
 @dataclass
 class RouterDC(MLP):
     """Dual contrastive learning (RouterDC, Chen et al. 2024, equations 3 to 6): `llm_contrast` and `query_contrast`.
-    The epoch that routes
-    validation best is kept, and Platt scaling makes probabilities. The embeddings are frozen, or the last layers of
-    their encoder learn too,
-    as released (there all layers, batches of 16, 1,000 steps)."""
+    The epoch that routes validation best is kept, and Platt scaling makes probabilities. The embeddings are frozen,
+    or the last layers of their encoder learn too, as released (there all layers, batches of 16, 1,000 steps)."""
 
     encoder: str = "minilm"
     tuned: int = 0  # last layers of the encoder that learn; 0: none, but a small network on the embeddings does

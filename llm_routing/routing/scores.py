@@ -103,10 +103,9 @@ def judged(
     task: Task,
     s: pd.DataFrame,  # the task's rows of one router and seed
     outcomes: pd.DataFrame,  # of the task
-) -> dict[
-    str, np.ndarray
-]:  # truth, raw, temperature, isotonic: (n_test, n_llms); single: (n_test,) of the best LLM on train
-    "A router's probabilities on the task's test queries, as they are and recalibrated on validation, and what is true."
+) -> dict[str, np.ndarray]:
+    """A router's probabilities on the task's test queries, and what is true. `truth`, `raw`, and `temperature` and
+    `isotonic`, both recalibrated on validation: (n_test, n_llms). `single`, the best LLM on train: (n_test,)."""
 
     def take(frame, column, ids):
         return matrix(frame[frame["query_id"].isin(ids)], column, ids, task.llms)
@@ -147,9 +146,8 @@ def router_table(
     outcomes: pd.DataFrame,
     costs: pd.DataFrame,  # router, seed, dataset (several joined by +), pool, parameters
 ) -> pd.DataFrame:
-    """One row per data set, pool and router, means over `seeds` seeds: accuracy, its standard deviation over the
-    seeds, and gap
-    closed (percent); share sent away, log-loss, ECE raw and recalibrated on validation, parameters."""
+    """One row per data set, pool and router, means over `seeds` seeds: accuracy, its standard deviation over the seeds,
+    and gap closed (percent); share sent away, log-loss, ECE raw and recalibrated on validation, parameters."""
     parts: dict = {}
     for task in each:
         own = task.outcomes(outcomes)

@@ -131,20 +131,14 @@ def split_sizes(
 # %% ../../nbs/01_queries.ipynb #406f78ea-1
 def find_duplicates(
     queries: pd.DataFrame,
-) -> (
-    pd.DataFrame
-):  # dataset, queries that repeat an earlier one of their split, test queries that stand in train or validation too
-    "Repeated texts per dataset, within a split and across splits."
+) -> pd.DataFrame:  # dataset, repeated_in_split, test_seen_in_train (or in validation): numbers of queries
+    "Repeated texts per dataset: within a split, and of test in train or validation."
     rows = []
     for dataset, part in queries.assign(text=normalised(queries.text)).groupby("dataset"):
         learnt = set(part.text[part.split != "test"])
-        rows.append(
-            {
-                "dataset": dataset,
-                "repeated_in_split": int(part.duplicated(["split", "text"]).sum()),
-                "test_seen_in_train": int(part.text[part.split == "test"].isin(learnt).sum()),
-            }
-        )
+        seen = part.text[part.split == "test"].isin(learnt)
+        repeated = part.duplicated(["split", "text"])
+        rows.append({"dataset": dataset, "repeated_in_split": repeated.sum(), "test_seen_in_train": seen.sum()})
     return pd.DataFrame(rows)
 
 # %% ../../nbs/01_queries.ipynb #138b6053

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SECRET_ADVICE', 'Price', 'SEEDS', 'refuse_secrets', 'inside', 'without_credentials', 'Section', 'Reading', 'Source',
            'LLM', 'Endpoint', 'Timing', 'Generation', 'Extraction', 'Routers', 'TokenPrice', 'Policies', 'Analysis',
-           'Pool', 'same_reading', 'only_chosen_llms', 'Profile', 'parse_profile', 'profile_files', 'profile_names',
-           'profile_file', 'set_key', 'move_seeds', 'change_settings', 'merged', 'settings_of', 'load_profile',
-           'overrides']
+           'Pool', 'same_reading', 'named_twice', 'only_chosen_llms', 'Profile', 'parse_profile', 'profile_files',
+           'profile_names', 'profile_file', 'set_key', 'move_seeds', 'change_settings', 'merged', 'settings_of',
+           'load_profile', 'overrides']
 
 # %% ../../nbs/00b_profiles.ipynb #imports
 import os
@@ -273,6 +273,20 @@ def same_reading(
     read = [reading(n) for n in names]
     return sorted({n for n, r in zip(names, read) if read.count(r) > 1})
 
+# %% ../../nbs/00b_profiles.ipynb #named-twice
+def named_twice(
+    pools: list[Pool],
+    datasets: list[str],  # of the study
+) -> tuple[str, str] | None:
+    "A name that two pools of one data set have, and the data set; `None` where there is none."
+    seen: set[tuple[str, str]] = set()
+    for pool in pools:
+        named = {(pool.name, d) for d in pool.datasets or datasets}
+        if seen & named:
+            return min(seen & named)
+        seen |= named
+    return None
+
 # %% ../../nbs/00b_profiles.ipynb #chosen-llms
 def only_chosen_llms(
     settings: Any,  # a profile's keys and values
@@ -330,12 +344,8 @@ class Profile(Section):
                 raise ValueError(f"the name {name!r} {fault}")
         if twice := same_reading(llms):
             raise ValueError(f"generation.pool: two LLMs have the same name, or names that read the same: {twice}")
-        seen: set[tuple[str, str]] = set()
-        for pool in self.pools:
-            named = {(pool.name, d) for d in pool.datasets or self.source.datasets}
-            if seen & named:
-                raise ValueError(f"pools: two pools of {min(seen & named)[1]} have the name {pool.name!r}")
-            seen |= named
+        if two := named_twice(self.pools, self.source.datasets):
+            raise ValueError(f"pools: two pools of {two[1]} have the name {two[0]!r}")
         return self
 
 # %% ../../nbs/00b_profiles.ipynb #ec87d116
