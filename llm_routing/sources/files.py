@@ -12,6 +12,7 @@ import functools
 import io
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,7 @@ CITATIONS = {
 # %% ../../nbs/01a_files.ipynb #36fb56b7
 def fetch(
     path: str,  # a path of the registry
+    progress: Callable[[int], object] = lambda n: None,  # called with the number of bytes that have come
 ) -> Path:  # the file, its sha256 checked
     "The local copy of an external file. Raises `SourceError` when it is unknown, missing, wrong or out of reach."
     if path not in registry():
@@ -76,7 +78,7 @@ def fetch(
     entry, folder = registry()[path], os.environ.get("LLM_ROUTING_DATA")
     if folder:
         return _local(entry, Path(folder))
-    return _download(entry)
+    return _download(entry, progress)
 
 # %% ../../nbs/01a_files.ipynb #47a7ee16
 def _local(entry: ExternalFile, folder: Path) -> Path:
@@ -93,27 +95,73 @@ def _local(entry: ExternalFile, folder: Path) -> Path:
         raise SourceError(f"{file}: its sha256 is not that of the pinned file: fetch it again from {entry.url}")
     return file
 
+# %% ../../nbs/01a_files.ipynb #part-size
+def _size(part: Path) -> int:
+    "The bytes of a file; 0 where there is none."
+    return part.stat().st_size if part.is_file() else 0
+
+# %% ../../nbs/01a_files.ipynb #fill-part
+def _fill(entry: ExternalFile, part: Path, progress: Callable[[int], object]) -> None:
+    "Download the rest of a part, again after each cut that brought something. Raises `OSError`."
+    whole = False
+    progress(_size(part))
+    while not whole:
+        have = _size(part)
+        try:
+            whole = have == entry.bytes or _attempt(entry, part, progress)
+        except OSError:
+            if _size(part) <= have:
+                raise
+
+# %% ../../nbs/01a_files.ipynb #fill-attempt
+def _attempt(entry: ExternalFile, part: Path, progress: Callable[[int], object]) -> bool:
+    "Ask for what a part lacks, and append it: True when the server has given all it has. Raises `OSError`."
+    import requests
+
+    have = _size(part)
+    headers = {"Accept-Encoding": "identity"}  # positions are those of the file itself
+    headers |= {"Range": f"bytes={have}-"} if have else {}
+    with requests.get(entry.url, headers=headers, stream=True, timeout=30) as response:
+        if have and response.status_code == 416:  # the part is longer than the file there
+            part.unlink()
+            return False
+        response.raise_for_status()
+        with part.open("ab" if response.status_code == 206 else "wb") as f:
+            progress(f.tell() - have)
+            for chunk in response.iter_content(2**16):
+                progress(f.write(chunk))
+                if f.tell() > entry.bytes:  # what goes on past the pinned size is not the pinned file
+                    return True
+    return True
+
 # %% ../../nbs/01a_files.ipynb #8370499d
-def _download(entry: ExternalFile) -> Path:
+def _download(entry: ExternalFile, progress: Callable[[int], object]) -> Path:
     "A file of the download cache, downloaded if it is not there."
     import pooch
+    from filelock import FileLock
 
     cache = Path(os.environ.get("LLM_ROUTING_CACHE") or pooch.os_cache("llm-routing"))
+    part, folder = cache / f"{entry.path}.part", (cache / entry.path).parent
     pooch.get_logger().setLevel("WARNING")
+
+    def bring(url, to, _):
+        _fill(entry, part, progress)
+        os.replace(part, to)
+
     try:
-        return Path(
-            pooch.retrieve(
-                entry.url, f"sha256:{entry.sha256}", fname=Path(entry.path).name, path=cache / Path(entry.path).parent
-            )
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / ".lock"):  # two runs at once do not write into one part
+            name, known = Path(entry.path).name, f"sha256:{entry.sha256}"
+            return Path(pooch.retrieve(entry.url, known, fname=name, path=folder, downloader=bring))
     except ValueError as e:  # pooch's own error for a hash that differs
         raise SourceError(
             f"{entry.url}: what came is not the pinned file (sha256 differs: cut short, or replaced): nothing was "
             "kept; try again, or set LLM_ROUTING_DATA"
         ) from e
     except OSError as e:  # requests' errors are OSErrors
+        have = f"; {_size(part):,} of {entry.bytes:,} bytes are kept" if _size(part) else ""
         raise SourceError(
-            f"{entry.url} could not be downloaded ({type(e).__name__}): connect to the network, or set "
+            f"{entry.url} could not be downloaded ({type(e).__name__}){have}: connect to the network, or set "
             "LLM_ROUTING_DATA to a folder that holds the files"
         ) from e
 
@@ -140,8 +188,7 @@ def fetch_all(
     files = []
     with tqdm(total=sum(missing.values()), unit="B", unit_scale=True, desc="downloading", disable=not missing) as bar:
         for path in paths:
-            files.append(fetch(path))
-            bar.update(missing.get(path, 0))
+            files.append(fetch(path, bar.update))
     return files
 
 # %% ../../nbs/01a_files.ipynb #5f0e0001
