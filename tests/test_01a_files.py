@@ -107,7 +107,9 @@ class Cutting(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def cutting(mirror, monkeypatch):
     "The server, in the place of GitHub, and a registry of its one file."
-    entry = ExternalFile("big.bin", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), "a/b", "c" * 40, "big.bin", "MIT")
+    entry = ExternalFile(
+        "big.bin", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), "a/b", "c" * 40, "big.bin", "MIT"
+    )
     handler = type("Handler", (Cutting,), {"begins": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
