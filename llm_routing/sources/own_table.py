@@ -25,7 +25,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .files import Findings, SourceError, fault, outcomes_frame, rows_of_csv, split_validation, text_of
+from llm_routing.sources.files import (
+    Findings,
+    SourceError,
+    fault,
+    outcomes_frame,
+    rows_of_csv,
+    split_validation,
+    text_of,
+)
 from ..study.names import name_fault, reading as reads_like
 from ..study.profiles import Reading, Source
 from ..study.tables import check_table, digest, project_root
