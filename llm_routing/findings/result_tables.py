@@ -9,6 +9,7 @@ __all__ = ['ABOUT', 'HEADS', 'MOST_ROWS', 'MAIN_COLUMNS', 'MORE_COLUMNS', 'About
            'span', 'write_main_results']
 
 # %% ../../nbs/06n_result_tables.ipynb #80cb7f9d
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,10 @@ _ABOUT_SYSTEMS = {
         ("dataset", "pool", "way", "system", "policy", "gain", "gain_low", "gain_high", "p_holm", "outcome", "chosen"),
     ),
     "answers": About(
-        "The question by pool", "Best single LLM, the router that validation chooses, votes, oracle; fronts."
+        "The question by pool",
+        "Best single LLM, the router that validation chooses, votes, oracle.",
+        ("dataset", "pool", "what", "n", "accuracy", "gain", "gain_low", "gain_high", "p_holm", "share_away", "usage")
+        + ("cost", "latency_s"),  # which are on a front stands in the CSV file
     ),
     "router_gains": About("Router gains", "Every router's gain over the best single LLM as its chapter computes it."),
     "ranks": About("Ranks", "LLMs and routers by accuracy, with the interval of the rank and how often each is first."),
@@ -279,11 +283,11 @@ def tex(text) -> str:
 
 # %% ../../nbs/06n_result_tables.ipynb #c2737e55
 def breakable(text: str) -> str:
-    "Escaped text that may break after the joints of a long name."
+    "Escaped text that may break after the joints of a long name, never inside a number."
     escaped = tex(text)
-    if max(map(len, str(text).split()), default=0) < 15:
+    if max(map(len, str(text).split()), default=0) < 10:
         return escaped
-    return escaped.replace(r"\_", r"\_\allowbreak{}").replace(".", r".\allowbreak{}").replace("-", r"-\allowbreak{}")
+    return re.sub(r"(\\_|(?<=\w)-|\.(?=[A-Za-z]))", r"\1\\allowbreak{}", escaped)
 
 # %% ../../nbs/06n_result_tables.ipynb #e24808a9
 _CHARACTER, _BETWEEN, _LONGEST = 0.062, 0.085, 22  # inches of a character and between columns; a narrow column
@@ -310,9 +314,11 @@ def column_types(
 
 # %% ../../nbs/06n_result_tables.ipynb #84338826
 def _head_cell(text: str, kind: str) -> str:
-    "A head; over numbers it breaks into lines, since it is often longer than they are."
+    "A head; over narrow columns it breaks into lines, since it is often longer than what stands below."
     words = tex(text)
-    return rf"\shortstack[r]{{{words.replace(' ', chr(92) * 2)}}}" if kind == "r" and len(text) > 8 else words
+    if kind in ("r", "l") and " " in text and len(text) > 5:
+        return rf"\shortstack[{kind}]{{{words.replace(' ', chr(92) * 2)}}}"
+    return words
 
 # %% ../../nbs/06n_result_tables.ipynb #60d0b451
 def latex_table(
@@ -343,7 +349,7 @@ def frame_latex(
     header, numeric = [head(c) for c in frame], [is_number(frame[c]) for c in frame]
     columns = [column_cells(frame[c]) for c in frame]
     cells = [list(row) for row in zip(*columns)]
-    words = [max(h.split(), key=len) if n else h for h, n in zip(header, numeric)]
+    words = [max(h.split(), key=len) for h in header]
     kinds = column_types(cells, words, numeric, width)
     shown = [[tex(v) if n else breakable(v) for v, n in zip(row, numeric)] for row in cells]
     return latex_table(shown, header, kinds)
