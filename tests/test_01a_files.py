@@ -7,12 +7,13 @@ __all__ = []
 
 # %% ../nbs/01a_files.ipynb #eff746d3
 import functools
+import hashlib
 import http.server
 import os
 import threading
 import pandas as pd
 import pytest
-from llm_routing.sources.files import SourceError, available, fetch, registry, split_validation
+from llm_routing.sources.files import ExternalFile, SourceError, available, fetch, registry, split_validation
 
 DATA = os.environ.get("LLM_ROUTING_DATA")
 needs_data = pytest.mark.skipif(
@@ -49,7 +50,7 @@ def test_a_wrong_download_is_one_clear_error_and_leaves_nothing(mirror, tmp_path
     file.write_bytes(content)
     with pytest.raises(SourceError, match="sha256 differs.*nothing was kept"):
         fetch("routerdc/humaneval_test.json")
-    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and p.name != ".lock"]
 
 # %% ../nbs/01a_files.ipynb #3ee079d9-2
 def test_a_missing_file_and_no_network_are_one_clear_error(mirror, monkeypatch):
@@ -80,6 +81,91 @@ def test_a_data_folder_is_checked(tmp_path, monkeypatch):
     (tmp_path / "gsm8k" / "test.jsonl").write_text("{}")
     with pytest.raises(SourceError, match="not that of the pinned file"):
         fetch("gsm8k/test.jsonl")
+
+# %% ../nbs/01a_files.ipynb #cut-server
+CONTENT = bytes(range(256)) * 1000
+
+
+class Cutting(http.server.BaseHTTPRequestHandler):
+    "Serves one file, in parts where a part is asked for, and hangs up after `most` bytes."
+
+    content, most, ranges, begins = CONTENT, None, True, []
+
+    def do_GET(self):
+        begin = int(self.headers.get("Range", "bytes=0-")[6:-1]) * self.ranges
+        self.begins.append(begin)
+        rest = self.content[begin:]
+        self.send_response(416 if not rest else 206 if begin else 200)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        self.wfile.write(rest[: self.most])
+
+    def log_message(self, *args):
+        pass
+
+# %% ../nbs/01a_files.ipynb #cut-fixture
+@pytest.fixture
+def cutting(mirror, monkeypatch):
+    "The server, in the place of GitHub, and a registry of its one file."
+    entry = ExternalFile(
+        "big.bin", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), "a/b", "c" * 40, "big.bin", "MIT"
+    )
+    handler = type("Handler", (Cutting,), {"begins": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr("llm_routing.sources.files.registry", lambda: {"big.bin": entry})
+        monkeypatch.setenv("LLM_ROUTING_MIRROR", f"http://127.0.0.1:{server.server_port}")
+        yield handler
+        server.shutdown()
+
+# %% ../nbs/01a_files.ipynb #cut-test
+def test_a_download_that_is_cut_goes_on_where_it_stopped(cutting):
+    cutting.most, came = 100_000, []
+    assert fetch("big.bin", came.append).read_bytes() == CONTENT and sum(came) == len(CONTENT)
+    assert cutting.begins[0] == 0 and len(cutting.begins) >= 3 and cutting.begins == sorted(set(cutting.begins))
+
+# %% ../nbs/01a_files.ipynb #cut-later
+def test_what_came_is_kept_for_the_next_command(cutting, monkeypatch):
+    cutting.most = 100_000
+    real = Cutting.do_GET
+    monkeypatch.setattr(cutting, "do_GET", lambda self: real(self) if not self.begins else self.send_error(503))
+    with pytest.raises(SourceError, match="HTTPError.; [0-9,]+ of 256,000 bytes are kept"):
+        fetch("big.bin")
+    monkeypatch.setattr(cutting, "do_GET", real)
+    assert fetch("big.bin").read_bytes() == CONTENT and cutting.begins[1] > 0
+
+# %% ../nbs/01a_files.ipynb #cut-no-range
+def test_a_server_that_knows_no_parts_gives_all_again(cutting, monkeypatch):
+    cutting.most, cutting.ranges, real = 100_000, False, Cutting.do_GET
+
+    def give(self):
+        self.most = None if self.begins else 100_000
+        real(self)
+
+    monkeypatch.setattr(cutting, "do_GET", give)
+    came = []
+    assert fetch("big.bin", came.append).read_bytes() == CONTENT and sum(came) == len(CONTENT)
+    assert cutting.begins == [0, 0]
+
+# %% ../nbs/01a_files.ipynb #cut-wrong
+def test_a_rest_of_another_file_is_refused_and_nothing_stays(cutting, tmp_path, monkeypatch):
+    cutting.most, real = 100_000, Cutting.do_GET
+    monkeypatch.setattr(cutting, "do_GET", lambda self: real(self) if not self.begins else self.send_error(503))
+    with pytest.raises(SourceError, match="are kept"):
+        fetch("big.bin")
+    monkeypatch.setattr(cutting, "do_GET", real)
+    cutting.content, cutting.most = CONTENT[:-1] + b"?", None
+    with pytest.raises(SourceError, match="sha256 differs.*nothing was kept"):
+        fetch("big.bin")
+    assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [".lock"]
+
+# %% ../nbs/01a_files.ipynb #cut-long
+def test_a_file_that_goes_on_past_its_size_is_cut_off(cutting, tmp_path):
+    cutting.content, came = CONTENT * 200, []
+    with pytest.raises(SourceError, match="sha256 differs.*nothing was kept"):
+        fetch("big.bin", came.append)
+    assert sum(came) < 2 * len(CONTENT)
+    assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [".lock"]
 
 # %% ../nbs/01a_files.ipynb #c8cac87a
 def test_the_validation_split_depends_on_text_and_seed_only():

@@ -200,6 +200,20 @@ def test_wide_tables_are_recognised(tmp_path):
     assert "one column per LLM: a, b" in found.notes and "columns left out: note" in found.notes
     assert set(found.table.split) == {"train", "validation", "test"}
 
+# %% ../nbs/01e_own_table.ipynb #wide-counts
+def test_counts_and_an_index_beside_scores_are_no_llms(tmp_path):
+    wide = pd.DataFrame({"nr": range(40), "prompt": [f"What is {i}?" for i in range(40)], "stars": [1, 5] * 20})
+    for scores in ([1, 0] * 20, [100, 0] * 20, ["75 %", "0 %"] * 20):
+        wide.assign(a=scores, b=scores[::-1]).to_csv(tmp_path / "mine.csv", index=False)
+        found = load_table(tmp_path / "mine.csv")
+        assert set(found.table.llm) == {"a", "b"} and "columns left out: nr, stars" in found.notes
+
+# %% ../nbs/01e_own_table.ipynb #ratings
+def test_ratings_are_no_percent(tmp_path):
+    rows = [[*r[:4], str(1 + 4 * int(r[4])), *r[5:]] for r in ROWS]
+    said = fault_of(tmp_path, own(rows))
+    assert "score 5 is not within 0 to 1" in said and "give --scale percent" in said
+
 # %% ../nbs/01e_own_table.ipynb #own00017
 def test_a_name_can_be_given_and_a_wrong_one_is_refused(tmp_path):
     data = own(header=HEADER.replace("text", "what"))

@@ -190,12 +190,14 @@ def test_two_real_llms_split_by_question_and_no_equal_questions_part():
     }
 
 # %% ../nbs/01i_recorded.ipynb #0d035286
-def test_a_folder_of_logs_is_checked_and_gets_a_profile(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorded, "work_folder", lambda: tmp_path)
+@pytest.mark.parametrize("name", ["mine", "mine.toml"])
+def test_a_folder_of_logs_is_checked_and_gets_a_profile(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("llm_routing.sources.importing.work_folder", lambda: tmp_path)
+    monkeypatch.chdir(tmp_path)
     logs = recorded.project_root() / "data" / "eval_logs" / "lm_eval"
-    said = import_responses(logs, profile="mine")
-    assert "format lm_eval, 2 LLMs, 48 responses" in said and "Next: llm-routing run --profile mine" in said
-    source = load_profile(str(tmp_path / "profiles" / "mine.toml")).source
-    assert source.kind == "recorded" and source.folds == {"mini_math": 5, "mini_mcq": 5}
+    said = import_responses(logs, profile=name)
+    assert "format lm_eval, 2 LLMs, 48 responses" in said and f"Next: llm-routing run --profile {name}" in said
+    profile = load_profile("mine.toml" if name == "mine.toml" else str(tmp_path / "profiles" / "mine.toml"))
+    assert profile.source.kind == "recorded" and profile.source.folds == {"mini_math": 5, "mini_mcq": 5}
     with pytest.raises(SourceError, match="is there already"):
-        import_responses(logs, profile="mine")
+        import_responses(logs, profile=name)

@@ -79,7 +79,11 @@ def test_tables_compile_and_fit(tmp_path, results):
     ledger = pd.DataFrame([rows | {"difference": -2.25, "verdict": "within interval"}] * 60)
     row = {"lesson": "I", "pool": "paper", "dataset": "gsm8k", "evidence": words, "verdict": "holds"}
     lessons = pd.DataFrame([row] * 5)
-    T.write_tables(tmp_path, ledger=ledger, lessons=lessons)
-    names = ["tables/main_results.tex", "tables/ledger.tex", "tables/lessons.tex"]
+    pair = {"dataset": "data", "pool": "dominated", "router": "recommended", "strong": "abacus-base", "weak": "heron"}
+    pairs = pd.DataFrame(
+        [pair | {f"{m}{end}": 0.5 for m in ("apgr", "cpt50", "cpt80") for end in ("", "_low", "_high")}]
+    )
+    T.write_tables(tmp_path, ledger=ledger, lessons=lessons, pairs=pairs)
+    names = [f"tables/{name}.tex" for name in ("main_results", "ledger", "lessons", "pairs")]
     assert compiled(tmp_path, names, 6.75) < 1
     assert compiled(tmp_path, ["tables/main_results_narrow.tex"], 3.25) < 1

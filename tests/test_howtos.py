@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,17 +24,35 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```", text, re.M | re.S)
 
 
+def command(line: str) -> list[str]:
+    "A printed command's words, for this Python."
+    return line.partition("#")[0].replace("llm-routing", f"{sys.executable} -m llm_routing.cli.runner", 1).split()
+
+
 def call(line: str, cwd: Path) -> str:
     "What a printed command says; it must succeed."
-    words = line.partition("#")[0].replace("llm-routing", f"{sys.executable} -m llm_routing.cli.runner", 1).split()
-    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True)
+    done = subprocess.run(command(line), cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout
 
 
 @pytest.fixture
-def outcomes(tmp_path) -> Path:
-    "A file as somebody may have it: other names, True and False, no splits, a column too many."
+def checkout(tmp_path) -> Path:
+    "A folder that is a checkout to the commands, so that the printed lines run in it word for word."
+    for folder in ("nbs", "profiles"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copy(ROOT / "settings.ini", tmp_path)
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    return tmp_path
+
+
+def printed(words: str) -> list[str]:
+    "The printed block of commands that holds certain words, a line each."
+    return next(b for b in blocks("sh") if words in b).strip().splitlines()
+
+
+def outcomes(file: Path) -> None:
+    "Write a file as somebody may have it: other names, True and False, no splits, a column too many."
     rng, rows = random.Random(0), []
     for i in range(150):
         kind = rng.randrange(2)
@@ -43,25 +62,76 @@ def outcomes(tmp_path) -> Path:
         for llm, chance in (("ada", (0.8, 0.3)), ("bob", (0.3, 0.8)), ("cy", (0.5, 0.5))):
             right = rng.random() < chance[kind]
             rows.append({"id": f"q{i}", "prompt": text, "model": llm, "correct": right, "note": "x"})
-    pd.DataFrame(rows).to_csv(tmp_path / "outcomes.csv", index=False)
-    return tmp_path
+    pd.DataFrame(rows).to_csv(file, index=False)
+
+
+def logs(folder: Path) -> None:
+    "Write sample logs of five LLMs, in the form of lm-evaluation-harness."
+    rng = random.Random(0)
+    for i, llm in enumerate(("ada", "bob", "cy", "dot", "eve")):
+        rows = []
+        for k in range(100):
+            right = rng.random() < (0.8 if k % 5 == i else 0.4)
+            doc = {"question": f"What is {k} plus {k}, said {'twice ' * (k % 5)}?"}
+            answer = f"The answer is {2 * k + (not right)}."
+            rows.append({"doc_id": k, "doc": doc, "target": str(2 * k), "resps": [[answer]], "filter": "none"})
+        (folder / f"org__{llm}").mkdir(parents=True)
+        text = "".join(json.dumps(r) + "\n" for r in rows)
+        (folder / f"org__{llm}" / "samples_sums_2026-01-02T03-04-05.678.jsonl").write_text(text)
 
 
 @pytest.mark.slow
-def test_own_outcomes_and_an_own_router_as_the_readme_says(outcomes):
-    imports = next(b for b in blocks("sh") if "llm-routing import" in b).strip().splitlines()
-    assert [line.split()[1] for line in imports] == ["import", "run"]
-    here = [line.replace("--profile mine", f"--profile {outcomes}/mine.toml") for line in imports]
-    call(here[0], outcomes)
-    (outcomes / "my_routers.py").write_text(next(b for b in blocks("python") if "register_router" in b))
-    names = load_profile(str(outcomes / "mine.toml")).routers.names
-    changes = (
-        f"--set routers.modules=['my_routers'] --set routers.names={[*names, 'shortest']} --run-dir {outcomes}/run"
+def test_own_outcomes_and_an_own_router_as_the_readme_says(checkout):
+    imports, run = printed("llm-routing import outcomes.csv")
+    outcomes(checkout / "outcomes.csv")
+    call(imports, checkout)
+    router = next(b for b in blocks("python") if "register_router" in b)
+    (checkout / "profiles" / "my_routers.py").write_text(router)
+    profile = checkout / "profiles" / "mine.toml"
+    text = profile.read_text().replace(
+        "[routers]\nnames = [", '[routers]\nmodules = ["my_routers"]\nnames = ["shortest", '
     )
-    said = call(f"{here[1]} {changes} --set analysis.resamples=200".replace("', '", "','"), outcomes)
-    assert "report: " in said and "points [" in said
-    results = pd.read_parquet(outcomes / "run" / "results.parquet")
+    profile.write_text(text)
+    said = call(run, checkout)
+    assert "report: runs/mine/figures/index.html" in said and "points [" in said
+    results = pd.read_parquet(checkout / "runs" / "mine" / "results.parquet")
     assert "shortest" in set(results.system) and "ada" in set(results.system)
+
+
+@pytest.mark.slow
+def test_own_logs_as_the_readme_says(checkout):
+    imports, run = printed("llm-routing import eval_logs")
+    logs(checkout / "eval_logs")
+    assert "5 LLMs, 500 responses" in call(imports, checkout)
+    said = call(run, checkout)
+    assert "report: runs/evals/figures/index.html" in said and "points [" in said
+    results = pd.read_parquet(checkout / "runs" / "evals" / "results.parquet")
+    best = results[results.group == "llm"].accuracy.max()
+    assert 0.35 < best < 0.65 and set(results.n) == {100}
+
+
+def test_the_printed_citations_and_figure_come_out(tmp_path):
+    for line in printed("llm-routing cite"):
+        said = call(line, tmp_path)
+        assert "@" in said if " cite " in line else (tmp_path / said.strip()).stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_one_llm_is_sampled_into_a_store_that_a_run_finds(checkout):
+    [sample] = [line for line in printed("examples/sample_one.py") if "sample_one" in line]
+    small = 'extends = "mini"\nname = "paper"\n[source]\nqueries = 5\n[generation]\nsamples = 1\n'
+    (checkout / "profiles" / "paper.toml").write_text(small)  # the paper's own needs a GPU
+    words = sample.replace("gemma-7b", "owl-chat").replace("/shared", str(checkout))
+    words = words.replace("python examples", f"{sys.executable} {ROOT}/examples").split()
+    done = subprocess.run(words, cwd=checkout, capture_output=True, text=True)
+    assert "responses of owl-chat in" in done.stdout and not done.returncode, done.stderr
+    assert list((checkout / "responses").rglob("*.parquet"))
+
+
+def test_the_dry_run_of_the_paper_says_what_it_takes(tmp_path):
+    [dry] = [line for line in printed("--dry-run") if "--dry-run" in line]
+    said = subprocess.run(command(dry), cwd=tmp_path, capture_output=True, text=True).stdout
+    assert "7 LLMs x 10 samples with vllm" in said and "US dollars" in said and "issing" in said
 
 
 def test_the_printed_llms_can_be_appended_to_a_profile(tmp_path):
@@ -80,6 +150,8 @@ def test_every_printed_command_is_one_that_there_is():
 
 def test_every_printed_profile_and_setting_is_valid():
     lines = [line.partition("#")[0] for b in blocks("sh") for line in b.splitlines() if "--profile" in line]
-    for words in (line.split() for line in lines if "mine" not in line):
+    words_of = [line.split() for line in lines]
+    made = {words[words.index("--profile") + 1] for words in words_of if words[1] == "import"}
+    for words in (w for w in words_of if not made & set(w)):
         changes = [words[i + 1] for i, w in enumerate(words) if w == "--set"]
         load_profile(words[words.index("--profile") + 1], changes)

@@ -6,7 +6,8 @@
 __all__ = ['LARGEST_ON_CPU', 'MODULES', 'EXTRAS', 'READY', 'CHECKS', 'Finding', 'python', 'pinned', 'installed', 'packages',
            'kernel', 'registries', 'named_routers', 'unknown_names', 'names', 'local_pool', 'size_gb', 'graphics',
            'needs_gpu', 'gpu', 'engine', 'endpoints', 'access', 'models', 'some_lengths', 'prompts', 'weights_folder',
-           'free_gb', 'disk', 'memory', 'rights', 'data', 'preflight', 'faults', 'in_table', 'fetch_weights']
+           'free_gb', 'disk', 'memory', 'rights', 'external_files', 'data', 'preflight', 'faults', 'in_table',
+           'fetch_weights', 'fetch_files']
 
 # %% ../../nbs/08b_preflight.ipynb #imports
 import importlib.util
@@ -28,8 +29,11 @@ from ..generation.endpoints import probe
 from ..generation.engines import settings_of
 from ..generation.llms import EngineError, context_length, model_path
 from ..generation.prompts import prompt_lengths
-from ..sources.files import available, registry
+from ..sources.files import available, fetch_all, registry
+from ..sources.published import ROUTERDC
 from ..sources.queries import load_queries
+from ..sources.recorded import files_of, wanted as wanted_llms
+from ..sources.released import fetch_released
 from ..study.profiles import Generation, LLM, Profile
 from ..study.tables import StudyError, in_words, project_root, work_folder
 
@@ -426,23 +430,43 @@ def rights(profile: Profile) -> Iterator[Finding]:
         yield Finding("rights", "runs/ can be written")
 
 # %% ../../nbs/08b_preflight.ipynb #f210a99f
-_FILES = {
-    "routerdc": ("routerdc/", "gsm8k/", "routellm/mmlu/"),
-    "routellm": ("routellm/",),
-    "released": ("released/",),
-}  # source.kind -> what it reads
+_BESIDE = {"gsm8k": ("gsm8k/train.", "gsm8k/test."), "mmlu": ("routellm/mmlu/",)}  # answers and subjects for RouterDC
+_ROUTELLM = {"gsm8k": ("routellm/gsm8k",), "mmlu": ("routellm/mmlu/",)}
+
+
+def _starts(kind: str, dataset: str) -> tuple[str, ...]:
+    "What the paths of a published data set's files start with; nothing for sources that read none."
+    if kind == "routerdc":
+        return ("routerdc/" + ROUTERDC.get(dataset, "/").format(""), *_BESIDE.get(dataset, ()))
+    return _ROUTELLM.get(dataset, ()) if kind == "routellm" else ()
+
+# %% ../../nbs/08b_preflight.ipynb #external-files
+def external_files(profile: Profile) -> list[str]:
+    "The external files that a profile reads, as paths of the registry. Raises `SourceError` for LLMs that are unknown."
+    source = profile.source
+    if source.kind != "recorded":
+        starts = tuple(s for d in source.datasets for s in _starts(source.kind, d))
+        return [p for p in registry() if p.startswith(starts)]
+    known = [] if source.path else [files_of(d) for d in source.datasets]
+    return [files[llm] for files in known for llm in wanted_llms(list(files), source)]
+
+# %% ../../nbs/08b_preflight.ipynb #own-paths
+def _own_paths(profile: Profile) -> list[str]:
+    "The paths of a user's own files that a profile names; an empty one where it has to name one."
+    source = profile.source
+    return [source.path] * (source.kind == "table") + [p for p in (source.path, source.questions) if p]
 
 # %% ../../nbs/08b_preflight.ipynb #f210a99f-1
 def data(profile: Profile) -> Iterator[Finding]:
     "External files: here, or to be downloaded."
-    folder, kind = os.environ.get("LLM_ROUTING_DATA"), profile.source.kind
+    folder = os.environ.get("LLM_ROUTING_DATA")
     if folder and not Path(folder).expanduser().is_dir():
         fix = "correct it, or unset it to download what is needed"
         yield Finding("data", f"LLM_ROUTING_DATA={folder} is no folder", "fault", fix)
-    elif kind == "table" and not (project_root() / profile.source.path).is_file():
-        yield Finding("data", f"{profile.source.path} is not there", "fault", "correct source.path in the profile")
+    elif lost := [p for p in _own_paths(profile) if not p or not (project_root() / p).exists()]:
+        yield Finding("data", f"{lost[0]} is not there", "fault", "correct source.path in the profile")
     else:
-        yield _external_files([p for p in registry() if p.startswith(_FILES.get(kind, ("//",)))], folder)
+        yield _external_files(external_files(profile), folder)
 
 # %% ../../nbs/08b_preflight.ipynb #f210a99f-2
 def _external_files(files: list[str], folder: str | None) -> Finding:
@@ -511,3 +535,10 @@ def fetch_weights(
         except Exception as e:  # the HTTP client's own errors differ between versions
             raise StudyError(f"{llm.name}: its weights could not be downloaded ({type(e).__name__}: {e})") from None
     return [m.name for m in wanted]
+
+# %% ../../nbs/08b_preflight.ipynb #fetch-files
+def fetch_files(profile: Profile) -> list[Path]:
+    "The external files that a profile reads, downloaded where they are not here yet. Raises `SourceError`."
+    if profile.source.kind == "released":
+        return [fetch_released(d) for d in profile.source.datasets]
+    return fetch_all(external_files(profile))

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'ProfileName', 'RunDir', 'Changes', 'run', 'status', 'doctor_command', 'profiles', 'list_command',
-           'import_command', 'compare_command', 'train_command', 'route_command', 'publish_command', 'cite_command',
-           'figure_command', 'verify_command', 'report_command', 'export_command', 'refresh_command', 'check', 'main']
+           'import_command', 'compare_command', 'train_command', 'route_command', 'publish_command', 'download_command',
+           'cite_command', 'figure_command', 'verify_command', 'report_command', 'export_command', 'refresh_command',
+           'check', 'main']
 
 # %% ../../nbs/08g_runner.ipynb #imports
 import logging
@@ -137,8 +138,15 @@ def profiles() -> None:
 
 # %% ../../nbs/08g_runner.ipynb #first-line
 def _about(thing) -> str:
-    "The first line of a thing's docstring, in one line."
-    return " ".join((getattr(thing, "__doc__", "") or "").strip().split("\n\n")[0].split())
+    "The first paragraph of a thing's docstring in one line, without what it raises."
+    said = " ".join((getattr(thing, "__doc__", "") or "").strip().split("\n\n")[0].split())
+    return said.partition(" Raises `")[0]
+
+# %% ../../nbs/08g_runner.ipynb #with-settings
+def _with_settings(about: str, settings: dict) -> str:
+    "What a router is, and the settings that make it another one than its class has without."
+    said = ", ".join(f"{k} = {v!r}" for k, v in settings.items())
+    return f"{about} With {said}." if said else about
 
 # %% ../../nbs/08g_runner.ipynb #list-kinds
 def _listed(kind: str) -> dict[str, str]:
@@ -148,7 +156,7 @@ def _listed(kind: str) -> dict[str, str]:
 
     known = registries()
     tables = {
-        "routers": {n: _about(cls) for n, (cls, _) in known["routers"].items()},
+        "routers": {n: _with_settings(_about(cls), more) for n, (cls, more) in known["routers"].items()},
         "policies": {n: _about(f) for n, f in known["policies"].items()},
         "encoders": {n: _about(cls) for n, cls in known["encoders"].items()},
         "sources": {n: _about(f) for n, f in SOURCES.items()},
@@ -258,6 +266,18 @@ def publish_command(profile: ProfileName = "", run_dir: RunDir = "") -> None:
     print(publish(open_run(profile, run_dir, make=False)))
     write_results_page()
 
+# %% ../../nbs/08g_runner.ipynb #download-command
+@app.command("download")
+def download_command(profile: ProfileName = "", changes: Changes = None) -> None:
+    "Download what a profile needs, to run it where there is no network; what was cut goes on."
+    from llm_routing.cli.preflight import fetch_files, fetch_weights
+
+    settings = open_run(profile, changes=changes or [], make=False).profile
+    files = fetch_files(settings)
+    where = f", in {os.path.commonpath([f.parent for f in files])}" if files else ""
+    fetch_weights(settings)
+    print(f"{settings.name}: {len(files)} external files are here{where}")
+
 # %% ../../nbs/08g_runner.ipynb #511d9c2b
 @app.command("cite")
 def cite_command(
@@ -298,7 +318,10 @@ def verify_command(profile: ProfileName = "", run_dir: RunDir = "", changes: Cha
     from llm_routing.findings.citing import verify
 
     one = profile or run_dir or changes
-    table = verify(run=open_run(profile, run_dir, changes or [], make=False) if one else None)
+    own = open_run(profile, run_dir, changes or [], make=False) if one else None
+    table = verify(run=own)
+    if own and table.empty:
+        raise StudyError(f"{own.figures} has no figures: run it first, or verify the published ones without an option")
     for r in table.itertuples():
         print(f"{r.figure:32} {r.verdict:8} {r.detail}")
     bad = int(table.verdict.isin(["differs", "altered"]).sum())

@@ -10,6 +10,7 @@ __all__ = ['PLAIN', 'PRICED', 'VOTING', 'constant_columns', 'dataset_lines', 'im
 # %% ../../nbs/01h_import.ipynb #imports
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,18 +158,21 @@ def profile_text(
         "seed = 0  # of everything that is drawn",
     ]
     analysis = ["[analysis]", "resamples = 10000  # of the queries, for intervals"]
-    routers, policies = router_lines(public.names, public.params), policy_lines(table, public.names[0])
+    routers, policies = router_lines(public.names, public.params), policy_lines(table, "recommended")
     parts = [head, source_lines(file, table, reading), routers, policies, analysis]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 # %% ../../nbs/01h_import.ipynb #imp00027
-def write_profile(name: str, file: Path, imported: Imported, reading: Reading, replace: bool = False) -> Path:
-    "Write a file's profile, a name or a path that ends in .toml. Raises `SourceError` for one that is there already."
-    own = name.endswith(".toml")
-    path = Path(name) if own else work_folder() / "profiles" / f"{name}.toml"
+def write_profile(
+    name: str,  # or a path that ends in .toml
+    text_for: Callable[[str], str],  # a profile's name -> its TOML
+    replace: bool = False,
+) -> Path:
+    "Write an import's profile. Raises `SourceError` for one that is there already, or that could not be read."
+    path = Path(name) if name.endswith(".toml") else work_folder() / "profiles" / f"{name}.toml"
     if path.exists() and not replace:
         raise SourceError(f"{path} is there already: take another name, or give --replace")
-    text = profile_text(path.stem, file.resolve(), imported, reading)
+    text = text_for(path.stem)
     parse_profile(tomllib.loads(text), path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -200,5 +204,6 @@ def import_file(
     report, imported = import_report(file, reading)
     if not profile:
         return f"{report}\nAdd --profile NAME to write a profile that uses it."
-    path = write_profile(profile, Path(file), imported, reading, replace)
+    own = Path(file).resolve()
+    path = write_profile(profile, lambda name: profile_text(name, own, imported, reading), replace)
     return f"{report}\nWrote {path}. Next: llm-routing run --profile {profile}"

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NEEDED', 'OPTIONAL', 'SPLITS', 'ENDINGS', 'WIDEST', 'LLMROUTER', 'ROUTERBENCH', 'FORMATS', 'SPLIT_NAMES', 'SPLIT_OF',
-           'ALIASES', 'KNOWN', 'BLANK', 'RIGHT', 'WORDS', 'NUMBER', 'COMMA', 'THOUSANDS', 'MOST', 'ABOUT_ONE',
-           'Findings', 'plain', 'known_columns', 'is_blank', 'decimal_comma', 'number_of', 'numbers', 'within',
-           'scores_of', 'texts_of', 'delimiter_of', 'csv_frame', 'parquet_frame', 'json_frame', 'cells_of', 'about',
-           'looks_like_scores', 'long_frame', 'left_out', 'arranged', 'of_routerbench', 'of_llmrouter', 'format_of',
+           'ALIASES', 'KNOWN', 'BLANK', 'RIGHT', 'WORDS', 'NUMBER', 'COMMA', 'THOUSANDS', 'MOST', 'ABOUT_ONE', 'plain',
+           'known_columns', 'is_blank', 'decimal_comma', 'number_of', 'numbers', 'within', 'scale_of', 'scores_of',
+           'texts_of', 'delimiter_of', 'csv_frame', 'parquet_frame', 'json_frame', 'cells_of', 'about',
+           'kind_of_scores', 'long_frame', 'left_out', 'arranged', 'of_routerbench', 'of_llmrouter', 'format_of',
            'made_splits', 'splits_of', 'checked_rows', 'without_repeats', 'check_name_column', 'check_queries',
            'complete', 'check_splits', 'Imported', 'load_table', 'read_user_table', 'as_tables']
 
@@ -18,14 +18,22 @@ import io
 import json
 import re
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .files import SourceError, fault, outcomes_frame, rows_of_csv, split_validation, text_of
+from llm_routing.sources.files import (
+    Findings,
+    SourceError,
+    fault,
+    outcomes_frame,
+    rows_of_csv,
+    split_validation,
+    text_of,
+)
 from ..study.names import name_fault, reading as reads_like
 from ..study.profiles import Reading, Source
 from ..study.tables import check_table, digest, project_root
@@ -45,35 +53,6 @@ SPLIT_NAMES = {
 }
 SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names.split()}
 
-# %% ../../nbs/01e_own_table.ipynb #aec067f7
-@dataclass
-class Findings:
-    "What is said about a file: notes on what was recognised, and faults with their places."
-
-    name: str  # of the file
-    notes: list[str] = field(default_factory=list)
-    faults: dict[Hashable, tuple[str, str, list[str]]] = field(default_factory=dict)  # kind -> what, fix, places
-
-    def add(
-        self,
-        what: str,  # is wrong, at the first place
-        fix: str,
-        places: list[str] | tuple = ("",),  # lines or rows; empty for the whole file
-        kind: Hashable = None,  # faults of one kind are told once; `what` if None
-    ) -> None:
-        "Enter a fault."
-        self.faults.setdefault(kind or what, (what, fix, []))[2].extend(places)
-
-    def check(self) -> None:
-        "Raises `SourceError` with all faults so far, if there are any."
-        told = []
-        for what, fix, places in self.faults.values():
-            more = f" ({len(places)} such places: {', '.join(places[:4])} ...)" if len(places) > 1 else ""
-            told.append(str(fault(self.name, places[0], what, fix + more)))
-        if told:
-            head = f"{self.name}: {len(told)} kinds of faults\n" if len(told) > 1 else ""
-            raise SourceError(head + "\n".join(told))
-
 # %% ../../nbs/01e_own_table.ipynb #12974d41
 ALIASES = {
     "query_id": "id qid question_id sample_id prompt_id item_id example_id doc_id",
@@ -90,8 +69,8 @@ KNOWN = {other: target for target, names in ALIASES.items() for other in [target
 
 # %% ../../nbs/01e_own_table.ipynb #327ea091
 def plain(column: str) -> str:
-    "A column's name in lower case, with underscores."
-    return re.sub(r"[\s\-./]+", "_", column.strip().lower())
+    "A column's name in lower case, with underscores for what is no letter or digit."
+    return re.sub(r"[\W_]+", "_", column.lower()).strip("_")
 
 # %% ../../nbs/01e_own_table.ipynb #ccdc3632
 def known_columns(
@@ -191,6 +170,14 @@ def within(values: pd.Series, column: str, high: float, findings: Findings, fix:
         what = f"{column} {values[bad].iloc[0]:g} is not within 0 to {high:g}"
         findings.add(what, fix, values.index[bad].tolist(), (column, "range"))
 
+# %% ../../nbs/01e_own_table.ipynb #scale-of
+def scale_of(values: pd.Series) -> str:
+    "The scale of scores: `unit`, `percent`, or empty where most are over 1 and none is over 10, or some over 100."
+    over = (values > 1).sum()
+    if not over or over < (values > 0).sum() / 2:
+        return "unit"
+    return "percent" if 10 < values.max() <= 100 else ""
+
 # %% ../../nbs/01e_own_table.ipynb #9aa73732
 def scores_of(
     cells: pd.Series,  # indexed by place
@@ -205,8 +192,7 @@ def scores_of(
         findings.notes.append("score: words are read as right (1) and wrong (0)")
     if signed.any():
         findings.notes.append("score: percent signs are read as hundredths")
-    over = (bare > 1).sum()
-    if scale == "percent" or not scale and over and bare.max() <= 100 and over >= (bare > 0).sum() / 2:
+    if (scale or scale_of(bare)) == "percent":
         findings.notes.append("score: read as percent")
         values = values.where(signed, values / 100)
     within(values, "score", 1, findings, "write a number from 0 to 1, or give --scale percent")
@@ -302,11 +288,15 @@ def about(column: str, columns: list[str]) -> tuple[str, str]:
     return found[1], KNOWN.get(found[2].lower(), "-")
 
 # %% ../../nbs/01e_own_table.ipynb #f206a6da
-def looks_like_scores(cells: list) -> bool:
-    "Whether at least half of a column's cells, blank ones aside, are numbers from 0 to 100 or say right or wrong."
+def kind_of_scores(cells: list) -> str:
+    "`unit` (0 to 1, words, percent signs) or `percent`, where at least half of the cells are such; else empty."
     comma, filled = decimal_comma(cells), [c for c in cells if not is_blank(c)]
     values = [number_of(c, comma, words=True) for c in filled]
-    return bool(filled) and sum(v is not None and 0 <= v <= 100 for v in values) >= len(filled) / 2
+    sound = [v for v in values if v is not None and 0 <= v <= 100]
+    whole = [v for v in sound if v == round(v)]
+    if not sound or len(sound) < len(filled) / 2 or len(set(whole)) == len(filled) > 10:  # all different: an index
+        return ""
+    return scale_of(pd.Series(sound))
 
 # %% ../../nbs/01e_own_table.ipynb #ffbe085e
 def long_frame(
@@ -317,9 +307,10 @@ def long_frame(
     "A wide table as a long one."
     other = [c for c in frame if c not in known]
     things = {c: about(c, other) for c in other}
-
     companions = {m for c, (m, _) in things.items() if m != c}
-    llms = [c for c in other if things[c][0] == c and (c in companions or looks_like_scores(frame[c].tolist()))]
+    kinds = {c: kind_of_scores(frame[c].tolist()) for c in other if things[c][0] == c}
+    scale = "unit" if "unit" in kinds.values() else "percent"  # a count beside scores of 0 to 1 is no LLM
+    llms = [c for c, kind in kinds.items() if c in companions or kind == scale]
     findings.notes.append(f"one column per LLM: {', '.join(llms)}")
     base = frame[[c for c, t in known.items() if t != "-"]].rename(columns=known)
     parts = []
@@ -347,13 +338,13 @@ def arranged(frame: pd.DataFrame, reading: Reading, findings: Findings) -> pd.Da
     needed = ("text",) if wide else NEEDED
     for target in needed:
         if target not in found:
-            fix = f"the columns are {', '.join(NEEDED)}, and if you like {', '.join(OPTIONAL)}; use --rename old=new"
+            fix = f"the file has {', '.join(frame)}; say which it is: --rename OLD={target}"
             findings.add(f"column {target!r} is missing", fix, ["header"], ("missing", target))
     findings.check()
     if wide:
         long = long_frame(frame, {c: t for c, t in known.items() if t not in ("llm", "score")}, findings)
         if "llm" not in long:
-            fix = "columns llm and score, or at least two columns that hold nothing but scores"
+            fix = f"the file has {', '.join(frame)}; name both with --rename, or give each LLM a column of scores"
             findings.add("columns 'llm' and 'score' are missing", fix, ["header"])
             findings.check()
         return long
@@ -462,7 +453,7 @@ def without_repeats(rows: pd.DataFrame, findings: Findings) -> pd.DataFrame:
     "Each row once; two rows of one query and LLM that differ are a fault."
     repeated = rows.duplicated()
     if repeated.any():
-        findings.notes.append(f"{repeated.sum()} rows repeat an earlier one, and are left out")
+        findings.notes.append(f"{rows.index[repeated].nunique()} rows repeat an earlier one, and are left out")
     rows = rows[~repeated]
     twice = rows.duplicated(["query_id", "llm"])
     if twice.any():

@@ -26,9 +26,9 @@ import pandas as pd
 from .costs import estimate_tokens
 from .eval_logs import read_logs
 from .files import SourceError, fault, fetch_all, registry, text_of
-from .importing import policy_lines, router_lines, toml_value
+from .importing import policy_lines, router_lines, toml_value, write_profile
 from ..study.profiles import Source, load_profile, parse_profile
-from ..study.tables import project_root, work_folder
+from ..study.tables import project_root
 from ..study.tasks import folds_of, normalised, set_aside
 
 # %% ../../nbs/01i_recorded.ipynb #520277b5
@@ -509,7 +509,7 @@ def responses_profile(
         source,
         ["[generation]", f'latency = "{seconds}"'],
         router_lines(public.names, public.params),
-        policy_lines(known, public.names[0]),
+        policy_lines(known, "recommended"),
     ]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
@@ -517,18 +517,13 @@ def responses_profile(
 def import_responses(
     path: str | Path,
     asked: str = "",
-    profile: str = "",  # a name; empty: none is written
+    profile: str = "",  # a name, or a path that ends in .toml; empty: none is written
     replace: bool = False,  # a profile that is there
 ) -> str:
     "`llm-routing import` for responses: what they are, and where their profile was written. Raises `SourceError`."
     report, table = responses_report(Path(path), asked)
     if not profile:
         return f"{report}\nAdd --profile NAME to write a profile that uses it."
-    file = work_folder() / "profiles" / f"{profile}.toml"
-    if file.exists() and not replace:
-        raise SourceError(f"{file} is there already: take another name, or give --replace")
-    text = responses_profile(profile, Path(path), asked, table)
-    parse_profile(tomllib.loads(text), file.name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    path = Path(path)
+    file = write_profile(profile, lambda name: responses_profile(name, path, asked, table), replace)
     return f"{report}\nWrote {file}. Next: llm-routing run --profile {profile}"
