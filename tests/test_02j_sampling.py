@@ -291,18 +291,18 @@ def test_a_partial_run_has_the_queries_that_all_llms_have_answered(settings, tmp
     part = answer_queries(_queries(12), _with(settings, partial=True), own, [own], make=None)
     assert set(part.query_id) == set(_queries(4).query_id) and len(part) == 4 * 2 * 2
 
-
+# %% ../nbs/02j_sampling.ipynb #62d47242-1
 def _answers(**done):
     return pd.DataFrame([(m, f"q{i:02}") for m, n in done.items() for i in range(n)], columns=["llm", "query_id"])
 
-
+# %% ../nbs/02j_sampling.ipynb #62d47242-2
 def test_llms_that_have_just_begun_do_not_hold_back_a_partial_run():
     part = answered(_answers(a=12, b=12, c=11, d=1), _queries(12), samples=1)
     assert set(part.llm) == {"a", "b", "c"} and part.query_id.nunique() == 11
     few = answered(_answers(a=12, b=12, c=2), _queries(12), samples=1)
     assert set(few.llm) == {"a", "b"} and few.query_id.nunique() == 12
 
-
+# %% ../nbs/02j_sampling.ipynb #62d47242-3
 def test_a_data_set_counts_once_each_of_its_splits_is_answered():
     two = pd.concat([_queries(4), _queries(4).assign(dataset="mmlu", query_id=["m0", "m1", "m2", "m3"])])
     names = ["q00", "q01", "q02", "m0", "m2"]  # of mmlu no test query
@@ -311,7 +311,7 @@ def test_a_data_set_counts_once_each_of_its_splits_is_answered():
     with pytest.raises(EngineError, match="no two LLMs have answered"):
         answered(table[table.query_id.isin(["m0", "m2"])], two, samples=1)
 
-
+# %% ../nbs/02j_sampling.ipynb #62d47242-4
 def test_a_session_says_what_an_engine_took(settings, tmp_path):
     own = Store(tmp_path / "kept")
     table = answer_queries(_queries(6), settings, own, [own])

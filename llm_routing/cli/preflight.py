@@ -177,7 +177,7 @@ def local_pool(
     profile: Profile,
 ) -> list[LLM]:
     "The LLMs that this machine itself has to run."
-    if profile.source.kind != "generate":
+    if profile.source.kind != "generate" or profile.generation.partial:
         return []
     return [m for m in profile.generation.pool if settings_of(m, profile.generation).engine != "openai"]
 

@@ -60,19 +60,42 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="sample all responses again")] = False,
     dry: Annotated[bool, typer.Option("--dry-run", help="only say what it takes and what is missing")] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="run even where the checks find faults")] = False,
+    pilot: Annotated[int, typer.Option("--pilot", min=0, help="few queries of each data set, and what all cost")] = 0,
+    partial: Annotated[bool, typer.Option("--partial", help="sample nothing: take what is answered so far")] = False,
 ) -> None:
     "Run a study: every chapter in order with papermill, skipping what is up to date."
     chosen_stages(first, last)
     changes = [*(changes or []), *(["generation.fresh=true"] if fresh else [])]
-    study = open_run(profile, run_dir, changes, make=not dry)
+    whole = open_run(profile, run_dir, changes, make=not (dry or pilot or partial))
+    study = _trial(whole, pilot, partial, make=not dry) if pilot or partial else whole
     register_own(study)
     if dry:
         return _dry_run(study)
     _check_before(study, first, last, force, anyway)
     ran = run_study(study, first, last, force)
-    from llm_routing.cli.summary import closing_lines
+    print("\n".join(_last_lines(study, whole, ran)))
 
-    print("\n".join(closing_lines(study, ran)))
+# %% ../../nbs/08g_runner.ipynb #53c8ab5a
+def _trial(whole: Run, pilot: int, partial: bool, make: bool) -> Run:
+    "The pilot, or the partial run, of a study. Raises `StudyError`."
+    from llm_routing.cli.trials import partial_run, pilot_run
+
+    if pilot and partial:
+        raise StudyError("give --pilot or --partial, not both: a pilot samples, a partial run does not")
+    return pilot_run(whole, pilot, make) if pilot else partial_run(whole, make)
+
+# %% ../../nbs/08g_runner.ipynb #9e77bc40
+def _last_lines(study: Run, whole: Run, ran: list[str]) -> list[str]:
+    "What a run says at its end; of a trial, also what it measured or how much is there."
+    from llm_routing.cli.summary import closing_lines
+    from llm_routing.cli.trials import pilot_lines
+    from llm_routing.findings.figure_files import partial_note
+
+    lines = closing_lines(study, ran)
+    if study.profile.generation.partial:
+        return [*lines, partial_note(study.figures)]
+    measured = study is not whole and study.path("responses").is_file()
+    return [*lines, *pilot_lines(study, whole.profile)] if measured else lines
 
 # %% ../../nbs/08g_runner.ipynb #c60444d8-2
 def _dry_run(study: Run) -> None:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'INK', 'MUTED', 'RULE', 'COLOURS', 'MARKERS', 'SERIES', 'STYLE', 'LINES', 'FILES', 'ROUTER_NAMES',
            'POLICY_NAMES', 'NAMES', 'FORMULA', 'KINDS_OF_FILE', 'style', 'width_of', 'grey', 'name_of', 'label',
-           'short_names', 'look', 'csv_text', 'write_text', 'figure_record', 'save_figure', 'save_picture',
-           'read_record']
+           'short_names', 'look', 'csv_text', 'write_text', 'partial_note', 'figure_record', 'save_figure',
+           'save_picture', 'read_record']
 
 # %% ../../nbs/06h_figure_files.ipynb #854165ae
 import io
@@ -243,6 +243,18 @@ def write_text(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return atomic_write(path, lambda tmp: tmp.write_text(text, encoding="utf-8", newline="\n"))
 
+# %% ../../nbs/06h_figure_files.ipynb #a9f54763
+def partial_note(
+    figures: str | Path,  # `run.figures`
+) -> str:  # a sentence; empty for a whole run
+    "What the figures and tables of a partial run say of themselves."
+    file = Path(figures) / "tables" / "partial.csv"
+    if not file.is_file():
+        return ""
+    rows = pd.read_csv(file)
+    each = [f"{r.answered:,} of {r.queries:,} queries of {r.dataset}" for r in rows.itertuples()]
+    return f"Partial, while LLMs are still sampled: {rows.llms[0]} of {rows.pool[0]} LLMs, {', '.join(each)}."
+
 # %% ../../nbs/06h_figure_files.ipynb #8baa5d30
 KINDS_OF_FILE = ("pdf", "svg", "png", "csv", "json")
 
@@ -283,6 +295,7 @@ def save_figure(
         raise StudyError(f"figure {name!r}: use lower-case letters, digits and _ alone")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    caption = f"{partial_note(folder)} {caption}".lstrip()
     record = figure_record(name, profile or folder.name, data, caption, alt, provenance)
     for kind in ("pdf", "svg", "png"):
         save_picture(fig, folder / f"{name}.{kind}", record)

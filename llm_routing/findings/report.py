@@ -22,7 +22,7 @@ import pandas as pd
 
 from .citing import bibtex, data_keys, latex_figure, read_drawn, record_of, references
 from .claims import advice, claim, headline, say_answer, speaker, verdicts_of
-from .figure_files import name_of, read_record, write_text
+from .figure_files import name_of, partial_note, read_record, write_text
 from .figures import FIGURES, has_money
 from .page import Html, copies, drawing, el, files, joined, page, picture, sortable, split_caption
 from .plot_parts import place
@@ -481,7 +481,8 @@ def contents(body: Html) -> Html:
 def title_of(run: Run, results: pd.DataFrame) -> str:
     "The answer as the page's title."
     gains = gain_data(results)
-    return headline(judged(run, results)) if len(gains) else f"LLM routing: {run.profile.name}"
+    said = headline(judged(run, results)) if len(gains) else f"LLM routing: {run.profile.name}"
+    return f"Partial results. {said}" if partial_note(run.figures) else said
 
 # %% ../../nbs/07f_report.ipynb #d3f7ca39
 def write_report(
@@ -505,7 +506,8 @@ def write_report(
     ]
     body = joined(*sections)
     study = el("p", f"Study {run.profile.name}. {run.profile.description.rstrip('.')}.", cls="small")
-    return write_text(run.figures / "index.html", page(title_of(run, results), body, study + contents(body)))
+    partial = el("p", el("strong", note)) if (note := partial_note(run.figures)) else Html("")
+    return write_text(run.figures / "index.html", page(title_of(run, results), body, partial + study + contents(body)))
 
 # %% ../../nbs/07f_report.ipynb #ac14685c
 def study_verdicts(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ABOUT', 'HEADS', 'MOST_ROWS', 'MAIN_COLUMNS', 'MORE_COLUMNS', 'About', 'about', 'head', 'digits_of', 'number',
            'is_number', 'column_cells', 'shown_columns', 'markdown_table', 'tex', 'breakable', 'column_types',
-           'latex_table', 'frame_latex', 'frame_markdown', 'write_tables', 'main_results', 'ranks', 'readable_rows',
-           'span', 'write_main_results']
+           'latex_table', 'frame_latex', 'frame_markdown', 'marked', 'write_tables', 'main_results', 'ranks',
+           'readable_rows', 'span', 'write_main_results']
 
 # %% ../../nbs/06n_result_tables.ipynb #80cb7f9d
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .figure_files import csv_text, label, name_of, write_text
+from .figure_files import csv_text, label, name_of, partial_note, write_text
 from .plot_parts import place
 from .plots_systems import BOUNDS_SHOWN, GROUP_NAMES, HEADLINE_ROUTERS, one_call
 
@@ -358,6 +358,18 @@ def frame_markdown(frame: pd.DataFrame) -> str:
 MOST_ROWS = 260  # of a table for readers; longer ones are CSV files alone
 
 # %% ../../nbs/06n_result_tables.ipynb #b78c068c
+def marked(
+    text: str,
+    kind: str,  # csv, md or tex
+    folder: str | Path,  # `run.figures`
+) -> str:
+    "A table's text; where the run is partial, what people read of it says so above."
+    note = partial_note(folder)
+    if not note or kind == "csv":
+        return text
+    return f"{note}\n\n{text}" if kind == "md" else f"{{\\footnotesize {tex(note)}\\par}}\n{text}"
+
+# %% ../../nbs/06n_result_tables.ipynb #b78c068c-1
 def write_tables(
     folder: str | Path,  # `run.figures`
     **tables: pd.DataFrame,  # name -> rows
@@ -369,7 +381,7 @@ def write_tables(
         shown = shown_columns(name, frame)
         if 0 < len(frame) <= MOST_ROWS and len(shown.columns):
             texts |= {"md": frame_markdown(shown), "tex": frame_latex(shown)}
-        names += [write_text(out / f"{name}.{kind}", text).name for kind, text in texts.items()]
+        names += [write_text(out / f"{name}.{kind}", marked(text, kind, folder)).name for kind, text in texts.items()]
     return names
 
 # %% ../../nbs/06n_result_tables.ipynb #2c86ceef
@@ -483,7 +495,7 @@ def write_main_results(
     "(one column)."
     table, out = main_results(results), Path(folder) / "tables"
     write_text(out / "main_results.csv", csv_text(table))
-    write_text(out / "main_results.md", _main_markdown(table))
-    write_text(out / "main_results.tex", _main_latex(table))
-    write_text(out / "main_results_narrow.tex", _narrow_latex(table))
+    write_text(out / "main_results.md", marked(_main_markdown(table), "md", folder))
+    write_text(out / "main_results.tex", marked(_main_latex(table), "tex", folder))
+    write_text(out / "main_results_narrow.tex", marked(_narrow_latex(table), "tex", folder))
     return table
