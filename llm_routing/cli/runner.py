@@ -113,14 +113,20 @@ def _check_before(study: Run, first: str, last: str, force: bool, anyway: bool) 
     waiting = [s.name for s in chosen_stages(first, last) if force or why_stale(s, study)]
     if not waiting:
         return
-    from llm_routing.cli.preflight import faults, fetch_weights, in_table, preflight
+    from llm_routing.cli.preflight import fetch_weights, preflight, prompts
 
-    found = faults(preflight(study.profile))
-    if found and not anyway:
+    _refuse(preflight(study.profile), anyway)
+    if "02_generation" in waiting and fetch_weights(study.profile):
+        _refuse(preflight(study.profile, [prompts]), anyway)  # tokenizers and templates are here only now
+
+# %% ../../nbs/08g_runner.ipynb #630212b9
+def _refuse(findings: list, anyway: bool) -> None:
+    "Print the faults among some findings. Raises `StudyError` where there are any, unless they do not matter."
+    from llm_routing.cli.preflight import faults, in_table
+
+    if (found := faults(findings)) and not anyway:
         print(in_table(found), file=sys.stderr)
         raise StudyError("the checks found faults (above); --anyway runs all the same")
-    if "02_generation" in waiting:
-        fetch_weights(study.profile)
 
 # %% ../../nbs/08g_runner.ipynb #f00c8b94
 @app.command()

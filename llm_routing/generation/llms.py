@@ -287,6 +287,10 @@ def explain_memory(
 
 # %% ../../nbs/02a_llms.ipynb #1dc3fb71
 _GATED = "is gated: accept its licence on its hub page, then log in with `hf auth login`"
+_ENDED = (
+    "could not be loaded: vLLM's engine ended, and its own output above says why. If memory was short, raise the "
+    "LLM's tensor_parallel, or lower engine_args.max_model_len or generation.batch_size; then run again"
+)
 _MISSING = "was not found: check `model` in the profile, a folder below the checkout or a hub id"
 _NO_REVISION = "has no such revision: check `revision` in the profile"
 _OUT_OF_REACH = "is not on this machine and the hub cannot be reached: connect, or give its folder as `model`"
@@ -311,6 +315,8 @@ def explain_loading(
     names = {type(e).__name__ for e in _chain(error)}
     if out_of_memory(error):
         return explain_memory(llm, 0)
+    if "Engine core initialization failed" in said:  # the cause stands in the output of vLLM's own process
+        return EngineError(f"{what} {_ENDED}")
     if "gated repo" in said:
         return EngineError(f"{what} {_GATED}")
     if "is not a local folder" in said:
