@@ -8,7 +8,7 @@ __all__ = []
 # %% ../nbs/02_generation.ipynb #c9a66327
 import pandas as pd
 
-from llm_routing.generation.responses import empty_responses, in_sentences, response_summary
+from llm_routing.generation.responses import coverage, empty_responses, in_sentences, response_summary
 
 # %% ../nbs/02_generation.ipynb #7b16f9be
 def _responses():
@@ -23,3 +23,9 @@ def test_the_summary_and_its_sentences_follow_the_table():
     said = in_sentences(_responses())
     assert "shortest responses are those of a (15" in said and "cut 50.0% of the responses of a" in said
     assert "1.00 s for a and 3.00 s for b" in said and "nothing was generated" in in_sentences(empty_responses())
+
+# %% ../nbs/02_generation.ipynb #4c0e7730
+def test_coverage_counts_queries_and_llms():
+    queries = pd.DataFrame({"query_id": ["q0", "q1", "m0"], "dataset": ["gsm8k", "gsm8k", "mmlu"]})
+    rows = coverage(queries, pd.DataFrame({"query_id": ["q0", "q0"], "llm": ["a", "b"]}), pool=7)
+    assert rows.values.tolist() == [["gsm8k", 2, 1, 2, 7], ["mmlu", 1, 0, 2, 7]]

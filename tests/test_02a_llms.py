@@ -76,6 +76,12 @@ def test_a_memory_error_behind_another_error_is_found():
     except ValueError as e:
         assert "ran out of memory" in str(explain_loading(LLM(name="x", model="org/x"), e))
 
+# %% ../nbs/02a_llms.ipynb #72c72755
+def test_an_engine_that_ended_while_loading_is_named_with_the_fix():
+    error = RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {}")
+    said = str(explain_loading(LLM(name="x", model="org/x"), error))
+    assert "'x'" in said and "its own output above says why" in said and "tensor_parallel" in said
+
 # %% ../nbs/02a_llms.ipynb #75005847
 def test_a_chat_template_that_loops_is_stopped(tmp_path):
     from transformers import AutoTokenizer

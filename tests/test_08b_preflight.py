@@ -15,7 +15,7 @@ import pytest
 from llm_routing.cli import preflight as module
 from llm_routing.cli.preflight import CHECKS, faults, in_table, preflight
 from llm_routing.generation.llms import make_toy_llm
-from llm_routing.study.profiles import load_profile
+from llm_routing.study.profiles import LLM, load_profile
 
 # %% ../nbs/08b_preflight.ipynb #c6bd39e1
 def by_check(findings):
@@ -25,16 +25,16 @@ def by_check(findings):
 def test_this_environment_is_fit_for_the_default_study():
     findings = preflight(load_profile("mini"))
     assert not [f for f in faults(findings) if f.check != "memory"], in_table(findings)
-    assert {c.__name__ for c in CHECKS} - {f.check for f in findings} <= {"engine", "endpoints"}
+    assert {c.__name__ for c in CHECKS} - {f.check for f in findings} <= {"engine", "endpoints", "gpu_memory"}
 
 # %% ../nbs/08b_preflight.ipynb #t-paper
 @pytest.fixture
 def bare(monkeypatch, tmp_path):
     "A machine that lacks everything."
-    monkeypatch.setattr(module, "graphics", lambda: ("", ""))
+    monkeypatch.setattr(module, "graphics", lambda: ([], ""))
     monkeypatch.setattr(module, "access", lambda m: "gated: accept its licence" if m.gated else "hub out of reach")
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(module, "installed", lambda name: "" if name == "papermill" else "0.0.1")
+    monkeypatch.setattr(module, "installed", lambda name: "" if name in ("papermill", "vllm") else "0.0.1")
     monkeypatch.setattr(module.sys, "version_info", (3, 12, 1))
     monkeypatch.setattr(module, "free_gb", lambda folder: 0.1)
     monkeypatch.setenv("LLM_ROUTING_DATA", str(tmp_path / "none"))
@@ -51,7 +51,7 @@ def test_every_fault_has_a_fix(bare):
 # %% ../nbs/08b_preflight.ipynb #t-engine-advice
 def test_advice_for_vllm_is_the_tested_set_for_gpus(bare):
     said = [f.fix for f in preflight(load_profile("paper")) if f.check == "engine"]
-    assert said == ['pip install -e ".[vllm,hub]" --constraint constraints-gpu.txt']
+    assert said == ['pip install -e ".[gpu]" --constraint constraints-gpu.txt']
 
 # %% ../nbs/08b_preflight.ipynb #t-names
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_kernel_of_another_python_is_a_fault(tmp_path, monkeypatch):
 
 # %% ../nbs/08b_preflight.ipynb #8d519a5c-1
 def test_a_pytorch_that_cannot_use_the_gpu_is_named(monkeypatch):
-    monkeypatch.setattr(module, "graphics", lambda: ("NVIDIA H100", "12.8"))
+    monkeypatch.setattr(module, "graphics", lambda: (["NVIDIA H100, 81559 MiB"], "12.8"))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     found = by_check(module.gpu(load_profile("paper")))["gpu"]
     assert found.verdict == "fault" and "CUDA 12.8" in found.fix
@@ -145,7 +145,22 @@ def test_a_check_that_breaks_is_a_finding():
 def test_all_weights_are_downloaded_before_the_first_is_needed(monkeypatch):
     came = []
     monkeypatch.setattr(module, "access", lambda m: "in the cache" if m.name == "mistral-7b" else "open")
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda model, **kw: came.append(model))
+    files = {"meta-math/MetaMath-7B-V1.0": ["pytorch_model.bin"]}
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda self, m, **kw: files.get(m, ["a.safetensors"]))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda model, **kw: came.append((model, kw)))
     pool = load_profile("paper").generation.pool
     module.fetch_weights(load_profile("paper"), say=lambda text: None)
-    assert came == [m.model for m in pool if m.name != "mistral-7b"]
+    assert [model for model, _ in came] == [m.model for m in pool if m.name != "mistral-7b"]
+    assert all(("*.bin" in kw["allow_patterns"]) == (model in files) for model, kw in came)
+
+# %% ../nbs/08b_preflight.ipynb #76467c9d
+def test_a_download_that_was_stopped_is_not_taken_for_whole(monkeypatch, tmp_path):
+    index = tmp_path / "index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
+    here = {n: n for n in ("config.json", "one.safetensors")} | {"model.safetensors.index.json": str(index)}
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda model, name, **kw: here.get(name))
+    monkeypatch.setattr("huggingface_hub.HfApi.auth_check", lambda self, model: None)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda self, model, **kw: None)
+    assert module.access(LLM(name="x", model="org/stopped")) == "open"
+    here["two.safetensors"] = "here"
+    assert module.access(LLM(name="x", model="org/whole")) == "in the cache"

@@ -6,11 +6,19 @@
 __all__ = []
 
 # %% ../nbs/08c_estimate.ipynb #test-imports
+import importlib.util
+from types import SimpleNamespace
+
+import httpx
 import pytest
+from huggingface_hub.errors import GatedRepoError
 
 from llm_routing.cli import estimate as module
 from llm_routing.cli import preflight as checks
 from llm_routing.cli.estimate import dry_run, llm_plan
+from llm_routing.cli.preflight import faults, preflight
+from llm_routing.cli.runner import app
+from llm_routing.generation.llms import make_toy_llm
 from llm_routing.study.profiles import Generation, LLM, load_profile
 from llm_routing.study.tables import StudyError
 
@@ -18,10 +26,10 @@ from llm_routing.study.tables import StudyError
 @pytest.fixture
 def bare(monkeypatch, tmp_path):
     "A machine that lacks everything."
-    monkeypatch.setattr(checks, "graphics", lambda: ("", ""))
+    monkeypatch.setattr(checks, "graphics", lambda: ([], ""))
     monkeypatch.setattr(checks, "access", lambda m: "gated: accept its licence" if m.gated else "hub out of reach")
     monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(checks, "installed", lambda name: "" if name == "papermill" else "0.0.1")
+    monkeypatch.setattr(checks, "installed", lambda name: "" if name in ("papermill", "vllm") else "0.0.1")
     monkeypatch.setattr(checks.sys, "version_info", (3, 12, 1))
     monkeypatch.setattr(checks, "free_gb", lambda folder: 0.1)
     monkeypatch.setenv("LLM_ROUTING_DATA", str(tmp_path / "none"))
@@ -61,3 +69,108 @@ def test_an_estimate_grows_with_samples_and_size():
 # %% ../nbs/08c_estimate.ipynb #8b099f10-3
 def test_a_published_profile_generates_nothing():
     assert "nothing is generated" in dry_run(load_profile("public"))[0]
+
+# %% ../nbs/08c_estimate.ipynb #46ff79b0
+BOX = """
+name = "box"
+description = "A pool for one GPU"
+needs = "a GPU"
+source = {{ kind = "generate", datasets = ["mini-math"] }}
+routers = {{ names = ["mlc"] }}
+policies = {{ names = ["argmax"] }}
+[generation]
+engine = "vllm"
+few_shot = 0
+pool = [
+  {{ name = "gated", model = "org/seven", parameters_b = 7.0, gated = true, revision = "{revision}" }},
+  {{ name = "base", model = "{folder}/base", prompt = "fcot" }},
+  {{ name = "chat", model = "{folder}/chat", prompt = "zcot" }},
+]
+"""
+
+# %% ../nbs/08c_estimate.ipynb #26d21a2b
+@pytest.fixture
+def box(monkeypatch, tmp_path):
+    "The file of the profile `box`, on a machine that lacks nothing."
+    for name in ("base", "chat"):
+        make_toy_llm(tmp_path / name, chat=name == "chat")
+    (tmp_path / "box.toml").write_text(BOX.format(folder=tmp_path, revision="0" * 40))
+    there = importlib.util.find_spec
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: name == "vllm" or there(name))
+    monkeypatch.setattr(checks, "graphics", lambda: (["NVIDIA H100, 81559 MiB"], "13.0"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("huggingface_hub.HfApi.auth_check", lambda self, model: None)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda self, model, **kw: None)
+    memory = SimpleNamespace(available=200e9, total=256e9)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    monkeypatch.setattr(checks, "free_gb", lambda folder: 500.0)
+    checks._access.cache_clear()
+    yield tmp_path / "box.toml"
+    checks._access.cache_clear()
+
+# %% ../nbs/08c_estimate.ipynb #4b9723d4
+def refuse(self, model):
+    raise GatedRepoError("gated", response=httpx.Response(403, request=httpx.Request("GET", "https://example.org")))
+
+# %% ../nbs/08c_estimate.ipynb #8ba76f7e
+def without_template(box):
+    for file in (box.parent / "chat").glob("*"):
+        file.unlink()
+    make_toy_llm(box.parent / "chat")
+
+# %% ../nbs/08c_estimate.ipynb #3c876bd0
+def no_vllm(name, there=importlib.util.find_spec):
+    return None if name == "vllm" else there(name)
+
+# %% ../nbs/08c_estimate.ipynb #27d3aa82
+REMOVED = {
+    "token": ("models", "gated (org/seven): gated"),
+    "template": ("prompts", "chat: LLM 'chat'"),
+    "context": ("prompts", "its context has 2,048"),
+    "disk": ("disk", "0.1 GB free for weights, 14.0 GB needed"),
+    "memory": ("memory", "of 2 GB, up to 17 GB needed"),
+    "package": ("engine", "vllm is not installed"),
+    "gpu": ("gpu", "none, and this profile needs one"),
+    "gpu memory": ("gpu memory", "gated needs about 210 GB"),
+    "data": ("data", "LLM_ROUTING_DATA=/nowhere is no folder"),
+}  # what is taken away -> the check that finds it, and what it says
+
+# %% ../nbs/08c_estimate.ipynb #40405ce4
+def take_away(what, box, monkeypatch):
+    if what == "token":
+        monkeypatch.setattr("huggingface_hub.HfApi.auth_check", refuse)
+    elif what == "template":
+        without_template(box)
+    elif what == "context":
+        box.write_text(box.read_text().replace("few_shot = 0", "few_shot = 0\nmax_tokens = 2040"))
+    elif what == "disk":
+        monkeypatch.setattr(checks, "free_gb", lambda folder: 0.1)
+    elif what == "memory":
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1e9, total=2e9))
+    elif what == "package":
+        monkeypatch.setattr(checks.importlib.util, "find_spec", no_vllm)
+    elif what == "gpu":
+        monkeypatch.setattr(checks, "graphics", lambda: ([], ""))
+    elif what == "gpu memory":
+        box.write_text(box.read_text().replace("parameters_b = 7.0", "parameters_b = 70.0"))
+    else:
+        monkeypatch.setenv("LLM_ROUTING_DATA", "/nowhere")
+
+# %% ../nbs/08c_estimate.ipynb #d6e475c3
+def test_a_machine_that_lacks_nothing_has_no_faults(box):
+    found = faults(preflight(load_profile(str(box))))
+    assert found == [] and dry_run(load_profile(str(box)))[1] == 0
+
+# %% ../nbs/08c_estimate.ipynb #0054a293
+@pytest.mark.parametrize("what", list(REMOVED))
+def test_what_is_taken_away_is_named_by_doctor_dry_run_and_run(what, box, monkeypatch, capsys):
+    check, says = REMOVED[what]
+    take_away(what, box, monkeypatch)
+    found = faults(preflight(load_profile(str(box))))
+    assert {f.check for f in found} == {check} and any(says in f.says for f in found) and all(f.fix for f in found)
+    for line in (["doctor"], ["run", "--dry-run"], ["run"]):
+        with pytest.raises(StudyError):
+            app([*line, "--profile", str(box), "--run-dir", str(box.parent / "run")], standalone_mode=False)
+        printed = capsys.readouterr()
+        assert says in printed.out + printed.err, line
+    assert not list((box.parent / "run").glob("*.parquet"))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUIET', 'SAVING', 'PACKAGES', 'CHOICES', 'STOPS', 'execute_stage', 'scrub_notebook', 'duration', 'heartbeat',
-           'expected_seconds', 'hardware', 'provenance', 'checksums', 'write_checksums', 'open_run', 'alone', 'at_work',
-           'ask_to_stop', 'run_study', 'publish']
+           'expected_seconds', 'hardware', 'provenance', 'checksums', 'write_checksums', 'open_run', 'beside', 'alone',
+           'at_work', 'ask_to_stop', 'run_study', 'publish']
 
 # %% ../../nbs/08d_running.ipynb #imports
 import json
@@ -38,7 +38,7 @@ from llm_routing.cli.stages import (
     written,
 )
 from ..generation.llms import scrub
-from ..study.profiles import change_settings, load_profile, parse_profile
+from ..study.profiles import Profile, change_settings, load_profile, parse_profile
 
 # %% ../../nbs/08d_running.ipynb #imports-1
 from llm_routing.study.runs import (
@@ -273,15 +273,33 @@ def open_run(
 # %% ../../nbs/08d_running.ipynb #4ffc2b53-1
 def _kept(run_dir: str | Path, changes: list[str] | tuple[str, ...]) -> tuple:
     "The settings that a run folder keeps, with changes on top, and which study they are."
-    values = kept_settings(run_dir).model_dump(mode="json")
+    return _changed(kept_settings(run_dir), kept_origin(run_dir), changes)
+
+# %% ../../nbs/08d_running.ipynb #ef28bf2a
+def _changed(settings: Profile, origin: dict, changes: list[str] | tuple[str, ...]) -> tuple:
+    "Settings with changes on top, and which study they are."
+    values = settings.model_dump(mode="json")
     change_settings(values, changes)
-    settings, origin = parse_profile(values, "profile.json"), kept_origin(run_dir)
-    file = origin.get("file", "")
+    settings, file = parse_profile(values, "profile.json"), origin.get("file", "")
     name = settings.name if not file else str(project_root() / file)
     try:
         return settings, study_of(name, settings)
     except StudyError:  # its file is gone
         return settings, origin
+
+# %% ../../nbs/08d_running.ipynb #0fcdd286
+def beside(
+    run: Run,
+    what: str,  # is put behind the folder's name, such as "pilot"
+    changes: list[str],
+    make: bool = True,  # whether the folder is made if it is not there
+) -> Run:
+    "A run of the same study with some changes, in a folder beside its own. Raises `StudyError`."
+    settings, origin = _changed(run.profile, run.origin, changes)
+    folder = run.folder.with_name(f"{run.folder.name}-{what}")
+    found = Run(settings, made_folder(folder) if make else folder, origin=origin)
+    refuse_other_study(found)
+    return found
 
 # %% ../../nbs/08d_running.ipynb #7e02386f
 @contextmanager

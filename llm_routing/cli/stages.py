@@ -227,6 +227,8 @@ def _is_complete(entry) -> bool:
 # %% ../../nbs/08a_stages.ipynb #8226a261
 def why_stale(stage: Stage, run: Run) -> str:
     "Why a stage has to run, in words; empty when it need not."
+    if "responses" in stage.writes and run.profile.generation.partial:
+        return "more may have been answered"
     known = read_state(run).get(stage.name)
     if not known:
         unreadable = (run.folder / "state.json").is_file() and not read_state(run)

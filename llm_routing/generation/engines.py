@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['Sampling', 'Work', 'Completion', 'Engine', 'extra_missing', 'settings_of', 'watched', 'children', 'has_ended',
-           'mark_children', 'end_orphans', 'time_alone', 'hardware', 'seed_of']
+           'mark_children', 'end_orphans', 'time_alone', 'hardware', 'memory_used', 'seed_of']
 
 # %% ../../nbs/02c_engines.ipynb #789906da
 import hashlib
 import os
 import platform
 import queue
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -261,6 +262,30 @@ def _gpus() -> list[str]:
     import torch
 
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
+
+# %% ../../nbs/02c_engines.ipynb #4b103a31
+def memory_used() -> tuple[float, float]:  # GB: of this process and those below it, and of all GPUs
+    "The memory in use now; 0 for GPUs where there is none."
+    import psutil
+
+    here = [psutil.Process(), *children().values()]
+    host = sum(_resident(p) for p in here)
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return host / 1e9, 0.0
+    return host / 1e9, sum(float(mib) for mib in said.split()) * 2**20 / 1e9
+
+# %% ../../nbs/02c_engines.ipynb #389da44a
+def _resident(process) -> int:
+    "The bytes that a process holds in memory; 0 for one that has just ended."
+    import psutil
+
+    try:
+        return process.memory_info().rss
+    except psutil.Error:
+        return 0
 
 # %% ../../nbs/02c_engines.ipynb #57f7b458
 def seed_of(

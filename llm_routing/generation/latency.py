@@ -118,10 +118,11 @@ def timings(
     stores: list[Store],
     make: Callable[[LLM, Generation], Engine] = make_engine,
 ) -> pd.DataFrame:  # columns `TIMING`
-    "The latencies and the throughput of an LLM: kept ones, else measured now. Raises `EngineError`, `StoreError`."
+    """The latencies and the throughput of an LLM: kept ones, else measured now; a partial run, which looks at another
+    one's LLMs, measures nothing. Raises `EngineError`, `StoreError`."""
     work = [w for _, w in requests(queries, llm, settings, sampling_of(llm, settings))]
     kept = kept_timings(work, llm, settings, stores)
-    if len(kept) or not work:
+    if len(kept) or not work or settings.partial:
         return kept
     engine = make(llm, settings)
     try:
@@ -183,7 +184,8 @@ def add_latency(
     if not len(subset):
         return responses
     for llm in settings.pool:
-        lines[llm.name] = fit_latency(timings(subset, llm, settings, own, stores))
+        timing = timings(subset, llm, settings, own, stores)
+        lines[llm.name] = fit_latency(timing) if len(timing) else (np.nan, np.nan)
     start, slope = (responses.llm.map({m: line[i] for m, line in lines.items()}) for i in (0, 1))
     return responses.assign(latency_s=(start + slope * responses.completion_tokens).round(5))
 
@@ -199,6 +201,8 @@ def speeds(
     subset, rows = latency_subset(queries, settings.latency_queries, seed), []
     for llm in settings.pool:
         timing = timings(subset, llm, settings, own, stores)
+        if not len(timing):
+            continue
         ways = (way for s in stores for way in Store(s.url, ("request",)).provenance(_section(llm)))
         made = next(ways)["hardware"]
         machine = f"{made['cpu']}, {made['cores']} cores{', ' + made['gpus'] if made['gpus'] else ''}"

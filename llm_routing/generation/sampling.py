@@ -4,20 +4,30 @@
 
 # %% auto #0
 __all__ = ['LOCAL', 'ROW', 'RESPONSES', 'sampling_of', 'deciding_parts', 'requests', 'stand_ins', 'stores_of', 'put_aside',
-           'valid_text', 'thoughts_apart', 'finished', 'Recorder', 'in_words', 'Progress', 'sample', 'Wanted',
-           'wanted_of', 'answer_queries', 'empty_responses', 'equal_samples', 'response_warnings']
+           'valid_text', 'thoughts_apart', 'finished', 'Recorder', 'in_words', 'Progress', 'Session', 'sessions_store',
+           'keep_session', 'sessions_of', 'sample', 'Wanted', 'wanted_of', 'answer_queries', 'empty_responses',
+           'answered', 'equal_samples', 'response_warnings']
 
 # %% ../../nbs/02j_sampling.ipynb #3492adc6
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .engines import Completion, Engine, Sampling, Work, hardware, settings_of, watched
+from llm_routing.generation.engines import (
+    Completion,
+    Engine,
+    Sampling,
+    Work,
+    hardware,
+    memory_used,
+    settings_of,
+    watched,
+)
 from .llms import EngineError, Prompt, model_identity, scrub, token_ids
 from .prompts import render, too_long
 from .replicas import make_engine
@@ -262,6 +272,60 @@ def _estimate(spent: float, done: int, total: int) -> str:
     "How long the rest will take at the speed so far."
     return f"about {in_words(spent * (total - done) / done)} left" if done else "no estimate yet"
 
+# %% ../../nbs/02j_sampling.ipynb #1450da89
+@dataclass
+class Session:
+    "What an engine took for one LLM; memory is looked at now and then."
+
+    llm: str
+    start_s: float  # until the LLM was loaded
+    seconds: float = 0.0  # of sampling
+    requests: int = 0
+    responses: int = 0
+    prompt_tokens: int = 0  # a request's once, however many samples it has
+    completion_tokens: int = 0
+    memory_gb: float = 0.0  # the most that was seen, of this process and those below it
+    gpu_gb: float = 0.0  # the most that was seen, of all GPUs
+
+    def __post_init__(self):
+        self._began, self._looked = time.perf_counter(), float("-inf")
+
+    def add(self, group: list, every_s: float = 10) -> None:
+        "Count a finished group, which may be empty."
+        made = [c for _, completions in group for c in completions]
+        self.requests, self.responses = self.requests + len(group), self.responses + len(made)
+        self.prompt_tokens += sum(completions[0].prompt_tokens for _, completions in group if completions)
+        self.completion_tokens += sum(c.completion_tokens for c in made)
+        self.seconds = time.perf_counter() - self._began
+        if self.seconds - self._looked >= every_s:
+            self._looked, (host, gpus) = self.seconds, memory_used()
+            self.memory_gb, self.gpu_gb = max(self.memory_gb, host), max(self.gpu_gb, gpus)
+
+# %% ../../nbs/02j_sampling.ipynb #fb448a08
+def sessions_store(
+    store: Store,  # of responses
+) -> Store:
+    "Where the sessions that filled a store are kept."
+    return Store(f"{store.url.rstrip('/')}-sessions", ("began",))
+
+# %% ../../nbs/02j_sampling.ipynb #ac70a535
+def keep_session(store: Store, section: str, session: Session, versions: dict) -> None:
+    "Keep a session that has made something. Raises `StoreError`."
+    if session.requests:
+        row = {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(session).items()}
+        row["began"] = f"{time.time():.6f}"  # tells sessions apart, and puts them in order
+        sessions_store(store).append(section, pd.DataFrame([row]), versions | {"hardware": hardware()})
+
+# %% ../../nbs/02j_sampling.ipynb #60653dc1
+def sessions_of(
+    store: Store,  # of responses
+) -> pd.DataFrame:  # began, and the fields of `Session`; one row per start of an engine
+    "What the engines that filled a store took."
+    kept = sessions_store(store)
+    rows = [kept.read(section) for section in kept.sections()]
+    columns = ["began", *Session.__dataclass_fields__]
+    return pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)
+
 # %% ../../nbs/02j_sampling.ipynb #bce6d011
 def sample(
     llm: LLM,
@@ -278,30 +342,29 @@ def sample(
     left = sum(w.key not in done for w in work)
     if not left:
         return
+    began, section = time.perf_counter(), section_name(*model_identity(llm))
     engine, progress = make(llm, settings), progress or Progress(left)
+    session = Session(llm.name, time.perf_counter() - began)
     progress.start(llm.name, left)
-    recorder = Recorder(
-        llm,
-        store,
-        section_name(*model_identity(llm)),
-        lambda: _provenance(llm, sampling) | engine.versions(),
-        settings.commit_every_s,
-    )
+    made_by = lambda: _provenance(llm, sampling) | engine.versions()  # noqa: E731
+    recorder = Recorder(llm, store, section, made_by, settings.commit_every_s)
     try:
-        _drive(engine, work, sampling, done, recorder, progress)
+        _drive(engine, work, sampling, done, recorder, progress, session)
         after(llm, engine)
     finally:
         recorder.flush()
+        keep_session(store, section, session, engine.versions())
         engine.close()
     _report_failures(llm, engine)
 
 # %% ../../nbs/02j_sampling.ipynb #d7248bb3
-def _drive(engine: Engine, work, sampling, done, recorder: Recorder, progress: Progress) -> None:
+def _drive(engine: Engine, work, sampling, done, recorder: Recorder, progress: Progress, session: Session) -> None:
     "Run an engine's batches under watch, and keep what comes."
     for batch in engine.plan(work, done):
         for group in watched(engine, batch, sampling):
             recorder.put(group)
             progress.add(group)
+            session.add(group)
     progress.say()
 
 # %% ../../nbs/02j_sampling.ipynb #5608b1a2
@@ -385,7 +448,7 @@ def answer_queries(
         _sample_pool(pool, settings, own, stores, show, make, after)
     tables = [_table_of(w, stores) for w in pool]
     table = _as_responses(pd.concat(tables)) if tables else empty_responses()
-    return _answered_by_all(table, settings) if settings.partial else table
+    return answered(table, queries, settings.samples) if settings.partial else table
 
 # %% ../../nbs/02j_sampling.ipynb #98a4a63f
 def _sample_pool(pool: list[Wanted], settings, own, stores, show, make, after) -> None:
@@ -438,11 +501,30 @@ def _as_responses(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[RESPONSES].sort_values(["query_id", "llm", "sample"], ignore_index=True)
 
 # %% ../../nbs/02j_sampling.ipynb #cb727ad4
-def _answered_by_all(table: pd.DataFrame, settings: Generation) -> pd.DataFrame:
-    "The responses to the queries of which all samples of all LLMs are there."
-    counts = table.groupby("query_id").size()
-    complete = counts[counts == len(settings.pool) * settings.samples].index
-    return table[table.query_id.isin(complete)].reset_index(drop=True)
+def answered(
+    responses: pd.DataFrame,  # the responses table
+    queries: pd.DataFrame,  # the queries table
+    samples: int,
+) -> pd.DataFrame:  # the responses that count
+    "The LLMs and queries to compare while others are still sampled. Raises `EngineError` where there are none."
+    counts = responses.groupby(["llm", "query_id"]).size()
+    by = counts[counts >= samples].reset_index().groupby("llm").query_id.agg(set)
+    order, best = sorted(by.index, key=lambda llm: -len(by[llm])), (0, [], set())
+    for k in range(2, len(order) + 1):
+        common = _of_whole_datasets(queries, set.intersection(*by[order[:k]]))
+        best = max(best, (k * len(common), order[:k], common), key=lambda choice: choice[0])
+    if not best[0]:
+        raise EngineError("no two LLMs have answered train, validation and test queries of one data set yet: wait")
+    return responses[responses.llm.isin(best[1]) & responses.query_id.isin(best[2])].reset_index(drop=True)
+
+# %% ../../nbs/02j_sampling.ipynb #c763757c
+def _of_whole_datasets(queries: pd.DataFrame, ids: set[str]) -> set[str]:
+    "Those of some queries that belong to a data set of which every split is among them."
+    here = queries[queries.query_id.isin(ids)]
+    splits = [queries[["dataset", "split"]].drop_duplicates(), here[["dataset", "split"]].drop_duplicates()]
+    wanted, found = (s.groupby("dataset").size() for s in splits)
+    whole = found.index[found == wanted.reindex(found.index)]
+    return set(here[here.dataset.isin(whole)].query_id)
 
 # %% ../../nbs/02j_sampling.ipynb #8e396948
 def equal_samples(

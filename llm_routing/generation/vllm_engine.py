@@ -6,6 +6,7 @@
 __all__ = ['SPEED_ARGUMENTS', 'vllm_arguments', 'deciding_arguments', 'VLLMEngine', 'sampling_fields']
 
 # %% ../../nbs/02e_vllm.ipynb #591bc271
+import os
 from collections.abc import Iterator
 from importlib import import_module
 from itertools import count, islice
@@ -90,6 +91,7 @@ class VLLMEngine(Engine):
 
     def __init__(self, llm: LLM, settings: Generation):
         super().__init__(llm, settings)
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # else its many lines bury the study's own
         self.vllm = extra_missing("vllm", "vllm")
         self.model, self.processes = _started(self.vllm, llm, settings)
         self.seeded = not import_module("vllm.platforms").current_platform.is_cpu()

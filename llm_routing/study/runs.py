@@ -55,11 +55,15 @@ class Run:
         "Where a table's file is."
         return self.folder / f"{table}.parquet"
 
-    def read(self, table: str) -> pd.DataFrame:
-        "Read a table, having the stages before run when it is not there. Raises `TableError`."
+    def read(self, table: str, whole: bool = False) -> pd.DataFrame:
+        """Read a table, having the stages before run when it is not there. The queries of a partial run are those
+        that have responses, unless they are wanted whole. Raises `TableError`."""
         if table in TABLES and not self.path(table).is_file():
             make_table(table, self)
-        return read_table(table, self.path(table))
+        frame = read_table(table, self.path(table))
+        if table == "queries" and self.profile.generation.partial and not whole:
+            return frame[frame.query_id.isin(self.read("responses").query_id)].reset_index(drop=True)
+        return frame
 
     def write(self, table: str, frame: pd.DataFrame) -> Path:
         "Check and write a table. Raises `TableError`."
