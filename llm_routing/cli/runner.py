@@ -353,19 +353,17 @@ def refresh_command(
 # %% ../../nbs/08g_runner.ipynb #87316fa3
 @app.command()
 def check() -> None:
-    "Check that the export, the notebooks' outputs and the README are those of the code as committed."
+    "Check that the export, the notebooks' outputs, the README and the published figures are those of the code."
     from llm_routing.cli.notebooks import check_notebooks, figure_faults, stale_exports
 
     _in_checkout()
     stale = [f"{name}: differs from its notebook; run `llm-routing export`" for name in stale_exports()]
-    faults = stale or check_notebooks()
+    faults = stale or [*check_notebooks(), *figure_faults()]
     for fault in faults:
         print(fault)
-    for number in figure_faults():  # said, and no fault yet: the captions of `difficulty` have numbers of their own
-        print(f"to be looked at: {number}")
     if faults:
         raise StudyError(f"{len(faults)} faults; `llm-routing export` and `llm-routing refresh` make stale ones again")
-    print("export and notebooks are fresh")
+    print("export, notebooks and figures are fresh")
 
 # %% ../../nbs/08g_runner.ipynb #bf810cfd
 def main() -> None:

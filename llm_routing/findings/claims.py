@@ -127,18 +127,13 @@ def _price(data: pd.DataFrame) -> str:
 # %% ../../nbs/07b_claims.ipynb #16ed5984
 def claim_difficulty(data: pd.DataFrame) -> tuple[str, str]:
     "What routers do on the queries that are open to routing."
-    open_, single, router = [], [], []
-    for _, part in places(data):
-        between = part[(part.right > 0) & (part.right < part.llms)]
-        means = {s: np.average(r.accuracy, weights=r.queries) for s, r in between.groupby("system", sort=False)}
-        open_.append(between.share[between.system == between.system.iloc[0]].sum())
-        single.append(means.get("best_single", np.nan))
-        router.append(next((v for k, v in means.items() if k != "best_single"), np.nan))
-    heading = f"{_range(pd.Series(open_), '.0f', '%')} of the queries are open to routing"
+    each = data.drop_duplicates(["dataset", "pool", "system"])
+    single = each.system == "best_single"
+    heading = f"{_range(each.open_share, '.0f', '%')} of the queries are open to routing"
     return heading, (
         "On the others all LLMs of the pool are right, or none is. On the open ones the best single LLM scores "
-        f"{_range(pd.Series(single), '.1f', '%')}, the router {_range(pd.Series(router).dropna(), '.1f', '%')}, "
-        f"and the oracle 100%."
+        f"{_range(each.open_accuracy[single], '.1f', '%')}, the router "
+        f"{_range(each.open_accuracy[~single], '.1f', '%')}, and the oracle 100%."
     )
 
 # %% ../../nbs/07b_claims.ipynb #d4d1a38b
@@ -177,15 +172,11 @@ def claim_traffic(data: pd.DataFrame) -> tuple[str, str]:
 # %% ../../nbs/07b_claims.ipynb #61c93602
 def claim_choices(data: pd.DataFrame) -> tuple[str, str]:
     "How often the choice is right, and how often the cheapest right one."
-    right, hit, none = [], [], []
-    for _, part in places(data):
-        right.append((part.share * part.right / 100).sum())
-        hit.append(part.share[part.best == part.choice].sum())
-        none.append(part.share[part.best == "no LLM"].sum())
-    heading = f"The router finds a right LLM on {_range(pd.Series(right), '.0f', '%')} of the queries"
+    each = data.drop_duplicates(["dataset", "pool"])
+    heading = f"The router finds a right LLM on {_range(each.found_right, '.0f', '%')} of the queries"
     return heading, (
-        f"It finds the cheapest right one on {_range(pd.Series(hit), '.0f', '%')}. No LLM of the pool is right on "
-        f"{_range(pd.Series(none), '.0f', '%')}."
+        f"It finds the cheapest right one on {_range(each.cheapest_right, '.0f', '%')}. No LLM of the pool is right on "
+        f"{_range(each.none_right, '.0f', '%')}."
     )
 
 # %% ../../nbs/07b_claims.ipynb #d8053232

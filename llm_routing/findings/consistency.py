@@ -48,11 +48,11 @@ def repeated(main: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:  # `KEY`,
     return cells[(cells["value"] - cells["main"]).abs() > 1.5e-4].reset_index(drop=True)
 
 # %% ../../nbs/07g_consistency.ipynb #bbb952a7
-NUMBER = re.compile(r"(?<![\w./@-])[+\-\u2212]?\d[\d,]*\.\d+(?![\w.]*[A-Za-z_]|\.\d)")
+NUMBER = re.compile(r"(?<![\w./@-])[+\-\u2212]?(?:\d[\d,]*\.\d+(?![\w.]*[A-Za-z_]|\.\d)|(?!95%)\d+(?=%))")
 
 # %% ../../nbs/07g_consistency.ipynb #b73becee
 def numbers_in(text: str) -> list[str]:
-    "The numbers with decimals of a text, as printed."
+    "The numbers with decimals of a text, and its whole percentages but for the intervals' 95%, as printed."
     return NUMBER.findall(text)
 
 # %% ../../nbs/07g_consistency.ipynb #8ae51719
@@ -94,17 +94,16 @@ def stale_tables(folder: Path) -> list[tuple]:
 
 # %% ../../nbs/07g_consistency.ipynb #1a6d7edf
 def stale_captions(folder: Path) -> list[tuple]:
-    "Numbers of captions and alternative texts that are in no table of the figure or of the folder: rows of `STALE`."
-    shared, rows = [read_csv(p) for p in sorted((folder / "tables").glob("*.csv"))], []
+    "Numbers of captions and alternative texts that the figure's own table does not have: rows of `STALE`."
+    rows = []
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or "caption" not in record:
             continue
-        own = path.with_suffix(".csv")
-        values = values_of([*shared, *([read_csv(own)] if own.is_file() else [])])
+        values = values_of([read_csv(path.with_suffix(".csv"))])
         for kind in ("caption", "alt"):
             lost = [n for n in numbers_in(record.get(kind, "")) if not is_among(n, values)]
-            rows += [(path.name, kind, n, "no table has it") for n in lost]
+            rows += [(path.name, kind, n, f"{path.stem}.csv does not have it") for n in lost]
     return rows
 
 # %% ../../nbs/07g_consistency.ipynb #45407183

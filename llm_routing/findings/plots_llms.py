@@ -48,7 +48,7 @@ def agreement_data(
         return pd.DataFrame()
     out = pd.concat(rows, ignore_index=True)
     out["ci_low"], out["ci_high"] = 100 * np.array(wilson(out.share / 100, out.n))
-    return out[["dataset", "pool", "n", "members", "llms", "kind", "share", "ci_low", "ci_high"]]
+    return out[["dataset", "pool", "n", "members", "llms", "kind", "share", "ci_low", "ci_high", "kind_share"]]
 
 # %% ../../nbs/06k_plots_llms.ipynb #091ee9d4
 def _sets(right: pd.DataFrame, top: int) -> pd.DataFrame:
@@ -60,6 +60,7 @@ def _sets(right: pd.DataFrame, top: int) -> pd.DataFrame:
     every = "+".join(right.columns)
     sets["kind"] = np.select([sets.llms == "", sets.llms == every, several], ["none", "all", "several"], "one")
     sets["share"] = 100 * sets["share"]
+    sets["kind_share"] = sets.groupby("kind").share.transform("sum")
     return sets[(np.arange(len(sets)) < top) | (sets.kind != "several")]
 
 # %% ../../nbs/06k_plots_llms.ipynb #336fb285
@@ -113,7 +114,7 @@ def say_agreement(data: pd.DataFrame) -> str:
     "None, one and all, per place."
     lines = []
     for name, part in places(data):
-        share, ones = part.groupby("kind").share.sum(), part[part.kind == "one"]
+        share, ones = part.groupby("kind").kind_share.first(), part[part.kind == "one"]
         top = f", most often {ones.llms.iloc[0]} ({ones.share.iloc[0]:.1f}%)" if len(ones) else ""
         none, one, every = (share.get(k, 0) for k in ("none", "one", "all"))
         said = f"no LLM is right on {none:.1f}% of the queries, all on {every:.1f}%, exactly one on {one:.1f}%{top}"
@@ -146,14 +147,25 @@ def difficulty_data(
         count = right_matrix(outcomes[outcomes.llm.isin(llms)], ids).sum(axis=1)
         own = selections[(selections.pool == pool) & selections.query_id.isin(set(ids))]
         for system, score in _compared(own).items():
-            part = pd.DataFrame({"right": count, "score": score.reindex(count.index)})
-            means = part.groupby("right").score.agg(["mean", "size"]).reset_index()
-            rows.append(means.assign(dataset=dataset, pool=pool, llms=len(llms), system=system))
-    out = pd.concat(rows, ignore_index=True).rename(columns={"size": "queries"})
+            part = _by_count(count, score.reindex(count.index), len(llms))
+            rows.append(part.assign(dataset=dataset, pool=pool, llms=len(llms), system=system))
+    out = pd.concat(rows, ignore_index=True)
     low, high = wilson(out["mean"], out.queries)
     out = out.assign(accuracy=100 * out["mean"], ci_low=100 * low, ci_high=100 * high)
-    out["share"] = 100 * out.queries / out.groupby(["dataset", "pool", "system"]).queries.transform("sum")
-    return out[["dataset", "pool", "llms", "system", "right", "queries", "share", "accuracy", "ci_low", "ci_high"]]
+    return out[_DIFFICULTY]
+
+# %% ../../nbs/06k_plots_llms.ipynb #d9d802dc
+_DIFFICULTY = ["dataset", "pool", "llms", "system", "right", "queries", "share", "accuracy", "ci_low", "ci_high"]
+_DIFFICULTY += ["open_share", "open_accuracy"]  # of the queries on which some LLMs are right and some are not
+
+# %% ../../nbs/06k_plots_llms.ipynb #e994920b
+def _by_count(count: pd.Series, score: pd.Series, llms: int) -> pd.DataFrame:
+    "One system's mean score and number of queries by how many LLMs are right, and those on the open queries, in percent."
+    table = pd.DataFrame({"right": count, "score": score})
+    means = table.groupby("right").score.agg(["mean", "size"]).reset_index().rename(columns={"size": "queries"})
+    between = (count > 0) & (count < llms)
+    own = {"open_share": 100 * between.mean(), "open_accuracy": 100 * score[between].mean()}
+    return means.assign(share=100 * means.queries / len(count), **own)
 
 # %% ../../nbs/06k_plots_llms.ipynb #5bd25a12
 def _compared(own: pd.DataFrame) -> dict[str, pd.Series]:
@@ -208,12 +220,11 @@ def say_difficulty(data: pd.DataFrame) -> str:
     "Per place: how many queries are open to routing, and what the two systems score on them."
     lines = []
     for name, part in places(data):
-        between = part[(part.right > 0) & (part.right < part.llms)]
-        if between.empty:
+        systems = part.drop_duplicates("system")
+        if systems.open_accuracy.isna().any():
             continue
-        means = {s: np.average(r.accuracy, weights=r.queries) for s, r in between.groupby("system", sort=False)}
-        share = between[between.system == between.system.iloc[0]].share.sum()
-        said = ", ".join(f"{name_of(s)} {v:.1f}%" for s, v in means.items())
+        said = ", ".join(f"{name_of(r.system)} {r.open_accuracy:.1f}%" for r in systems.itertuples())
+        share = systems.open_share.iloc[0]
         lines.append(f"{name}: on {share:.1f}% of the queries some LLMs are right and some are not; there: {said}.")
     return " ".join(lines)
 
@@ -253,7 +264,14 @@ def pairs_data(
                 own = (len(ids), 100 * (means[a] - means[b]), 100 * gain, 100 * low, 100 * high)
                 rows.append((dataset, pool, a, b, *own))
     columns = ["dataset", "pool", "stronger", "weaker", "n", "apart", "gain", "ci_low", "ci_high"]
-    return pd.DataFrame(rows, columns=columns)
+    return _with_rank_correlation(pd.DataFrame(rows, columns=columns))
+
+# %% ../../nbs/06k_plots_llms.ipynb #4e8fda5d
+def _with_rank_correlation(pairs: pd.DataFrame) -> pd.DataFrame:
+    "Spearman's correlation of gain and distance over the pairs of each place; nothing where there are fewer than three."
+    own = [k for k, part in pairs.groupby(["dataset", "pool"], sort=False) if len(part) > 2]
+    found = {k: part.apart.rank().corr(part.gain.rank()) for k, part in pairs.groupby(["dataset", "pool"]) if k in own}
+    return pairs.assign(rank_correlation=[found.get(k, np.nan) for k in zip(pairs.dataset, pairs.pool)])
 
 # %% ../../nbs/06k_plots_llms.ipynb #6dd3dbae
 def draw_pairs(data: pd.DataFrame):
@@ -280,7 +298,7 @@ def say_pairs(data: pd.DataFrame) -> str:
     lines = []
     for name, part in places(data):
         top = part.loc[part.gain.idxmax()]
-        rank = part.apart.rank().corr(part.gain.rank()) if len(part) > 2 else np.nan
+        rank = top.rank_correlation
         said = f"; rank correlation of gain and distance {rank:+.2f} over {len(part)} pairs" if rank == rank else ""
         pair = f"{top.stronger} with {top.weaker}: {top.gain:.1f} points, {top.apart:.1f} apart"
         lines.append(f"{name}: most to gain: {pair}{said}.")

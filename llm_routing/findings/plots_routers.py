@@ -163,7 +163,16 @@ def _confusion(part: pd.DataFrame, most: int) -> pd.DataFrame:
     order = {m: i for i, m in enumerate([*count.index[:most], "others", "no LLM"])}
     shares = shares.sort_values(["best", "choice"], key=lambda c: c.map(order))
     own = shares[["best", "choice", "share"]].assign(right=100 * shares["mean"], n=len(part))
-    return own.assign(dataset=part.dataset.iloc[0], pool=part.pool.iloc[0])
+    return own.assign(dataset=part.dataset.iloc[0], pool=part.pool.iloc[0], **_sums(part))
+
+# %% ../../nbs/06l_plots_routers.ipynb #428cb850
+def _sums(part: pd.DataFrame) -> dict[str, float]:
+    "How often, in percent, the choice is the cheapest right LLM, a right one, and no LLM is right."
+    return {
+        "cheapest_right": 100 * (part.best == part.choice).mean(),
+        "found_right": 100 * part.score.mean(),
+        "none_right": 100 * (part.best == "no LLM").mean(),
+    }
 
 # %% ../../nbs/06l_plots_routers.ipynb #3edfd45a
 def draw_choices(data: pd.DataFrame):
@@ -191,11 +200,9 @@ def say_choices(data: pd.DataFrame) -> str:
     "How often the choice is the cheapest right one, another right one, and wrong though some LLM is right."
     lines = []
     for name, part in places(data):
-        hit = part.share[part.best == part.choice].sum()
-        none = part.share[part.best == "no LLM"].sum()
-        right = (part.share * part.right / 100).sum()
-        said = f"the cheapest right LLM on {hit:.0f}% of the queries, a right one on {right:.0f}%"
-        lines.append(f"{name}: {name_of(part.router.iloc[0])} calls {said}; none is right on {none:.0f}%.")
+        r = part.iloc[0]
+        said = f"the cheapest right LLM on {r.cheapest_right:.0f}% of the queries, a right one on {r.found_right:.0f}%"
+        lines.append(f"{name}: {name_of(r.router)} calls {said}; none is right on {r.none_right:.0f}%.")
     return " ".join(lines)
 
 # %% ../../nbs/06l_plots_routers.ipynb #bba16e02
