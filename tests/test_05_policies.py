@@ -138,16 +138,14 @@ def test_the_pooled_vote_is_taken_from_the_source():
 
 # %% ../nbs/05_policies.ipynb #11297eb4
 def test_a_system_that_a_fold_lacks_is_left_out_and_named():
-    queries, outcomes, scores = small_tables(300)
-    fold = np.where(np.arange(300) < 200, 0, 1)  # fold 0 learns from 100 queries: too few for topic clusters
-    queries = queries.assign(split="test", fold=fold, text=[f"word{i % 40} text of its own" for i in range(300)])
+    queries, outcomes, scores = small_tables(600)
+    fold = np.where(np.arange(600) < 450, 0, 1)  # fold 0 learns from 150 queries: too few for topic clusters
+    queries = queries.assign(split="test", fold=fold, text=[f"word{i % 40} text of its own" for i in range(600)])
     scores = pd.concat([scores.assign(fold=f) for f in (0, 1)])
     selections, left_out = selected(queries, outcomes, scores, Policies(names=["argmax"]))
     assert "d: best_per_cluster could not be had in every fold" in left_out
-    assert (
-        "best_per_cluster" not in set(selections.system)
-        and (selections.groupby("system").query_id.nunique() == 300).all()
-    )
+    assert "best_per_cluster" not in set(selections.system)
+    assert (selections.groupby("system").query_id.nunique() == 600).all()
 
 # %% ../nbs/05_policies.ipynb #119ba47f
 def test_frontiers_put_folds_together():
