@@ -114,7 +114,6 @@ def grey(
 
 # %% ../../nbs/06h_figure_files.ipynb #cacc125c
 ROUTER_NAMES = {
-    "default": "Recommended",
     "recommended": "Recommended",
     "mlc": "MLC",
     "knn": "kNN",
@@ -213,8 +212,7 @@ def look(
     router: str,  # its key
 ) -> tuple[str, str]:  # colour, marker
     "How a router looks in every figure; one that the project does not know is a black cross."
-    known = [r for r in ROUTER_NAMES if r != "recommended"]
-    router = "default" if router == "recommended" else router
+    known = list(ROUTER_NAMES)
     if router not in known:
         return "#000000", "x"
     i = known.index(router)

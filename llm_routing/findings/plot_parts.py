@@ -215,7 +215,7 @@ def invented_study(
     datasets: tuple[str, ...] = ("gsm8k", "mmlu"),
     n: int = 300,  # test queries of each dataset
     llms: int = 4,
-    routers: tuple[str, ...] = ("default", "mlc", "knn", "clustering_tfidf"),
+    routers: tuple[str, ...] = ("recommended", "mlc", "knn", "clustering_tfidf"),
     pools: tuple[str, ...] = ("all",),
     seed: int = 0,
 ) -> dict[str, pd.DataFrame]:  # queries, outcomes, scores, selections, results, as a run has them

@@ -13,7 +13,18 @@ __all__ = ['MOST_LLMS', 'SET_KINDS', 'CAUSES', 'agreement_data', 'draw_agreement
 import numpy as np
 import pandas as pd
 
-from .figure_files import COLOURS, COLUMN, INK, MUTED, RULE, look, name_of, short_names, width_of
+from llm_routing.findings.figure_files import (
+    COLOURS,
+    COLUMN,
+    INK,
+    MUTED,
+    RULE,
+    grey,
+    look,
+    name_of,
+    short_names,
+    width_of,
+)
 from llm_routing.findings.plot_parts import (
     half_up,
     heat_cells,
@@ -23,6 +34,7 @@ from llm_routing.findings.plot_parts import (
     places,
     pool_members,
     right_matrix,
+    rows_only,
     wilson,
 )
 
@@ -160,7 +172,7 @@ _DIFFICULTY += ["open_share", "open_accuracy"]  # of the queries on which some L
 
 # %% ../../nbs/06k_plots_llms.ipynb #e994920b
 def _by_count(count: pd.Series, score: pd.Series, llms: int) -> pd.DataFrame:
-    "One system's mean score and number of queries by how many LLMs are right, and those on the open queries, in percent."
+    "One system's mean score and number of queries by how many LLMs are right, and its score on the open queries."
     table = pd.DataFrame({"right": count, "score": score})
     means = table.groupby("right").score.agg(["mean", "size"]).reset_index().rename(columns={"size": "queries"})
     between = (count > 0) & (count < llms)
@@ -173,8 +185,7 @@ def _compared(own: pd.DataFrame) -> dict[str, pd.Series]:
     "there is."
     best = own[(own.group == "bound") & (own.system == "best_single") & (own.policy == "train")]
     router = own[(own.group == "router") & (own.policy == "argmax")]
-    first = next((r for r in ("default", "recommended") if r in set(router.system)), "")
-    first = first or (router.system.iloc[0] if len(router) else "")
+    first = "recommended" if "recommended" in set(router.system) else "".join(router.system[:1])
     found = {"best_single": best, first: router[router.system == first]}
     return {k: rows.groupby("query_id").score.mean() for k, rows in found.items() if len(rows)}
 
@@ -268,10 +279,12 @@ def pairs_data(
 
 # %% ../../nbs/06k_plots_llms.ipynb #4e8fda5d
 def _with_rank_correlation(pairs: pd.DataFrame) -> pd.DataFrame:
-    "Spearman's correlation of gain and distance over the pairs of each place; nothing where there are fewer than three."
-    own = [k for k, part in pairs.groupby(["dataset", "pool"], sort=False) if len(part) > 2]
-    found = {k: part.apart.rank().corr(part.gain.rank()) for k, part in pairs.groupby(["dataset", "pool"]) if k in own}
-    return pairs.assign(rank_correlation=[found.get(k, np.nan) for k in zip(pairs.dataset, pairs.pool)])
+    "Spearman's correlation of gain and distance over the pairs of each place; nothing where there are two or fewer."
+    found = {
+        k: part.apart.rank().corr(part.gain.rank()) if len(part) > 2 else np.nan
+        for k, part in pairs.groupby(["dataset", "pool"])
+    }
+    return pairs.assign(rank_correlation=[found[k] for k in zip(pairs.dataset, pairs.pool)])
 
 # %% ../../nbs/06k_plots_llms.ipynb #6dd3dbae
 def draw_pairs(data: pd.DataFrame):
@@ -392,12 +405,12 @@ def alt_subjects(data: pd.DataFrame) -> str:
     return f"Heat maps of accuracy with a row per subject and a column per LLM. {say_subjects(data)}"
 
 # %% ../../nbs/06k_plots_llms.ipynb #80f28ed5
-CAUSES = {
-    "gained": "gained",
-    "policy": "policy",
-    "model": "router's\nestimates",
-    "features": "question\nfeatures",
-    "labels": "sampling\nnoise",
+CAUSES = {  # their colours differ in grey, too
+    "gained": ("gained", "#00304d"),
+    "policy": ("lost to the policy", "#c4520a"),
+    "model": ("to its estimates", "#E69F00"),
+    "features": ("to question features", "#a9cde6"),
+    "labels": ("to sampling noise", "#e9ebed"),
 }
 
 # %% ../../nbs/06k_plots_llms.ipynb #aa68f5ab
@@ -407,23 +420,51 @@ def causes_data(
     "The parts of the distance to the oracle for the first headline router, in points."
     if gap_parts.empty:
         return pd.DataFrame()
-    first = next((r for r in ("default", "recommended") if r in set(gap_parts.router)), gap_parts.router.iloc[0])
+    first = "recommended" if "recommended" in set(gap_parts.router) else gap_parts.router.iloc[0]
     rows = gap_parts[gap_parts.router == first].assign(pool=gap_parts.get("pool", "all"))
     return rows[["dataset", "pool", "router", *CAUSES, "gap"]].reset_index(drop=True)
 
 # %% ../../nbs/06k_plots_llms.ipynb #424c4e77
 def draw_causes(data: pd.DataFrame):
-    "A row per place, a column per cause; the darker, the more points."
+    "A bar per place, a segment per cause: points of the distance to the right of zero, negative ones to the left."
+    from matplotlib.patches import Patch
+
     each = list(places(data))
-    fig, (ax,) = panels(1, 0.8 + 0.24 * len(each), own=COLUMN)
-    values = np.array([part[list(CAUSES)].iloc[0] for _, part in each], float)
-    texts = [["?" if np.isnan(v) else minus(f"{v:+.1f}") for v in row] for row in values]
-    heat_cells(ax, np.clip(np.nan_to_num(values), 0, None), texts, 0, max(1.0, np.nanmax(values)))
-    ax.set_yticks(range(len(each)), [f"{name} ({part.gap.iloc[0]:.1f})".replace(", ", ",\n") for name, part in each])
-    ax.set_xticks(range(len(CAUSES)), CAUSES.values())
-    ax.xaxis.tick_top()
-    ax.set_title("points (of the distance in brackets)", fontsize=7, fontweight="normal")
+    fig, (ax,) = panels(1, 1.05 + 0.2 * len(each), own=COLUMN)
+    reach = 1.16 * _ends(data)[1].max() - 1.1 * _ends(data)[0].min()
+    inch = reach / (fig.get_figwidth() - 1.6)  # points of the axis that an inch holds
+    for y, (_, part) in enumerate(each):
+        _cause_bar(ax, y, part.iloc[0], inch)
+    ax.set_yticks(range(len(each)), [name for name, _ in each])
+    ax.set(
+        ylim=(len(each) - 0.45, -0.55), xlabel="points", xlim=(1.1 * _ends(data)[0].min(), 1.16 * _ends(data)[1].max())
+    )
+    ax.axvline(0, color=INK, linewidth=0.7)
+    rows_only(ax)
+    legend(fig, [Patch(color=c, label=w) for w, c in CAUSES.values()], 2 if fig.get_figwidth() < 4 else 5)
     return fig
+
+# %% ../../nbs/06k_plots_llms.ipynb #1e5a4c6b
+def _ends(data: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    "Where the bar of each row begins and ends."
+    parts = data[list(CAUSES)].fillna(0)
+    return parts.clip(upper=0).sum(axis=1), parts.clip(lower=0).sum(axis=1)
+
+# %% ../../nbs/06k_plots_llms.ipynb #e37b8a06
+def _cause_bar(ax, y: int, row: pd.Series, inch: float) -> None:
+    "One place's segments, with their points where there is room, and the whole distance at the end."
+    left = right = 0.0
+    for key, (_, colour) in CAUSES.items():
+        value = row[key]
+        if not value or np.isnan(value):
+            continue
+        at = right if value > 0 else left
+        ax.barh(y, value, left=at, height=0.72, color=colour, edgecolor="white", linewidth=0.5)
+        left, right = (left, right + value) if value > 0 else (left + value, right)
+        if abs(value) / inch > 0.3:
+            ink = "white" if grey(colour) < 0.6 else INK
+            ax.text(at + value / 2, y, minus(f"{value:.1f}"), ha="center", va="center", color=ink)
+    ax.annotate(f"{row.gap:.1f}", (right, y), xytext=(3, 0), textcoords="offset points", va="center", fontweight="bold")
 
 # %% ../../nbs/06k_plots_llms.ipynb #5adcc1c0
 def say_causes(data: pd.DataFrame) -> str:
@@ -432,8 +473,8 @@ def say_causes(data: pd.DataFrame) -> str:
     for name, part in places(data):
         row = part.iloc[0]
         largest = max(("policy", "model", "features", "labels"), key=lambda c: np.nan_to_num(row[c]))
-        cause = CAUSES[largest].replace("\n", " ")
-        said = f"of {row.gap:.1f} points {row.gained:+.1f} are gained; most are lost to {cause} ({row[largest]:.1f})"
+        cause = CAUSES[largest][0].removeprefix("lost ")
+        said = f"of {row.gap:.1f} points {row.gained:+.1f} are gained; most are lost {cause} ({row[largest]:.1f})"
         lines.append(f"{name}: {said}.")
     return " ".join(lines)
 
@@ -441,16 +482,14 @@ def say_causes(data: pd.DataFrame) -> str:
 def caption_causes(data: pd.DataFrame) -> str:
     "What the figure shows, and the largest causes."
     return (
-        "The distance between the best single LLM and the oracle on test, split by cause, in percentage points: "
-        "gained by the router; lost by "
-        "the policy; lost by the router's estimates against a model fitted on the test queries' own features; "
-        "out of reach of any such "
-        f"model; and chance in which of several samples was right (? where one sample was scored). Router: "
-        f"{name_of(data.router.iloc[0])}. "
-        f"{say_causes(data)}"
+        "The distance between the best single LLM and the oracle on test (bold), split by cause, in percentage points: "
+        "gained by the router; lost to the policy; lost to the router's estimates, against a model fitted on the test "
+        "queries' own features; out of reach of any model of the question's features; and chance in which of several "
+        "samples was right (not known, and so part of the features, where one sample was scored). To the left of zero: "
+        f"what makes up for a loss. Router: {name_of(data.router.iloc[0])}. {say_causes(data)}"
     )
 
 # %% ../../nbs/06k_plots_llms.ipynb #2bf2f38f
 def alt_causes(data: pd.DataFrame) -> str:
     "The figure in words."
-    return f"A heat map with a row per dataset and pool and a column per cause. {say_causes(data)}"
+    return f"A bar for each dataset and pool, with a segment for each cause. {say_causes(data)}"

@@ -30,7 +30,7 @@ from .plot_parts import few_ticks, front, legend, marks, minus, panels, places, 
 from ..study.tables import ALL_LLMS
 
 # %% ../../nbs/06j_plots_systems.ipynb #1db58868
-HEADLINE_ROUTERS = ("default", "recommended", "mlc", "knn", "clustering_tfidf")
+HEADLINE_ROUTERS = ("recommended", "mlc", "knn", "clustering_tfidf")
 
 # %% ../../nbs/06j_plots_systems.ipynb #af584016
 def one_call(results: pd.DataFrame) -> pd.DataFrame:
@@ -139,7 +139,7 @@ def say_gain(data: pd.DataFrame) -> str:
         first = own[own.system.isin(_named(own)[:1])]
         said = f"{name_of(first.system.iloc[0])} {points(first.iloc[0])}; " if len(first) else ""
         up, down = int((own.gain_low > 0).sum()), int((own.gain_high < 0).sum())
-        said += f"of {len(own)} routers {up} above the best single LLM and {down} below"
+        said += f"of {len(own)} intervals {up} lie above zero and {down} below"
         lines.append(f"{name}: {said}; oracle {far.iloc[0]:+.1f}." if len(far) else f"{name}: {said}.")
     return " ".join(lines)
 
@@ -161,7 +161,7 @@ def alt_gain(data: pd.DataFrame) -> str:
 
 # %% ../../nbs/06j_plots_systems.ipynb #4032dd5c
 BOUNDS_SHOWN = [("oracle", ""), ("mlc", "upper_bound"), (ALL_LLMS, ""), ("random", "")]
-MAIN_ROUTERS = ("default", "recommended", "mlc", "knn", "sc", "clustering_tfidf", "logistic", "ridge")
+MAIN_ROUTERS = ("recommended", "mlc", "knn", "sc", "clustering_tfidf", "logistic", "ridge")
 GROUP_NAMES = {"bound": "bounds", "llm": "single LLMs", "router": "routers"}
 
 # %% ../../nbs/06j_plots_systems.ipynb #4b156fda
