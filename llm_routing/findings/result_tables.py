@@ -38,7 +38,7 @@ _ABOUT_SYSTEMS = {
     "comparisons": About(
         "Comparisons",
         "Every router and LLM against the best single LLM: difference, interval, corrected p, detectable difference.",
-        ("dataset", "pool", "system", "policy", "n", "points", "ci_low", "ci_high", "p_holm", "verdict"),
+        ("dataset", "pool", "system", "policy", "n", "gain", "gain_low", "gain_high", "p_holm", "verdict"),
     ),
     "routers": About(
         "Routers",
@@ -107,6 +107,11 @@ _ABOUT_CHANCE = {
         "Other training samples", "How much a router's accuracy varies over samples of the training."
     ),
     "bound_curves": About("Learning curves of upper bounds", "Routers' upper bounds by number of training queries."),
+    "glance": About(
+        "At a glance",
+        "A row per dataset and pool: how many routers gain, lose, or cannot be told apart; the largest gain that an "
+        "interval allows; the router named beforehand; its cost and seconds as multiples of the best single LLM's.",
+    ),
     "lesson_verdicts": About("Verdicts by part", "The lessons' verdicts on each dataset and pool."),
 }
 
