@@ -158,6 +158,13 @@ POLICY_NAMES = {
     "cascade_agreement": "Cascade until two agree",
     "two_llm_threshold": "Two LLMs",
     "fallback": "Fallback",
+    "best2_vote": "Vote of best 2",
+    "best3_vote": "Vote of best 3",
+    "best5_vote": "Vote of best 5",
+    "best_subset": "Vote of a chosen subset",
+    "all_weighted": "Weighted vote of all",
+    "all_decided": "Weighted vote, decided",
+    "sequential": "One after another",
 }
 
 # %% ../../nbs/06h_figure_files.ipynb #f907e416

@@ -18,6 +18,7 @@ from llm_routing.findings.figure_files import (
     COLUMN,
     INK,
     MUTED,
+    PAGE,
     RULE,
     grey,
     look,
@@ -77,20 +78,25 @@ def _sets(right: pd.DataFrame, top: int) -> pd.DataFrame:
 
 # %% ../../nbs/06k_plots_llms.ipynb #336fb285
 def draw_agreement(data: pd.DataFrame):
-    "Bars with their values over a dot matrix, one block per place."
+    "Bars with their values over a dot matrix, one block per place; two blocks beside each other where there are many."
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
 
     each = list(places(data))
-    sizes = [len(p.members.iloc[0].split("+")) for _, p in each]
-    ratios = [x for k in sizes for x in (1.0, 0.14 * k + 0.1)]
-    size = (width_of(COLUMN), 0.35 + sum(1.45 + 0.15 * k for k in sizes))
-    fig, axes = plt.subplots(2 * len(each), 1, figsize=size, squeeze=False, height_ratios=ratios)
-    for bars, dots, (name, part) in zip(axes[::2, 0], axes[1::2, 0], each):
+    width = width_of(COLUMN if len(each) <= 2 else PAGE)
+    across = 2 if width > 4 and len(each) > 1 else 1
+    down = -(-len(each) // across)
+    tall = max(len(p.members.iloc[0].split("+")) for _, p in each)
+    size, ratios = (width, 0.35 + down * (1.45 + 0.15 * tall)), [1.0, 0.14 * tall + 0.1] * down
+    fig, axes = plt.subplots(2 * down, across, figsize=size, squeeze=False, height_ratios=ratios)
+    blocks = list(zip(axes[::2].flat, axes[1::2].flat))
+    for (bars, dots), (name, part) in zip(blocks, each):
         _set_bars(bars, name, part)
         _set_dots(dots, part)
+    for ax in (ax for block in blocks[len(each) :] for ax in block):
+        ax.set_visible(False)
     words = {"none": "no LLM", "one": "one LLM alone", "several": "several", "all": "all LLMs"}
-    legend(fig, [Patch(color=c, label=words[k]) for k, c in SET_KINDS.items()], 2 if width_of(COLUMN) < 4 else 4)
+    legend(fig, [Patch(color=c, label=words[k]) for k, c in SET_KINDS.items()], 2 if width < 4 else 4)
     return fig
 
 # %% ../../nbs/06k_plots_llms.ipynb #65071193
@@ -173,11 +179,21 @@ _DIFFICULTY += ["open_share", "open_accuracy"]  # of the queries on which some L
 # %% ../../nbs/06k_plots_llms.ipynb #e994920b
 def _by_count(count: pd.Series, score: pd.Series, llms: int) -> pd.DataFrame:
     "One system's mean score and number of queries by how many LLMs are right, and its score on the open queries."
-    table = pd.DataFrame({"right": count, "score": score})
+    table = pd.DataFrame({"right": _in_bins(count, llms), "score": score})
     means = table.groupby("right").score.agg(["mean", "size"]).reset_index().rename(columns={"size": "queries"})
     between = (count > 0) & (count < llms)
     own = {"open_share": 100 * between.mean(), "open_accuracy": 100 * score[between].mean()}
     return means.assign(share=100 * means.queries / len(count), **own)
+
+# %% ../../nbs/06k_plots_llms.ipynb #1b517c04
+def _in_bins(count: pd.Series, llms: int, most: int = 10) -> pd.Series:
+    "How many LLMs are right; in a large pool the middle of a range of counts, none and all apart."
+    if llms <= most:
+        return count
+    edges = np.linspace(0.5, llms - 0.5, most - 1)
+    middle = (np.ceil(edges[:-1]) + np.floor(edges[1:])) / 2
+    at = np.clip(np.searchsorted(edges, count) - 1, 0, len(middle) - 1)
+    return pd.Series(np.where(count == 0, 0, np.where(count == llms, llms, middle[at])), count.index)
 
 # %% ../../nbs/06k_plots_llms.ipynb #5bd25a12
 def _compared(own: pd.DataFrame) -> dict[str, pd.Series]:
@@ -192,18 +208,21 @@ def _compared(own: pd.DataFrame) -> dict[str, pd.Series]:
 # %% ../../nbs/06k_plots_llms.ipynb #f2fb5586
 def draw_difficulty(data: pd.DataFrame):
     "Accuracy over the number of right LLMs, above the share of queries, a panel per place."
+    from matplotlib.ticker import MaxNLocator
+
     each = list(places(data))
     fig, axes = panels(len(each), 2.0, 1.6)
     for ax, (name, part) in zip(axes, each):
         k = part.llms.iloc[0]
         one = part[part.system == part.system.iloc[0]]
-        ax.bar(one.right, one.share, color="#dfe3e6", width=0.8)
+        ax.bar(one.right, one.share, color="#dfe3e6", width=0.8 * one.right.diff().median())
         ax.plot([0, k], [0, 100], color=MUTED, linewidth=0.6, linestyle=":")
         for system, rows in part.groupby("system", sort=False):
             _difficulty_line(ax, system, rows)
         ax.set(title=f"{name}\n(n = {one.queries.sum():,})".replace(", ", ",\n", name.count(",")), ylim=(-2, 104))
         ax.set(xlabel=f"LLMs that are right, of {k}", xlim=(-0.7, k + 0.7))
-    axes[0].set_ylabel("accuracy, share of queries (%)")
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes[0].set_ylabel("percent")
     legend(fig, _difficulty_marks(list(dict.fromkeys(data.system))), 2 if fig.get_figwidth() < 4 else 4)
     return fig
 
@@ -243,9 +262,9 @@ def say_difficulty(data: pd.DataFrame) -> str:
 def caption_difficulty(data: pd.DataFrame) -> str:
     "What the figure shows, and what happens between none and all."
     return (
-        "Accuracy on test queries by how many LLMs of the pool are right on them, with 95% intervals; bars: the "
-        "share of the "
-        f"queries; dotted: an LLM drawn at random; the oracle is at 100% from one on. {say_difficulty(data)}"
+        "Accuracy on test queries by how many LLMs of the pool are right on them (in ranges where a pool has more than "
+        "ten), with 95% intervals; bars: the share of the queries; dotted: an LLM drawn at random; the oracle is at "
+        f"100% from one on. {say_difficulty(data)}"
     )
 
 # %% ../../nbs/06k_plots_llms.ipynb #c9a6a7d2
