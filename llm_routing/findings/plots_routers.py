@@ -96,7 +96,9 @@ def draw_traffic(data: pd.DataFrame):
     routers = _in_order(data.system[data.system != "oracle"])
     for ax, (name, part) in zip(axes, each):
         _traffic_panel(ax, part, routers)
-        ax.set(title=name.replace(", ", ",\n"), xlabel="share of queries (%)", xlim=(-2, max(40, 1.06 * part.share.max())))
+        ax.set(
+            title=name.replace(", ", ",\n"), xlabel="share of queries (%)", xlim=(-2, max(40, 1.06 * part.share.max()))
+        )
         ax.set_ylim(0.45 - tall, 0.55)
         rows_only(ax, 5 if len(each) <= 4 else 3)
     entries = [Patch(color="#c9ced2", label="Oracle"), *marks([(name_of(r), *look(r), look(r)[0]) for r in routers])]
