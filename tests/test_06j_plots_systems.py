@@ -44,7 +44,7 @@ def test_the_caption_counts_the_intervals_beyond_zero(results):
     mine = rows.group == "router"
     rows.loc[mine, ["gain", "gain_low", "gain_high"]] = [2.0, 1.0, 3.0]
     rows.loc[mine & (rows.system == "knn"), ["gain", "gain_low", "gain_high"]] = [-2.0, -3.0, -1.0]
-    assert "of 4 routers 3 above the best single LLM and 1 below" in S.say_gain(S.gain_data(rows))
+    assert "of 4 intervals 3 lie above zero and 1 below" in S.say_gain(S.gain_data(rows))
 
 # %% ../nbs/06j_plots_systems.ipynb #04480396
 def test_the_front_is_numbered_from_cheap_to_expensive(results):

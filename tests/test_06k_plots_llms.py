@@ -54,7 +54,7 @@ def test_subjects_need_queries(tables):
 
 # %% ../nbs/06k_plots_llms.ipynb #b2d1f38c
 def test_causes_are_those_of_one_router():
-    rows = [("d", "all", r, 1.0, 2.0, 3.0, 4.0, 5.0, 15.0) for r in ("mlc", "default")]
+    rows = [("d", "all", r, 1.0, 2.0, 3.0, 4.0, 5.0, 15.0) for r in ("mlc", "recommended")]
     names = ["dataset", "pool", "router", "labels", "features", "model", "policy", "gained", "gap"]
     data = P.causes_data(pd.DataFrame(rows, columns=names))
-    assert len(data) == 1 and data.router.tolist() == ["default"] and P.causes_data(pd.DataFrame()).empty
+    assert len(data) == 1 and data.router.tolist() == ["recommended"] and P.causes_data(pd.DataFrame()).empty

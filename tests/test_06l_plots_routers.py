@@ -30,7 +30,7 @@ def test_shares_of_traffic_are_whole(study):
 # %% ../nbs/06l_plots_routers.ipynb #38bad9c8
 def test_choices_count_every_query_once(study):
     data = R.choices_data(study["queries"], study["selections"])
-    assert np.allclose(data.groupby("dataset").share.sum(), 100) and set(data.router) == {"default"}
+    assert np.allclose(data.groupby("dataset").share.sum(), 100) and set(data.router) == {"recommended"}
     assert (data.right[data.best == "no LLM"] == 0).all() and (data.right[data.best == data.choice] == 100).all()
 
 # %% ../nbs/06l_plots_routers.ipynb #ce692542

@@ -109,7 +109,7 @@ def check_texts(fig) -> None:
 # %% ../nbs/06m_figures.ipynb #9924eacc
 def tables_of(kind: str) -> dict[str, pd.DataFrame]:
     "A small study, one with many routers, or one with many pools of many LLMs; with the tables of chapters."
-    many = tuple(r for r in ROUTER_NAMES if r != "recommended")[:18]
+    many = tuple(ROUTER_NAMES)[:18]
     study = {
         "small": lambda: invented_study(n=110),
         "routers": lambda: invented_study(n=110, llms=7, routers=many),
@@ -127,7 +127,7 @@ def made_up_tables(places: list) -> dict[str, pd.DataFrame]:
     pools = [
         (d, p, r, a, v, 9, 1.5, 0.5, 2.5)
         for d, p in places
-        for r in ("default", "mlc", "knn")
+        for r in ("recommended", "mlc", "knn")
         for a, values in (("size", (2, 3, 4)), ("dominance", (0.01, 0.1, 0.2)))
         for v in values
     ]
@@ -138,7 +138,7 @@ def made_up_tables(places: list) -> dict[str, pd.DataFrame]:
     ]
     names = "mistake what evidence dataset system quantity as_published corrected effect ci_low ci_high".split()
     own = ["dataset", "pool", "router"]
-    gap = [(d, p, "default", 4.8, 18.7, 0.6, -0.5, -0.2, 23.4) for d, p in places]
+    gap = [(d, p, "recommended", 4.8, 18.7, 0.6, -0.5, -0.2, 23.4) for d, p in places]
     return {
         "gap_parts": pd.DataFrame(gap, columns=[*own, "labels", "features", "model", "policy", "gained", "gap"]),
         "learning_curves": pd.DataFrame(curves, columns=[*own, "n_train", "accuracy", "ci_low", "ci_high"]),
@@ -156,8 +156,6 @@ _STUDIES: dict[str, dict] = {}
 @pytest.mark.parametrize("kind,width", [*CROWDS, *(pytest.param(*c, marks=pytest.mark.slow) for c in SLOW)])
 @pytest.mark.parametrize("name", list(F.FIGURES))
 def test_every_figure_keeps_its_texts_apart(name, kind, width):
-    if name == "causes" and kind == "pools" and width != PAGE:
-        pytest.xfail("the names of many pools still touch in the narrow figure of causes")
     figure, study = F.FIGURES[name], _STUDIES.setdefault(kind, _STUDIES.get(kind) or tables_of(kind))
     data = F.round_drawn(figure.data(*(study[t] for t in figure.reads)))
     if data.empty:  # sets of LLMs are drawn for small pools alone

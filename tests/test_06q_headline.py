@@ -12,6 +12,7 @@ import pytest
 
 from llm_routing.findings.headline import (
     chosen_on_validation,
+    glance,
     headline,
     headline_rows,
     headline_text,
@@ -101,3 +102,14 @@ def test_a_run_has_a_headline(tmp_path):
     assert seen.validation.tolist() == [100, 100]
     rows, said = headline(run)
     assert rows.chosen.sum() == 1 and said.startswith("- **d** (400 queries), routers: of 2, 1 gain over a")
+
+# %% ../nbs/06q_headline.ipynb #7064d872
+def test_a_glance_counts_every_router_once():
+    queries, selections = study_of(40, 40)
+    results = results_table(queries, selections, 500)
+    [row] = glance(results, headline_rows(results)).to_dict("records")
+    assert [row[k] for k in ("routers", "gains", "losses", "not_told_apart", "constant")] == [2, 1, 1, 0, 1]
+    best = results[results.system == "ridge"].iloc[0]
+    assert row["gain_at_most"] == best.gain_high and row["llms"] == 2 and row["seconds_ratio"] == 1
+    assert row["system"] == "knn" and row["gain"] == pytest.approx(-10)
+    assert row["covered"] == pytest.approx(100 * -10 / 40)

@@ -111,14 +111,20 @@ def test_seconds_printed_below_every_llm_would_hold():
     assert R.published_seconds(0.8, {"a": 0.7, "b": 3.0})[1] == R.FAILS
 
 # %% ../nbs/07e_lessons.ipynb #5204cf73
-def test_claims_are_the_paper_s_words_and_a_demonstration_stands_apart():
+def test_claims_are_the_paper_s_words_and_each_source_stands_apart():
     reference, tables = read_reference(), study()
-    for name, counted in (("mini", 2), ("public", 3)):
+    for name, source in (("mini", "mini (demonstration)"), ("public", "public")):
         verdicts = R.lesson_verdicts(R.make_lessons(reference, tables, pd.DataFrame(), load_profile(name)), reference)
         assert verdicts.drop_duplicates("lesson").claim.tolist() == list(reference["lessons"].values())
         line = R.overall(verdicts).set_index("lesson").loc["V"]
-        assert f"of {counted} data sets and pools" in line.verdict
-        assert ("(demonstration: " in line.verdict) == (name == "mini")
+        assert line.verdict.startswith(f"the paper's table: does not hold; {source}: ")
+        table = R.by_source(verdicts)
+        assert list(table) == ["lesson", "claim", "the paper's table", source] and table.lesson.is_unique
+
+# %% ../nbs/07e_lessons.ipynb #6a8ebbf4
+def test_a_mixed_verdict_is_counted():
+    part = pd.DataFrame({"verdict": [R.HOLDS, R.OPEN, R.OPEN]})
+    assert R.say_verdicts(part) == "holds in 1, cannot tell in 2 of 3" and R.say_verdicts(part[1:]) == "cannot tell"
 
 # %% ../nbs/07e_lessons.ipynb #8f61f5d6
 def test_pools_have_their_own_verdicts():

@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 
 from llm_routing.findings import report
+from llm_routing.findings.consistency import numbers_in, stale_numbers
 from llm_routing.findings.figures import make_figures
+from llm_routing.findings.headline import glance, headline_rows
 from llm_routing.findings.plot_parts import invented_study
 from llm_routing.findings.result_tables import write_main_results, write_tables
 from llm_routing.study.runs import Run
@@ -36,7 +38,9 @@ def run(tmp_path_factory):
     make_figures(run, ("results", "queries", "outcomes", "selections"), **STUDY)
     write_main_results(STUDY["results"], run.figures)
     mine, long = pd.DataFrame({"x": [1.5]}), pd.DataFrame({"n": range(900)})
-    write_tables(run.figures, ledger=LEDGER, my_table=mine, pools=long)
+    headline = headline_rows(STUDY["results"])
+    tables = {"headline": headline, "glance": glance(STUDY["results"], headline)}
+    write_tables(run.figures, ledger=LEDGER, my_table=mine, pools=long, **tables)
     return run
 
 # %% ../nbs/07f_report.ipynb #c5d3bc84
@@ -84,17 +88,31 @@ def test_figures_and_tables_have_numbers_and_can_be_cited(html):
 
 # %% ../nbs/07f_report.ipynb #f3ce1fdd
 def test_the_title_is_the_answer(run, html):
-    found = report.judged(run, STUDY["results"])
-    assert f"<h1>{report.headline(found)}</h1>" in html
+    at = report.at_a_glance(STUDY["results"])
+    assert f"<h1>{report.headline(at)}</h1>" in html and f"of {at.routers.sum()} comparisons" in html
+    assert all(f"<dt>{q}</dt>" in html for q in report.answers(at, "cost"))
+
+# %% ../nbs/07f_report.ipynb #2c72403f
+def test_every_number_of_captions_and_prose_stands_in_its_own_table(run, html):
+    assert len(numbers_in(html)) > 200
+    assert stale_numbers(run).empty
+
+# %% ../nbs/07f_report.ipynb #c72ee2cc
+def test_a_number_that_no_table_has_is_found(run, html):
+    at = report.at_a_glance(STUDY["results"])
+    top = f"{at.oracle_gain.max():.1f}"
+    page = run.figures / "index.html"
+    page.write_text(html.replace(f"+{top}", "+77.7"))
+    found = stale_numbers(run)
+    assert set(found.found) == {"+77.7"} and set(found.expected) == {"glance.csv does not have it"}
+    page.write_text(html)
 
 # %% ../nbs/07f_report.ipynb #336349b9
-def test_the_corrected_verdict_wins_over_the_interval(run):
-    rows = [(d, "all", "default", "argmax", "loses") for d in ("gsm8k", "mmlu")]
-    path = run.figures / "tables" / "headline.csv"
-    pd.DataFrame(rows, columns=["dataset", "pool", "system", "policy", "outcome"]).to_csv(path, index=False)
-    assert report.judged(run, STUDY["results"]).verdict.tolist() == ["below", "below"]
-    assert "0 are gains and 2 losses" in report.say_counts(run)
-    path.unlink()
+def test_an_interval_above_zero_is_no_gain_unless_the_corrected_test_says_so(run):
+    gains = {"gain": 2.0, "gain_low": 1.0, "gain_high": 3.0}
+    open_, sure = (STUDY["results"].assign(**gains, p_holm=p) for p in (0.2, 0.01))
+    assert report.title_of(run, open_).startswith("No router is shown to gain on any of 2 datasets")
+    assert report.title_of(run, sure).startswith("Routers gain on 2 of 2 datasets: of 4 comparisons")
 
 # %% ../nbs/07f_report.ipynb #9b57a81c
 def test_a_run_without_routers_has_a_page_too(tmp_path):
@@ -118,7 +136,7 @@ def test_hostile_text_shows_as_text(tmp_path):
 def test_the_page_of_all_studies_has_a_row_per_place(run, html, tmp_path):
     root = run.figures.parent
     page = report.write_results_page(root).read_text()
-    assert report.say_study(run.figures).startswith("**`public`**: Routing ")
+    assert report.say_study(run.figures) == f"**`public`**: {report.headline(report.study_glance(run.figures))}."
     assert page.count("<tr>") == 1 + 2 and 'href="public/index.html"' in page
     assert "No study is published yet" in report.write_results_page(tmp_path / "none").read_text()
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llm_routing.cli.summary import closing_lines, compare, paired_gain
+from llm_routing.cli.summary import closing_lines, compare, gain_lines, paired_gain
 from llm_routing.study.profiles import load_profile
 from llm_routing.study.runs import Run
 from llm_routing.study.tables import StudyError
@@ -58,3 +58,26 @@ def test_an_interval_holds_the_gain_and_is_the_same_each_time():
 def test_the_last_lines_say_where_the_tables_are_and_what_ran(tmp_path):
     lines = closing_lines(make_run(tmp_path, [1, 0]), [])
     assert lines[-1] == "public: everything is up to date" and str(tmp_path) in lines[-2]
+
+# %% ../nbs/08f_summary.ipynb #23aa0642
+def compared_row(**more):
+    "A row of comparisons whose own interval lies above zero."
+    row = {"dataset": "d", "pool": "small", "group": "router", "system": "mlc", "policy": "argmax", "seeds": 5}
+    return row | {"share_away": 0.4, "gain": 2.0, "gain_low": 0.1, "gain_high": 3.9, "p_holm": 0.2} | more
+
+# %% ../nbs/08f_summary.ipynb #22ef489c
+@pytest.mark.parametrize(
+    "more,verdict",
+    [
+        ({}, "it is not told apart from the best single LLM (after correction)"),
+        ({"p_holm": 0.01}, "it is right more often than the best single LLM (after correction)"),
+        ({"p_holm": 0.01, "gain": -2.0}, "it is right less often than the best single LLM (after correction)"),
+        ({"share_away": 0.0}, "it sends every query to one LLM"),
+    ],
+)
+def test_the_verdict_is_the_corrected_one(more, verdict):
+    systems = [("best_single", "train", 60.0), ("mlc", "argmax", 62.0)]
+    results = pd.DataFrame(systems, columns=["system", "policy", "accuracy"]).assign(dataset="d", pool="small")
+    other = compared_row(system="sc", p_holm=0.01)
+    [line] = gain_lines(pd.DataFrame([other, compared_row(**more)]), results)
+    assert line.startswith("d, small: mlc 62.00%, best single LLM chosen on train 60.00%, ") and line.endswith(verdict)

@@ -8,7 +8,7 @@ __all__ = ['HOLDS', 'FAILS', 'OPEN', 'NO_DATA', 'MARGIN', 'Interval', 'PARTS', '
            'more_training', 'weaker_half', 'beats_weak', 'no_better_than_best', 'prediction_is_best', 'is_better',
            'classifier_loses_most', 'no_slower', 'not_slower', 'published_evidence', 'published_bounds',
            'published_routers', 'published_seconds', 'is_demonstration', 'evidence_of', 'lesson_rows', 'make_lessons',
-           'lesson_verdicts', 'overall', 'say_verdicts', 'demonstrated']
+           'lesson_verdicts', 'overall', 'say_verdicts', 'by_source']
 
 # %% ../../nbs/07e_lessons.ipynb #7d47dcf5
 from collections.abc import Callable
@@ -372,27 +372,32 @@ def lesson_verdicts(lessons: pd.DataFrame, reference: dict) -> pd.DataFrame:
 
 # %% ../../nbs/07e_lessons.ipynb #3ffbb20a
 def overall(verdicts: pd.DataFrame) -> pd.DataFrame:  # lesson, claim, verdict, where
-    "One line per lesson: how often it holds, does not hold, or cannot be told; demonstrations are named apart."
+    "One line per lesson: how often it holds, does not hold, or cannot be told, for each source on its own."
     rows = []
     for (lesson, claim), part in verdicts.groupby(["lesson", "claim"], sort=False):
-        shown = part["source"].str.contains("demonstration")
-        counts = " ".join(filter(None, [say_verdicts(part[~shown]), demonstrated(part[shown])]))
+        counts = [f"{source}: {say_verdicts(own)}" for source, own in part.groupby("source", sort=False)]
         where = [f"{v}: {'; '.join(_places(g))}" for v, g in part.groupby("verdict", sort=False)]
-        rows.append((lesson, claim, counts, ". ".join(where)))
+        rows.append((lesson, claim, "; ".join(counts), ". ".join(where)))
     return pd.DataFrame(rows, columns=["lesson", "claim", "verdict", "where"])
 
 # %% ../../nbs/07e_lessons.ipynb #82ff72de
 def say_verdicts(part: pd.DataFrame) -> str:
-    "How often each verdict occurs, in words."
-    known = part[part["verdict"] != NO_DATA]
-    counts = known["verdict"].value_counts()
-    said = ", ".join(f"{v} in {counts[v]}" for v in (HOLDS, FAILS, OPEN) if v in counts)
-    return f"{said} of {len(known)} data sets and pools" if len(known) else NO_DATA
+    "How often each verdict of one source occurs, in few words: the verdict alone where it is the only one."
+    counts = part["verdict"].value_counts()
+    found = [v for v in (HOLDS, FAILS, OPEN, NO_DATA) if v in counts]
+    return found[0] if len(found) == 1 else ", ".join(f"{v} in {counts[v]}" for v in found) + f" of {len(part)}"
 
 # %% ../../nbs/07e_lessons.ipynb #5aec574e
-def demonstrated(part: pd.DataFrame) -> str:
-    "The verdicts of a demonstration, in words; nothing where there are none."
-    return f"(demonstration: {say_verdicts(part)})" if len(part) else ""
+def by_source(verdicts: pd.DataFrame) -> pd.DataFrame:  # lesson, claim, and a column per source
+    "The lessons as a short table: the paper's own verdict stands apart from that of each study."
+    cells = verdicts.groupby(["lesson", "claim", "source"], sort=False).apply(say_verdicts, include_groups=False)
+    table = cells.unstack("source").reset_index().fillna("")
+    sources = list(dict.fromkeys(verdicts["source"]))
+    return (
+        table.set_index("lesson")
+        .loc[list(dict.fromkeys(verdicts["lesson"]))]
+        .reset_index()[["lesson", "claim", *sources]]
+    )
 
 # %% ../../nbs/07e_lessons.ipynb #291098db
 def _places(part: pd.DataFrame) -> list[str]:

@@ -266,8 +266,8 @@ def least(
     price: np.ndarray,  # (n_llms,), or of each query; NaN where not known
     among: np.ndarray,  # (n_queries, n_llms) bool, those allowed
 ) -> np.ndarray:  # (n_queries,)
-    "The cheapest LLM among those allowed; the first of equals, or the first allowed where prices are unknown."
-    return np.where(among, np.nan_to_num(price, nan=0.0), np.inf).argmin(1)
+    "The cheapest LLM among those allowed; the first of equals. One of unknown price comes after all known ones."
+    return np.where(among, np.nan_to_num(price, nan=1e300), np.inf).argmin(1)
 
 # %% ../../nbs/05b_policies.ipynb #5066c0af
 def cheapest_above(p: np.ndarray, price: np.ndarray, threshold: float) -> np.ndarray:
