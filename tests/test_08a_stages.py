@@ -6,10 +6,14 @@
 __all__ = []
 
 # %% ../nbs/08a_stages.ipynb #test-imports
+import json
+
 import pytest
 
-from llm_routing.cli.stages import chosen_stages, imported_modules, notebook_code
-from llm_routing.study.tables import StudyError
+from llm_routing.cli.stages import STAGES, chosen_stages, imported_modules, keep, notebook_code, why_stale, written
+from llm_routing.cli.stages import foundation
+from llm_routing.study.runs import Run
+from llm_routing.study.tables import StudyError, project_root
 
 # %% ../nbs/08a_stages.ipynb #b378f589
 def test_stages_are_chosen_by_name_or_number():

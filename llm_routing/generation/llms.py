@@ -63,7 +63,7 @@ _DECISIVE = (".safetensors", ".bin", ".json", ".model", ".jinja", ".txt")  # the
 def _listing(folder: str) -> tuple:
     "The decisive files of a folder with what the file system says of each; another tuple after every write."
     files = sorted(p for p in Path(folder).iterdir() if p.suffix in _DECISIVE)
-    return tuple((p.name, s.st_ino, s.st_size, s.st_mtime_ns) for p in files for s in [p.stat()])
+    return tuple((p.name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for p in files for s in [p.stat()])
 
 # %% ../../nbs/02a_llms.ipynb #b6cde421
 @lru_cache(maxsize=64)
@@ -171,7 +171,7 @@ def token_ids(
 
 # %% ../../nbs/02a_llms.ipynb #9d8add80
 @lru_cache(maxsize=16)
-def _positions(path: str, revision: str) -> int:
+def _positions(path: str, revision: str, fingerprint: str) -> int:
     "The positions that a configuration names; 0 where it names none."
     from transformers import AutoConfig
 
@@ -186,7 +186,7 @@ def context_length(
 ) -> int:  # tokens; 0 where no limit is known
     "The longest context of an LLM: its configuration's, lowered by vLLM's `max_model_len`. Raises `EngineError`."
     try:
-        own = _positions(model_path(llm), llm.revision)
+        own = _positions(model_path(llm), llm.revision, model_identity(llm)[1])
     except (OSError, ValueError) as e:
         raise explain_loading(llm, e) from e
     set_to = (

@@ -126,6 +126,11 @@ class Patterns:
         self.label, self.judged = _label_pattern(labels), _judged_pattern(some)
         self.mention = _mention_pattern(some, both)
         self.denied, self.letter = _denied_pattern(some), re.compile(_START + some + _STOP)
+        self.hint = re.compile(rf"{some}(?![A-Za-z0-9&])")  # quick: without it, there is no `letter`
+        self.judged_hint = re.compile(
+            rf"{some}\)?\**\"?,?\s(?:is|would|must|should|has|seems|looks|appears|remains"
+            rf"|it|es|è|é|fits|works|matches)"
+        )
         self.item = re.compile(rf"(?:^|\n)[\s*_]*\(?({some})\)?[).:]")  # a label at the beginning of a line
         reason = r"(?:I|not|because|since|as|definitely|probably|obviously|of course|surely|for sure|no doubt)\b"
         self.first = re.compile(
@@ -157,8 +162,13 @@ class Options:
     @functools.cached_property
     def values(self) -> dict[str, Fraction]:
         "Label -> number, where every option is one number."
-        found = {k: numbers(plain(t)) for k, t in self.table.items()}
-        return {k: v[0].value for k, v in found.items()} if found and all(len(v) == 1 for v in found.values()) else {}
+        values: dict[str, Fraction] = {}
+        for label, text in self.table.items():
+            found = numbers(plain(text))
+            if len(found) != 1:
+                return {}
+            values[label] = found[0].value
+        return values
 
 # %% ../../nbs/03f_labels.ipynb #03f0022
 @functools.lru_cache(4096)
@@ -195,7 +205,9 @@ _NAME_BEFORE = re.compile(
 
 def labels_in(s: str, o: Options) -> set[str]:
     "The labels that a sentence names as such."
-    found = set()
+    found: set[str] = set()
+    if not o.patterns.hint.search(s) and "(" not in s:
+        return found
     for m in o.patterns.mention.finditer(s):
         at = m.start(m.lastgroup)
         closed = m.lastgroup != "e" or s[at + 1 : at + 2] in (")", ".", ":", "*")
@@ -215,7 +227,7 @@ _DENIAL_HINT = re.compile(
 def without_denied(s: str, o: Options) -> tuple[str, set[str]]:
     "A sentence without the labels that it denies, and those labels."
     denied = set()
-    if not o.patterns.letter.search(s) or not _DENIAL_HINT.search(s):
+    if not o.patterns.hint.search(s) or not o.patterns.letter.search(s) or not _DENIAL_HINT.search(s):
         return s, denied
 
     def drop(m: re.Match) -> str:

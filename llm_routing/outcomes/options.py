@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from .fields import SEVERAL, field
 from .labels import Options, is_label, labels_in, ready, texts_in, without_denied
 from .numbers import extract_number
-from .own_words import own_part
+from .own_words import any_in, own_part
 from llm_routing.outcomes.rules import (
     NO_ANSWER,
     NOTHING,
@@ -152,8 +152,14 @@ _UNJUDGED = re.compile(
 )
 
 # %% ../../nbs/03g_options.ipynb #03g0025
+_JUDGED_HINTS = ("orrect ", "right ", "best ", "ichtig ", "orrekt", "only", "leaves", "leaving", "left ")
+
+
 def read_judged(text: str, start: int, o: Options) -> Reading | None:
     "The last option that is said to be right."
+    s = text[start:]
+    if s.isascii() and not any_in(_JUDGED_HINTS, s) and not o.patterns.judged_hint.search(s):
+        return None
     for m in reversed(list(o.patterns.judged.finditer(text, start))):
         before = opening(text, m.start())
         if not _UNJUDGED.search(before) and not foreign(last_clause(before), True):
@@ -193,14 +199,19 @@ _REFUSAL = re.compile(
     r"|neither of)\b"
 )
 _OWN_WORDS = re.compile(r"\W*(?:none|all|both|neither|cannot|can't|not enough)\b", re.I)
+_REFUSAL_HINTS = (
+    "cannot|can't|unable|not |don't know|won't|decline|impossible|as an ai|insufficient|no |none of|neither of"
+).split("|")
+_BUT_HINTS = ("except", "but", "other than", "besides")
 
 # %% ../../nbs/03g_options.ipynb #03g0034
 def read_refusal(text: str, start: int, o: Options) -> Reading | None:
     "A response that refuses, unless an option says just that."
     last = text[-400:]
-    if m := o.patterns.but.search(last):
+    if any_in(_BUT_HINTS, last) and (m := o.patterns.but.search(last)):
         return Reading(m[1], 0, len(text))
-    if not _REFUSAL.search(last.lower()):
+    low = last.lower()
+    if not any_in(_REFUSAL_HINTS, low) or not _REFUSAL.search(low):
         return None
     refusing = [k for k in texts_in(last, o)[0] if _OWN_WORDS.match(o.table[k])]
     return Reading(refusing[-1] if refusing else NOTHING, 0, len(text))
@@ -273,7 +284,8 @@ _PLACES = ("first", "second", "third", "fourth", "fifth", "last")
 def read_left(text: str, start: int, o: Options) -> Reading | None:
     "The option that remains when all others are denied, or that is named by its place."
     tail, labels = text[-2000:], list(o.table)
-    if 2 < len(labels) <= len(set(o.patterns.letter.findall(tail))) + 1:
+    there = sum(k in tail for k in labels)
+    if 2 < len(labels) <= there + 1 and len(labels) <= len(set(o.patterns.letter.findall(tail))) + 1:
         denied = without_denied(tail, o)[1]
         if len(denied) == len(labels) - 1:
             return Reading((set(labels) - denied).pop(), 0, len(text))
@@ -309,7 +321,7 @@ _ABROAD = tuple(
 RULES = (
     Rule("bare", 0, (), None, read_bare),
     Rule("field", 1, (), None, read_field),
-    Rule("answer", 1, ("nswer", "NSWER"), re.compile(r"[Aa]nswers?|ANSWER"), read_announced),
+    Rule("answer", 1, ("nswer", "NSWER"), re.compile(r"[Aa](?:nswers?|(?<=A)NSWER)"), read_announced),
     Rule(
         "answer abroad",
         1,
@@ -353,11 +365,12 @@ _WIDTH = str.maketrans(
     | dict.fromkeys(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)]))
 )
 _STYLED = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s?\{([^{}]{0,200})\}")
+_WIDE = re.compile(r"[\uff01-\uff5d\u200b\u200e\u200f\ufeff\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # %% ../../nbs/03g_options.ipynb #03g0057
 def _plain(text: str) -> str:
     "A response with full-width letters and LaTeX's styles made plain, and without marks that have no width."
-    if not text.isascii():
+    if not text.isascii() and _WIDE.search(text):
         text = text.translate(_WIDTH)
     return (_STYLED.sub(r" \1 ", text) if "\\" in text else text).strip()
 
