@@ -58,7 +58,9 @@ def _parsed(text: str, at: int) -> tuple[object, int] | None:
 def _best_name(value: dict) -> str | None:
     "The best known key of an object, or its only key."
     known = [k for k in value if _rank(k) < 99] or [k for k in value if k.lower() == "value"]
-    return min(known, key=_rank) if known else next(iter(value)) if len(value) == 1 else None
+    if known:
+        return min(known, key=_rank) if len(known) > 1 else known[0]
+    return next(iter(value)) if len(value) == 1 else None
 
 # %% ../../nbs/03b_fields.ipynb #03b0014
 def _inner(value: object) -> object:
@@ -106,8 +108,8 @@ def _whole_objects(text: str) -> tuple[Field | None, int]:
     for _ in range(5):
         if at < 0 or not (found := _parsed(text, at)):
             break
-        if isinstance(found[0], dict) and _best_name(found[0]) is not None:
-            best = Field(_inner(found[0]), at, found[1])
+        if isinstance(found[0], dict) and (name := _best_name(found[0])) is not None:
+            best = Field(_inner(found[0][name]), at, found[1])
         at = text.find("{", found[1])
     return best, at
 

@@ -413,7 +413,8 @@ def _field_text(s: str) -> Fraction | object | None:
     if s.isdecimal() and len(s) < 16:
         return Fraction(int(s))
     if _PLAIN_FIELD.match(s):
-        return Fraction(s.replace("$", "").replace(",", ""))
+        whole, _, decimals = s.replace("$", "").replace(",", "").partition(".")
+        return Fraction(int(whole + decimals), 10 ** len(decimals))
     if _NOTHING.match(s):
         return NOTHING
     short = plain(s)

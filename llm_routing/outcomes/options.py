@@ -54,6 +54,8 @@ _LISTED = re.compile(r"[*)\]]*,\s?\(?(?P<other>[A-Z])\)?[*.]*\s*(?:\Z|\n|,|(?:or
 # %% ../../nbs/03g_options.ipynb #03g0008
 def _names_another(s: str, at: int, label: str, o: Options) -> bool:
     "Whether a second label stands beside the one that ends at a place: (A) or (B), A/B, A, B, (A) Oslo or (B) Lima."
+    if not s[at:].strip(" \n.)*"):
+        return False
     other, own = _ANOTHER.match(s, at) or _LISTED.match(s, at), o.table[label]
     start = at + len(s[at:]) - len(s[at:].lstrip(' *_)].:,"-'))
     if not other and own and s[start : start + len(own)].lower() == own.lower():
@@ -103,7 +105,8 @@ def _announced(text: str, m: re.Match, o: Options) -> Reading | None:
     "What an announcement announces, no matter who makes it."
     s, at = text[m.start() : m.end() + 400], m.end() - m.start()
     pos = _SEP.match(s, at).end()
-    if s[at:pos].rstrip().endswith("not") or _DENIES.match(s[at : at + 20]):
+    lead, near = s[at:pos], s[at : at + 20]
+    if lead.rstrip().endswith("not") or any_in(("not", "neither", "n't"), near) and _DENIES.match(near):
         return None
     if found := _labelled(s, pos, m[0].startswith(_CHOICE_VERBS), o):
         return Reading(found[0], m.start(), m.start() + found[1])
@@ -152,7 +155,7 @@ _UNJUDGED = re.compile(
 )
 
 # %% ../../nbs/03g_options.ipynb #03g0025
-_JUDGED_HINTS = ("orrect ", "right ", "best ", "ichtig ", "orrekt", "only", "leaves", "leaving", "left ")
+_JUDGED_HINTS = ("orrect", "right ", "best ", "ichtig ", "orrekt", "only", "leaves", "leaving", "left ")
 
 
 def read_judged(text: str, start: int, o: Options) -> Reading | None:
@@ -237,7 +240,7 @@ def _in_sentence(s: str, o: Options) -> str | object | None:
     return named[0] if len(named) == 1 and (text_denied or not _HEDGE.search(s)) else None
 
 # %% ../../nbs/03g_options.ipynb #03g0039
-_SPLIT = re.compile(r"[.!?](?:[)\"'*]*\s+(?=[A-Z\"'(*$\\\d]))|。")
+_SPLIT = re.compile(r"[.!?。](?:(?<=。)|[)\"'*]*\s+(?=[A-Z\"'(*$\\\d]))")
 
 # %% ../../nbs/03g_options.ipynb #03g0040
 def _sentences(line: str) -> list[str]:
@@ -263,7 +266,7 @@ def _asked(parts: list[str], o: Options) -> bool:
 # %% ../../nbs/03g_options.ipynb #03g0043
 def read_closing(text: str, start: int, o: Options) -> Reading | None:
     "The option that the last telling sentence names. A line that copies an option from the query tells nothing."
-    listed = len(set(o.patterns.item.findall(text))) > 1
+    listed = "\n" in text and len(set(o.patterns.item.findall(text))) > 1
     for line in text.rsplit("\n", 12)[:-13:-1]:
         if listed and (m := o.patterns.item.match(line)) and line[m.end() :].strip(" *_"):
             continue

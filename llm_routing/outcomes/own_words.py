@@ -15,7 +15,7 @@ _THINKING = (
     r"|internal)_monologue|rationale|cot)"
 )
 _THOUGHTS = re.compile(
-    rf"[<\[◁](?:(?<=<)(?P<tag>[/|]*(?:seed:|begin_of_|start_|end_of_|end_|/)*){_THINKING}(?:\s[^<>\n]{{0,60}})?\|?>"
+    rf"[<\[◁](?!/?s>)(?:(?<=<)(?P<tag>[/|]*(?:seed:|begin_of_|start_|end_of_|end_|/)*){_THINKING}(?:\s[^<>\n]{{0,60}})?\|?>"
     r"|(?<=\[)(?P<bracket>/?)THINK(?:ING)?\]|(?<=◁)(?P<triangle>/?)think(?:ing)?▷"
     r"|(?<=<)unused9(?P<unused>[45])>(?:thought\n)?)",
     re.I,
@@ -74,7 +74,7 @@ def first_turn(
     for part in _SPECIAL.split(text):
         part = _ROLE_LINE.sub("", part)
         if part and not part.isspace():
-            return _NEXT_TURN.split(part, maxsplit=1)[0]
+            return _NEXT_TURN.split(part, maxsplit=1)[0] if "assistant\n\n" in part else part
     return ""
 
 # %% ../../nbs/03a_own_words.ipynb #03a-any-in
@@ -96,14 +96,16 @@ _ANSWERED = re.compile(
     r"|(?:\n|^)A(?:ns)?:|\([A-J]\)[.*]*\s*\n|(?:答案|정답|答え|正解)(?:是|为|は|은|：|:)"
 )
 _SHORT = re.compile(r"[\s*_(\[{\"'`$]*(?:[A-Za-z]|-?[\d.,]+)[\s*_)\]}\"'`.:,;$!%]*")
-_NEXT_HINTS = ("Q", "Human", "User", "Problem", "Instruction", "Exercise", "answers", "总结以上")
+_NEXT_HINT = re.compile(
+    r"\n[ \t*#]*(?:Q|Human|User|Problem|Instruction|Exercise)"
+)  # quick: most texts have no such line
 
 # %% ../../nbs/03a_own_words.ipynb #03a0022
 def without_next_query(
     text: str,  # a response
 ) -> str:
     "The text up to the next query that an LLM wrote on with after it had answered its own."
-    if "\n" not in text or not any_in(_NEXT_HINTS, text):
+    if "\n" not in text or not (_NEXT_HINT.search(text) or "answers" in text or "总结以上" in text):
         return text
     headings = [(max(0, m.start() - 1), m) for m in _NEXT_QUERY.finditer(f"\n{text}")]
     found, counted = headings and _ANSWERED.search(text), set()
@@ -128,7 +130,7 @@ def _is_marked(text: str) -> bool:
         or text.startswith(("analysis", "final", "commentary"))
     ):
         return True
-    return "THINK" in text or "INST]" in text or "◁" in text
+    return "◁" in text or "[" in text and any_in(("THINK", "INST]"), text)
 
 # %% ../../nbs/03a_own_words.ipynb #03a0027
 def own_part(

@@ -134,6 +134,13 @@ _OTHERS_CHOOSE = re.compile(_SAYERS + f"(?:{_SAID}|{_CHOSE})" + _TRAP, re.I)
 _CLAUSE = re.compile(r",\s|;\s|\bbut\s|\bhowever\s")
 
 # %% ../../nbs/03c_rules.ipynb #03c0020
+_FOREIGN_HINTS = (
+    "say|said|think|thought|believ|claim|guess|assum|tempt|mistake|wrongly|confuse|argue|common|popular|frequent"
+    "|typical|naive|classic|usual|answer|choose|chose|pick|select|go with|go for|opt|mark|fall for|trap|distractor"
+    "|decoy"
+).split("|")  # one of them stands in each such clause
+
+
 def last_clause(sentence: str) -> str:
     "The last clause of a sentence, or of its part before an announcement."
     return _CLAUSE.split(sentence)[-1]
@@ -144,6 +151,8 @@ def foreign(
     choice: bool = False,  # whether verbs of choosing count: in a story, friends pick flowers
 ) -> bool:
     "Whether a clause tells what others answer, or what a trap is."
+    if clause.isascii() and not any_in(_FOREIGN_HINTS, clause.lower()):
+        return False
     return (_OTHERS_CHOOSE if choice else _OTHERS_SAY).search(clause) is not None
 
 # %% ../../nbs/03c_rules.ipynb #03c0023
@@ -189,8 +198,9 @@ _AGAIN = re.compile(
     re.I,
 )
 _AGAIN_HINTS = (
-    "wait|old on|ang on|oops|that|correction|recalc|check|apolog|sorry|actually|second|mistake|discrep|inconsis"
-    "|error|let me|not right|isread|i mean|no,|nope|rather"
+    "wait|old on|ang on|oops|that's|that is|that was|scratch that|strike that|correction|recalc|recheck|re-check"
+    "|apolog|sorry|actually|second thought|mistake|discrep|inconsis|error|let me re|let me correct|let me fix"
+    "|not right|isread|i mean|make that|no,|nope|rather"
 ).split("|")
 
 # %% ../../nbs/03c_rules.ipynb #03c0031
@@ -224,11 +234,11 @@ def conclude(
         if later and later[1].value not in (SEVERAL, NOTHING):
             return Extracted(later[1].value, "corrected", confidence(kind, "corrected"), again[:80])
     if value is SEVERAL or value is NOTHING:
-        return Extracted(None, "several" if value is SEVERAL else "refusal", 0.0, text[start:end][-80:])
-    return Extracted(value, rule.name, confidence(kind, rule.name), text[start:end][-80:])
+        return Extracted(None, "several" if value is SEVERAL else "refusal", 0.0, text[max(start, end - 80) : end])
+    return Extracted(value, rule.name, confidence(kind, rule.name), text[max(start, end - 80) : end])
 
 # %% ../../nbs/03c_rules.ipynb #03c0039
-_SPLIT = re.compile(r"[.!?](?:[)\"'*]*\s+(?=[A-Z\"'(*$\\\d]|[^\x00-\x7f])|\s*\Z)|\n|。")
+_SPLIT = re.compile(r"[.!?\n。](?:(?<=[\n。])|[)\"'*]*\s+(?=[A-Z\"'(*$\\\d]|[^\x00-\x7f])|\s*\Z)")
 
 # %% ../../nbs/03c_rules.ipynb #03c0040
 def sentences(
@@ -261,4 +271,6 @@ _REFUSED_HINTS = ("not", "n't", "un", "impossible", "insufficient", "as an ai", 
 # %% ../../nbs/03c_rules.ipynb #03c-refused
 def refused(sentence: str) -> bool:
     "Whether a sentence says that there is no answer, or gives none."
-    return any_in(_REFUSED_HINTS, sentence.lower()) and _REFUSED.search(sentence) is not None
+    if sentence.isascii() and not any_in(_REFUSED_HINTS, sentence.lower()):
+        return False
+    return _REFUSED.search(sentence) is not None
