@@ -84,6 +84,10 @@ def test_a_key_follows_what_decides_a_response(toys):
         _keys(_with(settings, prompting="as_published"), llm),
         _keys(settings, llm, max_tokens=9),
         _keys(settings, llm, stop=()),
+        _keys(settings, llm, top_p=0.9),
+        _keys(settings, llm, top_k=5),
+        _keys(settings, _with(llm, dtype="float32")),
+        _keys(settings, _with(llm, thoughts_end="</think>")),
     ]
     assert all(not same & other for other in others)
     assert _keys(settings, llm, temperature=0) == _keys(settings, llm, temperature=0, seed=7)  # greedy: no seed
