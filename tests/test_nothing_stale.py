@@ -47,23 +47,19 @@ def replace_in_place(file: Path) -> None:
 
 
 @pytest.mark.slow
-def test_weights_replaced_in_place_make_their_stages_run_again(small, tmp_path):
-    here = shutil.copytree(small, tmp_path / "small")
-    text = (here / "small.toml").read_text().replace(str(small), str(here))
-    (here / "small.toml").write_text(text)
-    llm_routing(here, "--to", "04", "--from", "02")
-    assert "everything is up to date" in llm_routing(here, "--to", "04")
-    before = pd.read_parquet(here / "run" / "responses.parquet")
-    replace_in_place(here / "wren" / "model.safetensors")
-    said = llm_routing(here, "--to", "02")
+def test_weights_replaced_in_place_make_their_stages_run_again(small):
+    assert "everything is up to date" in llm_routing(small, "--to", "04")
+    before = pd.read_parquet(small / "run" / "responses.parquet")
+    replace_in_place(small / "wren" / "model.safetensors")
+    said = llm_routing(small, "--to", "02")
     assert "02_generation: weights of wren changed" in said and "everything is up to date" not in said
-    after = pd.read_parquet(here / "run" / "responses.parquet")
+    after = pd.read_parquet(small / "run" / "responses.parquet")
     changed = before.text != after.text
     assert changed[before.llm == "wren"].any() and not changed[before.llm == "finch"].any()
-    llm_routing(here, "--to", "04")
-    replace_in_place(here / "encoder" / "model.safetensors")
-    said = llm_routing(here, "--to", "04")
-    assert f"04_routers: weights of {here / 'encoder'} changed" in said and "02_generation" not in said
+    llm_routing(small, "--to", "04")
+    replace_in_place(small / "encoder" / "model.safetensors")
+    said = llm_routing(small, "--to", "04")
+    assert f"04_routers: weights of {small / 'encoder'} changed" in said and "02_generation" not in said
 
 
 @pytest.mark.slow
@@ -93,17 +89,17 @@ def put_other_texts(store: Store) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["", "elsewhere"])
-def test_fresh_uses_no_response_of_before_and_no_vector(small, tmp_path, place):
+def test_fresh_uses_no_response_of_before(small, place):
     right = pd.read_parquet(small / "run" / "responses.parquet")
-    here = shutil.copytree(small, tmp_path / "small")
-    where = ["--set", f"generation.responses='{here / place}'"] if place else []
-    llm_routing(here, "--to", "02", *where)
-    assert put_other_texts(Store(here / place if place else here / "run" / "responses_store")) == len(right)
-    said = llm_routing(here, "--to", "02", "--fresh", *where)
-    assert f"{len(right) // 4} of {len(right) // 4} requests" in said
-    assert pd.read_parquet(here / "run" / "responses.parquet").text.equals(right.text)
-    again = llm_routing(here, "--to", "02", "--fresh", *where)
-    assert "02_generation: --fresh" in again and f"{len(right) // 4} of {len(right) // 4} requests" in again
+    where, requests = ["--set", f"generation.responses='{small / place}'"] if place else [], len(right) // 4
+    llm_routing(small, "--to", "02", *where)
+    kept = Store(small / place if place else small / "run" / "responses_store")
+    assert put_other_texts(kept) == len(right)
+    said = llm_routing(small, "--to", "02", "--fresh", *where)
+    assert f"{requests} of {requests} requests" in said
+    assert pd.read_parquet(small / "run" / "responses.parquet").text.equals(right.text)
+    again = llm_routing(small, "--to", "02", "--fresh", *where)
+    assert "02_generation: --fresh" in again and f"{requests} of {requests} requests" in again
 
 
 @pytest.mark.slow
