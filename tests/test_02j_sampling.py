@@ -24,11 +24,13 @@ from llm_routing.generation.llms import make_toy_llm, toy_pool, toy_queries
 from llm_routing.generation.sampling import (
     Progress,
     answer_queries,
+    answered,
     equal_samples,
     put_aside,
     requests,
     response_warnings,
     sampling_of,
+    sessions_of,
     stores_of,
     valid_text,
 )
@@ -66,6 +68,10 @@ def test_a_key_follows_what_decides_a_response(toys):
         _keys(_with(settings, prompting="as_published"), llm),
         _keys(settings, llm, max_tokens=9),
         _keys(settings, llm, stop=()),
+        _keys(settings, llm, top_p=0.9),
+        _keys(settings, llm, top_k=5),
+        _keys(settings, _with(llm, dtype="float32")),
+        _keys(settings, _with(llm, thoughts_end="</think>")),
     ]
     assert all(not same & other for other in others)
     assert _keys(settings, llm, temperature=0) == _keys(settings, llm, temperature=0, seed=7)  # greedy: no seed
@@ -272,6 +278,38 @@ def test_a_partial_run_has_the_queries_that_all_llms_have_answered(settings, tmp
     answer_queries(toy_queries(4), _with(settings, pool=toys[1:]), own, [own])
     part = answer_queries(toy_queries(12), _with(settings, partial=True), own, [own], make=None)
     assert set(part.query_id) == set(toy_queries(4).query_id) and len(part) == 4 * 2 * 2
+
+# %% ../nbs/02j_sampling.ipynb #62d47242-1
+def _answers(**done):
+    return pd.DataFrame([(m, f"q{i:02}") for m, n in done.items() for i in range(n)], columns=["llm", "query_id"])
+
+# %% ../nbs/02j_sampling.ipynb #62d47242-2
+def test_llms_that_have_just_begun_do_not_hold_back_a_partial_run():
+    part = answered(_answers(a=12, b=12, c=11, d=1), toy_queries(12), samples=1)
+    assert set(part.llm) == {"a", "b", "c"} and part.query_id.nunique() == 11
+    few = answered(_answers(a=12, b=12, c=2), toy_queries(12), samples=1)
+    assert set(few.llm) == {"a", "b"} and few.query_id.nunique() == 12
+
+# %% ../nbs/02j_sampling.ipynb #62d47242-3
+def test_a_data_set_counts_once_each_of_its_splits_is_answered():
+    two = pd.concat([toy_queries(4), toy_queries(4).assign(dataset="mmlu", query_id=["m0", "m1", "m2", "m3"])])
+    names = ["q00", "q01", "q02", "m0", "m2"]  # of mmlu no test query
+    table = pd.DataFrame([(m, q) for m in "ab" for q in names], columns=["llm", "query_id"])
+    assert set(answered(table, two, samples=1).query_id) == {"q00", "q01", "q02"}
+    with pytest.raises(EngineError, match="no two LLMs have answered"):
+        answered(table[table.query_id.isin(["m0", "m2"])], two, samples=1)
+
+# %% ../nbs/02j_sampling.ipynb #62d47242-4
+def test_a_session_says_what_an_engine_took(settings, tmp_path):
+    own = Store(tmp_path / "kept")
+    table = answer_queries(toy_queries(6), settings, own, [own])
+    took = sessions_of(own).set_index("llm")
+    assert took.requests.to_dict() == {"base": 6, "chat": 6} and (took.seconds > 0).all() and (took.start_s > 0).all()
+    for llm, part in table.groupby("llm"):
+        assert took.completion_tokens[llm] == part.completion_tokens.sum() and took.responses[llm] == len(part)
+        assert took.prompt_tokens[llm] == part.drop_duplicates("query_id").prompt_tokens.sum()
+    answer_queries(toy_queries(6), settings, own, [own], make=None)
+    assert len(sessions_of(own)) == 2
 
 # %% ../nbs/02j_sampling.ipynb #dcfb330b
 def _run(tmp_path, **generation):

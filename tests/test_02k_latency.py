@@ -41,6 +41,8 @@ def test_latency_is_measured_once_and_follows_length(timed, tmp_path):
     with_latency = add_latency(table, toy_queries(), timed, own, [own])
     assert (with_latency.latency_s > 0).all()
     assert with_latency.equals(add_latency(table, toy_queries(), timed, own, [own]))  # kept, not measured again
+    partial, none = timed.model_copy(update={"partial": True}), Store("memory://none")
+    assert add_latency(table, toy_queries(), partial, none, [none]).latency_s.isna().all()
     speed = speeds(toy_queries(), timed, own, [own])
     assert (speed.latency_s > 0).all() and (speed.tokens_per_s > 0).all() and speed.hardware.str.contains("cores").all()
     for _, part in with_latency.groupby("llm"):

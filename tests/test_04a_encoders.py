@@ -112,6 +112,14 @@ def test_new_weights_or_another_tokenizer_in_a_folder_give_new_vectors(tmp_path)
         seen.append(make_encoder(f"hf:{here}", cache).transform(TEXTS[:3]))
     assert not (seen[0] == seen[1]).all() and not (seen[1] == seen[2]).all()
 
+# %% ../nbs/04a_encoders.ipynb #t-vector-key
+def test_each_parameter_of_a_vector_is_part_of_its_key(tmp_path):
+    folder, cache, seen = train_encoder(TEXTS, tmp_path / "kept", steps=3, width=16), tmp_path / "cache", []
+    for change in ({}, {"max_length": 3}, {"layer": 0}):
+        seen.append(Pretrained(folder, cache=cache, **change).transform(TEXTS[:3]))
+        assert (seen[-1] == Pretrained(folder, **change).transform(TEXTS[:3])).all()
+    assert not (seen[0] == seen[1]).all() and not (seen[0] == seen[2]).all()
+
 # %% ../nbs/04a_encoders.ipynb #55839b5f-4
 def test_without_cache_no_vector_of_before_is_used(tmp_path, monkeypatch):
     folder = train_encoder(TEXTS, tmp_path / "kept", steps=3, width=16)

@@ -96,6 +96,17 @@ def test_the_pooled_vote_is_taken_from_the_source():
     rows = selected(queries, pd.concat([outcomes, pooled]), scores, Policies())[0].set_index("system").loc[ALL_LLMS]
     assert (rows.score == 0.25).all() and (rows.latency_s == 4).all() and rows.llms.map(len).eq(2).all()
 
+# %% ../nbs/05_policies.ipynb #11297eb4
+def test_a_system_that_a_fold_lacks_is_left_out_and_named():
+    queries, outcomes, scores = small_tables(600)
+    fold = np.where(np.arange(600) < 450, 0, 1)  # fold 0 learns from 150 queries: too few for topic clusters
+    queries = queries.assign(split="test", fold=fold, text=[f"word{i % 40} text of its own" for i in range(600)])
+    scores = pd.concat([scores.assign(fold=f) for f in (0, 1)])
+    selections, left_out = selected(queries, outcomes, scores, Policies(names=["argmax"]))
+    assert "d: best_per_cluster could not be had in every fold" in left_out
+    assert "best_per_cluster" not in set(selections.system)
+    assert (selections.groupby("system").query_id.nunique() == 600).all()
+
 # %% ../nbs/05_policies.ipynb #119ba47f
 def test_frontiers_put_folds_together():
     queries, outcomes, scores = small_tables()

@@ -47,6 +47,16 @@ def test_a_long_table_is_for_machines_alone(tmp_path):
     frame = pd.DataFrame({"n": range(T.MOST_ROWS + 1)})
     assert T.write_tables(tmp_path, pools=frame) == ["pools.csv"]
 
+# %% ../nbs/06n_result_tables.ipynb #b2a53abb
+def test_the_tables_of_a_partial_run_say_so(results, tmp_path):
+    rows = pd.DataFrame({"dataset": ["gsm8k"], "queries": [8494], "answered": [812], "llms": [3], "pool": [7]})
+    T.write_tables(tmp_path, partial=rows)
+    T.write_main_results(results, tmp_path)
+    T.write_tables(tmp_path, ranks=pd.DataFrame({"llm": ["a"], "first": [0.5]}))
+    for name in ("main_results.md", "main_results.tex", "main_results_narrow.tex", "ranks.md", "ranks.tex"):
+        assert "3 of 7 LLMs, 812 of 8,494 queries of gsm8k" in (tmp_path / "tables" / name).read_text(), name
+    assert "Partial" not in (tmp_path / "tables" / "ranks.csv").read_text()
+
 # %% ../nbs/06n_result_tables.ipynb #7b8935a2
 def test_numbers_of_a_column_have_the_same_digits():
     assert T.column_cells(pd.Series([1.5, 20.25, np.nan])) == ["1.50", "20.25", ""]

@@ -6,10 +6,17 @@
 __all__ = []
 
 # %% ../nbs/08a_stages.ipynb #test-imports
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 
-from llm_routing.cli.stages import chosen_stages, imported_modules, notebook_code
-from llm_routing.study.tables import StudyError
+from llm_routing.cli.stages import STAGES, chosen_stages, foundation, imported_modules, keep, notebook_code, stage_index
+from llm_routing.cli.stages import why_stale
+from llm_routing.study.profiles import load_profile
+from llm_routing.study.runs import Run
+from llm_routing.study.tables import StudyError, digest, project_root
 
 # %% ../nbs/08a_stages.ipynb #b378f589
 def test_stages_are_chosen_by_name_or_number():
@@ -43,3 +50,118 @@ def test_a_file_that_is_no_notebook_or_no_python_is_named(tmp_path, text):
     (tmp_path / "x.ipynb").write_text(text)
     with pytest.raises(StudyError, match="no readable notebook|no valid Python"):
         imported_modules(notebook_code(tmp_path / "x.ipynb"))
+
+# %% ../nbs/08a_stages.ipynb #t-ingredients
+FILES = [
+    "mine.py",
+    "own.csv",
+    "questions.csv",
+    "store/shard.parquet",
+    "llm/model.safetensors",
+    "encoder/model.safetensors",
+    "run/queries.parquet",
+    "run/outcomes.parquet",
+    "run/scores.parquet",
+    "run/responses.parquet",
+]
+PROFILE = """
+name = "small"
+description = "Paths of every kind"
+[source]
+datasets = ["mini-math"]
+path = "own.csv"
+questions = "questions.csv"
+[generation]
+store = "store"
+pool = [{ name = "toy", model = "llm" }]
+[routers]
+names = ["knn"]
+modules = ["mine.py"]
+params = { knn = { encoder = "tfidf+hf:../encoder" } }
+"""
+
+# %% ../nbs/08a_stages.ipynb #t-ingredients-small
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    "A scratch checkout with a profile that names files of every kind."
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("settings.ini", "nbs/01_queries.ipynb", "nbs/02_generation.ipynb", "nbs/04_routers.ipynb"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(project_root() / name, folder / name)
+    shutil.copytree(project_root() / "llm_routing", folder / "llm_routing")
+    shutil.copytree(project_root() / "data" / "few_shot", folder / "data" / "few_shot")
+    for name in FILES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / "small.toml").write_text(PROFILE)
+    return folder
+
+# %% ../nbs/08a_stages.ipynb #t-ingredients-finish
+@pytest.fixture
+def small(checkout, monkeypatch):
+    "A run in that checkout."
+    monkeypatch.chdir(checkout)
+    return Run(load_profile("small.toml"), checkout / "run", origin={"file": str(checkout / "small.toml")})
+
+
+def finish(stage, run: Run):
+    "Note a stage as done."
+    outputs = {f"{t}.parquet": digest(run.path(t)) for t in stage.writes}
+    keep(run, "state.json", {stage.name: {"foundation": foundation(stage, run), "seconds": 1, "outputs": outputs}})
+
+# %% ../nbs/08a_stages.ipynb #t-ingredients-list
+INGREDIENTS = [
+    ("02", "llm_routing/study/tables.py", "code changed"),
+    ("02", "data/few_shot/gsm8k.jsonl", "shipped data changed"),
+    ("02", "store/shard.parquet", "shipped data changed"),
+    ("02", "llm/model.safetensors", "weights of toy changed"),
+    ("02", "run/queries.parquet", "table queries changed"),
+    ("02", "run/responses.parquet", "responses.parquet is missing or was changed"),
+    ("01", "own.csv", "shipped data changed"),
+    ("01", "questions.csv", "shipped data changed"),
+    ("04", "mine.py", "code changed"),
+    ("04", "encoder/model.safetensors", "weights of ../encoder changed"),
+    ("04", "run/outcomes.parquet", "table outcomes changed"),
+]
+
+# %% ../nbs/08a_stages.ipynb #t-ingredients-files
+@pytest.mark.parametrize("name,file,says", INGREDIENTS)
+def test_each_file_that_a_stage_stands_on_makes_it_stale(small, checkout, name, file, says):
+    stage = STAGES[stage_index(name)]
+    finish(stage, small)
+    assert why_stale(stage, small) == ""
+    with open(checkout / file, "a") as f:
+        f.write(" ")
+    assert says in why_stale(stage, small)
+
+# %% ../nbs/08a_stages.ipynb #t-ingredients-cells
+def test_code_cells_count_and_other_cells_do_not(small, checkout):
+    file, stage = checkout / "nbs" / "02_generation.ipynb", STAGES[2]
+    finish(stage, small)
+    for kind, source, says in (
+        ("markdown", "x", ""),
+        ("code", "#| test\nx = 1", ""),
+        ("code", "x = 1", "code changed"),
+    ):
+        notebook = json.loads(file.read_text(encoding="utf-8"))
+        notebook["cells"].append({"cell_type": kind, "source": [source]})
+        file.write_text(json.dumps(notebook), encoding="utf-8")
+        assert why_stale(stage, small) == says
+
+# %% ../nbs/08a_stages.ipynb #t-ingredients-settings
+SETTINGS = {
+    "01": ["source.queries=5", "seed=1"],
+    "02": ["generation.temperature=0.5", "source.queries=5", "seed=1"],
+    "03": ["extraction.rules='as_published'", "generation.live_slice=3"],
+    "04": ["routers.params.knn.ks=[3]", "seed=1"],
+    "05": ["policies.price='cost'", "extraction.label='success_rate'"],
+    "06": ["analysis.resamples=200", "routers.joint=true"],
+    "07": ["description='x'", "needs='x'", "policies.price='cost'"],
+}
+
+# %% ../nbs/08a_stages.ipynb #t-ingredients-profile
+@pytest.mark.parametrize("name,change", [(n, c) for n, cs in SETTINGS.items() for c in cs])
+def test_each_setting_that_a_stage_reads_is_part_of_what_it_stands_on(name, change):
+    stage, base = STAGES[stage_index(name)], Run.open("mini")
+    changed = Run(load_profile("mini", [change]), base.folder)
+    assert foundation(stage, changed)["profile"] != foundation(stage, base)["profile"]

@@ -26,7 +26,6 @@ class Assumptions:
     letters_per_token: float = 4
     few_shot_tokens: int = 1000  # of five worked examples, where no tokenizer is at hand
     price_per_gpu_hour: float = 2.0  # US dollars
-    gpu_gb: float = 80
 
 # %% ../../nbs/08c_estimate.ipynb #9950af47
 KNOWN_SIZES = {
@@ -100,15 +99,12 @@ def llm_plan(
 def plan_of(
     profile: Profile,
     rules: Assumptions = Assumptions(),
-) -> tuple[int, pd.DataFrame, list[str]]:  # queries, a row per LLM, problems
-    "What each LLM of a profile takes, and what would stop it."
+) -> tuple[int, pd.DataFrame, list[str]]:  # queries, a row per LLM, what the estimate stands on where it is a guess
+    "What each LLM of a profile takes."
     settings = profile.generation
     n, letters, queries, problems = workload(profile)
     rows = [llm_plan(m, settings, n, mean_prompt(m, settings, letters, queries, rules), rules) for m in settings.pool]
-    plan = pd.DataFrame(rows)
-    for row in plan[plan.gpu_gb > rules.gpu_gb * plan.gpus].itertuples():
-        problems.append(f"{row.llm} needs about {row.gpu_gb:.0f} GB: raise its tensor_parallel")
-    return n, plan, problems
+    return n, pd.DataFrame(rows), problems
 
 # %% ../../nbs/08c_estimate.ipynb #ready
 READY = {"table": "outcomes are your own", "recorded": "responses are recorded"}  # source.kind -> what is there
@@ -127,7 +123,7 @@ def dry_run(
         lines += [f.says for f in findings if f.check == "data" and f.verdict == "note"]
     else:
         n, plan, problems = plan_of(profile, rules)
-        lines, missing = _plan_lines(profile, n, plan, rules), [*problems, *missing]
+        lines = [*_plan_lines(profile, n, plan, rules), *problems]
     said = [f"Missing: {m}" for m in missing] or ["Nothing is missing."]
     return "\n".join([*lines, "", *said]), len(missing)
 

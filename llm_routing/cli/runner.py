@@ -57,23 +57,48 @@ def run(
     first: Annotated[str, typer.Option("--from", help="the first stage, by name or number")] = "",
     last: Annotated[str, typer.Option("--to", help="the last stage")] = "",
     changes: Changes = None,
-    force: Annotated[bool, typer.Option("--force", help="run stages even where nothing has changed")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="sample all responses again")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="run stages even where nothing has changed, with no cache")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="sample all responses again, with no cache")] = False,
     dry: Annotated[bool, typer.Option("--dry-run", help="only say what it takes and what is missing")] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="run even where the checks find faults")] = False,
+    pilot: Annotated[int, typer.Option("--pilot", min=0, help="few queries of each data set, and what all cost")] = 0,
+    partial: Annotated[bool, typer.Option("--partial", help="sample nothing: take what is answered so far")] = False,
 ) -> None:
     "Run a study: every chapter in order with papermill, skipping what is up to date."
     chosen_stages(first, last)
     changes = [*(changes or []), *(["generation.fresh=true"] if fresh else [])]
-    study = open_run(profile, run_dir, changes, make=not dry)
+    whole = open_run(profile, run_dir, changes, make=not (dry or pilot or partial))
+    study = _trial(whole, pilot, partial, make=not dry) if pilot or partial else whole
     register_own(study)
     if dry:
         return _dry_run(study)
     _check_before(study, first, last, force, anyway)
-    ran = run_study(study, first, last, force)
-    from llm_routing.cli.summary import closing_lines
+    ran = run_study(study, first, last, force, fresh=fresh)
+    print("\n".join(_last_lines(study, whole, ran)))
 
-    print("\n".join(closing_lines(study, ran)))
+# %% ../../nbs/08g_runner.ipynb #53c8ab5a
+def _trial(whole: Run, pilot: int, partial: bool, make: bool) -> Run:
+    "The pilot, or the partial run, of a study. Raises `StudyError`."
+    from llm_routing.cli.trials import partial_run, pilot_run
+
+    if pilot and partial:
+        raise StudyError("give --pilot or --partial, not both: a pilot samples, a partial run does not")
+    return pilot_run(whole, pilot, make) if pilot else partial_run(whole, make)
+
+# %% ../../nbs/08g_runner.ipynb #9e77bc40
+def _last_lines(study: Run, whole: Run, ran: list[str]) -> list[str]:
+    "What a run says at its end; of a trial, also what it measured or how much is there."
+    from llm_routing.cli.summary import closing_lines
+    from llm_routing.cli.trials import pilot_lines
+    from llm_routing.findings.figure_files import partial_note
+
+    lines = closing_lines(study, ran)
+    if study.profile.generation.partial:
+        return [*lines, partial_note(study.figures)]
+    measured = study is not whole and study.path("responses").is_file()
+    return [*lines, *pilot_lines(study, whole.profile)] if measured else lines
 
 # %% ../../nbs/08g_runner.ipynb #c60444d8-2
 def _dry_run(study: Run) -> None:
@@ -91,14 +116,20 @@ def _check_before(study: Run, first: str, last: str, force: bool, anyway: bool) 
     waiting = [s.name for s in chosen_stages(first, last) if force or why_stale(s, study)]
     if not waiting:
         return
-    from llm_routing.cli.preflight import faults, fetch_weights, in_table, preflight
+    from llm_routing.cli.preflight import fetch_weights, preflight, prompts
 
-    found = faults(preflight(study.profile))
-    if found and not anyway:
+    _refuse(preflight(study.profile), anyway)
+    if "02_generation" in waiting and fetch_weights(study.profile):
+        _refuse(preflight(study.profile, [prompts]), anyway)  # tokenizers and templates are here only now
+
+# %% ../../nbs/08g_runner.ipynb #630212b9
+def _refuse(findings: list, anyway: bool) -> None:
+    "Print the faults among some findings. Raises `StudyError` where there are any, unless they do not matter."
+    from llm_routing.cli.preflight import faults, in_table
+
+    if (found := faults(findings)) and not anyway:
         print(in_table(found), file=sys.stderr)
         raise StudyError("the checks found faults (above); --anyway runs all the same")
-    if "02_generation" in waiting:
-        fetch_weights(study.profile)
 
 # %% ../../nbs/08g_runner.ipynb #f00c8b94
 @app.command()
@@ -376,19 +407,17 @@ def refresh_command(
 # %% ../../nbs/08g_runner.ipynb #87316fa3
 @app.command()
 def check() -> None:
-    "Check that the export, the notebooks' outputs and the README are those of the code as committed."
+    "Check that the export, the notebooks' outputs, the README and the published figures are those of the code."
     from llm_routing.cli.notebooks import check_notebooks, figure_faults, stale_exports
 
     _in_checkout()
     stale = [f"{name}: differs from its notebook; run `llm-routing export`" for name in stale_exports()]
-    faults = stale or check_notebooks()
+    faults = stale or [*check_notebooks(), *figure_faults()]
     for fault in faults:
         print(fault)
-    for number in figure_faults():  # said, and no fault yet: the captions of `difficulty` have numbers of their own
-        print(f"to be looked at: {number}")
     if faults:
         raise StudyError(f"{len(faults)} faults; `llm-routing export` and `llm-routing refresh` make stale ones again")
-    print("export and notebooks are fresh")
+    print("export, notebooks and figures are fresh")
 
 # %% ../../nbs/08g_runner.ipynb #bf810cfd
 def main() -> None:

@@ -350,15 +350,18 @@ def run_study(
     last: str = "",  # the last stage
     force: bool = False,  # run the chosen stages even where nothing has changed, and use nothing that was kept
     progress: bool = True,  # say how far it is
+    fresh: bool = False,  # of a run that samples afresh: where all is done, sample once more
 ) -> list[str]:  # the stages that ran
     "Run a study's stages in order, skipping those that are up to date. Raises `StudyError` at the first that fails."
     stages, ran = chosen_stages(first, last), []
     with alone(run), _without_cache(force or run.profile.generation.fresh):
         _begin(run, progress)
+        again = fresh and not any(why_stale(stage, run) for stage in stages)
         for stage in stages:
             if STOPS:
                 raise KeyboardInterrupt
-            if _run_stage(stage, run, force, progress):
+            wish = "--force" if force else "--fresh" if again and "responses" in stage.writes else ""
+            if _run_stage(stage, run, wish, progress):
                 ran.append(stage.name)
         if ran:
             write_checksums(run)
@@ -400,9 +403,9 @@ def _recorded(run: Run) -> list[str]:
         return []
 
 # %% ../../nbs/08d_running.ipynb #04e4a21d-1
-def _run_stage(stage: Stage, run: Run, force: bool, progress: bool) -> bool:
-    "Run one stage unless it is up to date; whether it ran."
-    reason = "--force" if force else why_stale(stage, run)
+def _run_stage(stage: Stage, run: Run, wish: str, progress: bool) -> bool:
+    "Run one stage where that is wished, or it is not up to date; whether it ran."
+    reason = wish or why_stale(stage, run)
     if not reason:
         return False
     absent = [t for t in stage.reads if not run.path(t).is_file()]

@@ -4,16 +4,20 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'STAGE_NAMES', 'Stage', 'stage', 'stage_index', 'chosen_stages', 'notebook_code', 'imported_modules',
-           'package_folder', 'code_digest', 'foundation', 'shipped_files', 'read_state', 'why_stale', 'record',
-           'written', 'keep', 'foreign', 'adopt']
+           'package_folder', 'code_digest', 'foundation', 'shipped_files', 'weights', 'local_encoders', 'read_state',
+           'why_stale', 'record', 'written', 'keep', 'foreign', 'adopt']
 
 # %% ../../nbs/08a_stages.ipynb #imports
 import ast
 import functools
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..generation.llms import local_weights
+from ..study.derived import content_of
 from ..study.runs import Run, own_files
 from ..study.tables import StudyError, TABLES, atomic_write, digest, project_root
 
@@ -28,6 +32,7 @@ class Stage:
     sections: tuple[str, ...] = ()  # of the profile
     data: tuple[str, ...] = ()  # folders below data/
     live: bool = False  # whether its output is shown as it comes
+    asks: bool = False  # whether it asks LLMs
 
 # %% ../../nbs/08a_stages.ipynb #make-stage
 def stage(
@@ -37,9 +42,11 @@ def stage(
     sections: str = "",
     data: str = "",
     live: bool = False,
+    asks: bool = False,
 ) -> Stage:
     "A stage from texts that list their words."
-    return Stage(name, tuple(reads.split()), tuple(writes.split()), tuple(sections.split()), tuple(data.split()), live)
+    words = (tuple(text.split()) for text in (reads, writes, sections, data))
+    return Stage(name, *words, live, asks)
 
 # %% ../../nbs/08a_stages.ipynb #07ddb1e6
 STAGES = [
@@ -52,8 +59,16 @@ STAGES = [
         "source generation seed",
         "few_shot tiny_llms mini reference",
         live=True,
+        asks=True,
     ),
-    stage("03_extraction", "queries responses", "outcomes", "source extraction generation seed", "sources extraction"),
+    stage(
+        "03_extraction",
+        "queries responses",
+        "outcomes",
+        "source extraction generation seed",
+        "sources extraction",
+        asks=True,
+    ),
     stage("04_routers", "queries outcomes", "scores", "routers seed", "routers"),
     stage(
         "05_policies",
@@ -174,6 +189,7 @@ def foundation(stage: Stage, run: Run) -> dict[str, str]:
     return {
         "code": code_digest(stage.name, own),
         "profile": digest(json.dumps({s: settings[s] for s in stage.sections}, sort_keys=True)),
+        **{f"weights of {name}": content for name, content in weights(stage, run).items()},
         "shipped data": _content(files, tuple(tuple(_listing(p).items()) for p in files)),
         **{f"table {t}": digest(run.path(t)) if run.path(t).is_file() else "missing" for t in stage.reads},
     }
@@ -183,13 +199,34 @@ def shipped_files(stage: Stage, run: Run) -> tuple[Path, ...]:
     "The files and folders that a stage reads beside its tables: below data/, and those that the profile names."
     named = []
     if "source" in stage.sections:
-        named.append(run.profile.source.path)
+        named += [run.profile.source.path, run.profile.source.questions]
     if "generation" in stage.sections:
         named.append(run.profile.generation.store)
-    if "responses" in stage.writes:  # the weights of local LLMs
-        named += [m.model for m in run.profile.generation.pool]
     places = [project_root() / "data" / d for d in stage.data] + [project_root() / n for n in named if n]
     return tuple(p for p in places if p.exists())
+
+# %% ../../nbs/08a_stages.ipynb #stage-weights
+def weights(stage: Stage, run: Run) -> dict[str, str]:
+    "What a stage loads from folders: LLMs by name, where it asks them, and routers' encoders, each with its content."
+    llms = local_weights(run.profile.generation) if stage.asks else {}
+    return llms | (local_encoders(run.profile.routers.params) if "routers" in stage.sections else {})
+
+# %% ../../nbs/08a_stages.ipynb #stage-local-encoders
+def local_encoders(
+    params: dict,  # of routers
+) -> dict[str, str]:  # as the parameter names it -> its content
+    'The folders that routers are given, such as that of `encoder = "hf:/models/bert"`, as seen from nbs/.'
+    parts = {p.removeprefix("hf:").removeprefix("hidden:") for text in _texts(params) for p in text.split("+")}
+    folders = {part: project_root() / "nbs" / part for part in sorted(parts - {""})}
+    return {part: content_of(folder) for part, folder in folders.items() if os.path.isdir(folder)}
+
+# %% ../../nbs/08a_stages.ipynb #stage-texts
+def _texts(value) -> Iterator[str]:
+    "Every text in a value, however deep."
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+        yield from _texts(inner)
 
 # %% ../../nbs/08a_stages.ipynb #433a495f
 def _listing(

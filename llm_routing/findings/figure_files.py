@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'INK', 'MUTED', 'RULE', 'COLOURS', 'MARKERS', 'SERIES', 'STYLE', 'LINES', 'FILES', 'ROUTER_NAMES',
            'POLICY_NAMES', 'NAMES', 'FORMULA', 'KINDS_OF_FILE', 'style', 'width_of', 'grey', 'name_of', 'label',
-           'short_names', 'look', 'csv_text', 'write_text', 'figure_record', 'save_figure', 'save_picture',
-           'read_record']
+           'short_names', 'look', 'csv_text', 'write_text', 'partial_note', 'figure_record', 'save_figure',
+           'save_picture', 'small_drawing', 'read_record']
 
 # %% ../../nbs/06h_figure_files.ipynb #854165ae
 import io
@@ -68,7 +68,7 @@ LINES = {
 # %% ../../nbs/06h_figure_files.ipynb #0a4a5a4a
 FILES = {
     "figure.dpi": 150,
-    "savefig.dpi": 240,
+    "savefig.dpi": 200,
     "figure.constrained_layout.use": True,
     "savefig.bbox": None,
     "pdf.fonttype": 42,
@@ -114,7 +114,6 @@ def grey(
 
 # %% ../../nbs/06h_figure_files.ipynb #cacc125c
 ROUTER_NAMES = {
-    "default": "Recommended",
     "recommended": "Recommended",
     "mlc": "MLC",
     "knn": "kNN",
@@ -160,6 +159,13 @@ POLICY_NAMES = {
     "cascade_agreement": "Cascade until two agree",
     "two_llm_threshold": "Two LLMs",
     "fallback": "Fallback",
+    "best2_vote": "Vote of best 2",
+    "best3_vote": "Vote of best 3",
+    "best5_vote": "Vote of best 5",
+    "best_subset": "Vote of a chosen subset",
+    "all_weighted": "Weighted vote of all",
+    "all_decided": "Weighted vote, decided",
+    "sequential": "One after another",
 }
 
 # %% ../../nbs/06h_figure_files.ipynb #f907e416
@@ -214,8 +220,7 @@ def look(
     router: str,  # its key
 ) -> tuple[str, str]:  # colour, marker
     "How a router looks in every figure; one that the project does not know is a black cross."
-    known = [r for r in ROUTER_NAMES if r != "recommended"]
-    router = "default" if router == "recommended" else router
+    known = list(ROUTER_NAMES)
     if router not in known:
         return "#000000", "x"
     i = known.index(router)
@@ -243,6 +248,18 @@ def write_text(path: Path, text: str) -> Path:
     "Write a text file as UTF-8: a reader sees the old file or the new one, never a part."
     path.parent.mkdir(parents=True, exist_ok=True)
     return atomic_write(path, lambda tmp: tmp.write_text(text, encoding="utf-8", newline="\n"))
+
+# %% ../../nbs/06h_figure_files.ipynb #a9f54763
+def partial_note(
+    figures: str | Path,  # `run.figures`
+) -> str:  # a sentence; empty for a whole run
+    "What the figures and tables of a partial run say of themselves."
+    file = Path(figures) / "tables" / "partial.csv"
+    if not file.is_file():
+        return ""
+    rows = pd.read_csv(file)
+    each = [f"{r.answered:,} of {r.queries:,} queries of {r.dataset}" for r in rows.itertuples()]
+    return f"Partial, while LLMs are still sampled: {rows.llms[0]} of {rows.pool[0]} LLMs, {', '.join(each)}."
 
 # %% ../../nbs/06h_figure_files.ipynb #8baa5d30
 KINDS_OF_FILE = ("pdf", "svg", "png", "csv", "json")
@@ -284,6 +301,7 @@ def save_figure(
         raise StudyError(f"figure {name!r}: use lower-case letters, digits and _ alone")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    caption = f"{partial_note(folder)} {caption}".lstrip()
     record = figure_record(name, profile or folder.name, data, caption, alt, provenance)
     for kind in ("pdf", "svg", "png"):
         save_picture(fig, folder / f"{name}.{kind}", record)
@@ -332,18 +350,56 @@ def _small_png(png: io.BytesIO, record: dict) -> bytes:
         texts.add_text(key, value)
     with Image.open(png) as picture:
         dpi = picture.info["dpi"]
-        picture.convert("RGB").quantize(256).save(out, "png", optimize=True, pnginfo=texts, dpi=dpi)
+        picture.convert("RGB").quantize(128).save(out, "png", optimize=True, pnginfo=texts, dpi=dpi)
     return out.getvalue()
+
+# %% ../../nbs/06h_figure_files.ipynb #small-drawing
+def small_drawing(
+    body: str,  # of an SVG as matplotlib writes it
+) -> str:
+    "The same marks in fewer bytes."
+    body = re.sub(r"\s*\n\s*", "\n", body)
+    body = re.sub(r"(?<=\d)\n(?=[LMCQz])", "", body)  # a path on one line
+    body = re.sub(r' transform="rotate\(-0 [^"]*\)"', "", body)  # as it stands
+    return _plain_groups(_classes(_used_ids(re.sub(r"<[^>]*>", _short_numbers, body))))
+
+# %% ../../nbs/06h_figure_files.ipynb #short-numbers
+def _short_numbers(tag: re.Match) -> str:
+    "A tag with numbers of two decimals at most; text between tags is left alone."
+    return re.sub(r"\.00(?!\d)|(\.\d)0(?!\d)", r"\1", re.sub(r"(\.\d\d)\d+", r"\1", tag[0]))
+
+# %% ../../nbs/06h_figure_files.ipynb #used-ids
+def _used_ids(body: str) -> str:
+    "Only the ids that something refers to."
+    used = set(re.findall(r"#([\w.-]+)", body))
+    return re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", body)
+
+# %% ../../nbs/06h_figure_files.ipynb #svg-classes
+def _classes(body: str) -> str:
+    "Each style that is used more than once is a class, which has the same name in every figure."
+    found = re.findall(r'style="([^"]*)"', body)
+    names = {s: f"s{digest(s)[:5]}" for s in dict.fromkeys(found) if found.count(s) > 1}
+    body = re.sub(r'style="([^"]*)"', lambda m: f'class="{names[m[1]]}"' if m[1] in names else m[0], body)
+    rules = "".join(f".{name}{{{style}}}" for style, name in names.items())
+    return f"\n<style>{rules}</style>{body}" if rules else body
+
+# %% ../../nbs/06h_figure_files.ipynb #plain-groups
+def _plain_groups(body: str) -> str:
+    "No group that says nothing of its marks."
+    while True:
+        fewer = re.sub(r"<g>\n?((?:[^<]|<(?!/?g\b))*)</g>\n?", r"\1", re.sub(r"<g( [^>]*)?/>\n?", "", body))
+        if fewer == body:
+            return body
+        body = fewer
 
 # %% ../../nbs/06h_figure_files.ipynb #60af1efe
 def _small_svg(svg: str, record: dict) -> str:
-    "An SVG with short numbers, a second font, and its alternative text."
+    "A small SVG with a second font and its alternative text."
     head, _, body = svg.partition("</metadata>")
-    body = re.sub(r"(\d+\.\d\d)\d+", r"\1", re.sub(r"\n\s+", "\n", body))
     body = body.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
     title = f"<title>{escape(record['id'])}</title><desc>{escape(record['alt'])}</desc>"
     head = re.sub(r"(<svg [^>]*)>", lambda m: f'{m[1]} role="img">{title}', head, count=1)
-    return f"{head}</metadata>{body}"
+    return f"{head}</metadata>{small_drawing(body)}"
 
 # %% ../../nbs/06h_figure_files.ipynb #ab3d5ffa
 def read_record(

@@ -13,7 +13,19 @@ __all__ = ['MOST_LLMS', 'SET_KINDS', 'CAUSES', 'agreement_data', 'draw_agreement
 import numpy as np
 import pandas as pd
 
-from .figure_files import COLOURS, COLUMN, INK, MUTED, RULE, look, name_of, short_names, width_of
+from llm_routing.findings.figure_files import (
+    COLOURS,
+    COLUMN,
+    INK,
+    MUTED,
+    PAGE,
+    RULE,
+    grey,
+    look,
+    name_of,
+    short_names,
+    width_of,
+)
 from llm_routing.findings.plot_parts import (
     half_up,
     heat_cells,
@@ -23,6 +35,7 @@ from llm_routing.findings.plot_parts import (
     places,
     pool_members,
     right_matrix,
+    rows_only,
     wilson,
 )
 
@@ -48,7 +61,7 @@ def agreement_data(
         return pd.DataFrame()
     out = pd.concat(rows, ignore_index=True)
     out["ci_low"], out["ci_high"] = 100 * np.array(wilson(out.share / 100, out.n))
-    return out[["dataset", "pool", "n", "members", "llms", "kind", "share", "ci_low", "ci_high"]]
+    return out[["dataset", "pool", "n", "members", "llms", "kind", "share", "ci_low", "ci_high", "kind_share"]]
 
 # %% ../../nbs/06k_plots_llms.ipynb #091ee9d4
 def _sets(right: pd.DataFrame, top: int) -> pd.DataFrame:
@@ -60,24 +73,30 @@ def _sets(right: pd.DataFrame, top: int) -> pd.DataFrame:
     every = "+".join(right.columns)
     sets["kind"] = np.select([sets.llms == "", sets.llms == every, several], ["none", "all", "several"], "one")
     sets["share"] = 100 * sets["share"]
+    sets["kind_share"] = sets.groupby("kind").share.transform("sum")
     return sets[(np.arange(len(sets)) < top) | (sets.kind != "several")]
 
 # %% ../../nbs/06k_plots_llms.ipynb #336fb285
 def draw_agreement(data: pd.DataFrame):
-    "Bars with their values over a dot matrix, one block per place."
+    "Bars with their values over a dot matrix, one block per place; two blocks beside each other where there are many."
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
 
     each = list(places(data))
-    sizes = [len(p.members.iloc[0].split("+")) for _, p in each]
-    ratios = [x for k in sizes for x in (1.0, 0.14 * k + 0.1)]
-    size = (width_of(COLUMN), 0.35 + sum(1.45 + 0.15 * k for k in sizes))
-    fig, axes = plt.subplots(2 * len(each), 1, figsize=size, squeeze=False, height_ratios=ratios)
-    for bars, dots, (name, part) in zip(axes[::2, 0], axes[1::2, 0], each):
+    width = width_of(COLUMN if len(each) <= 2 else PAGE)
+    across = 2 if width > 4 and len(each) > 1 else 1
+    down = -(-len(each) // across)
+    tall = max(len(p.members.iloc[0].split("+")) for _, p in each)
+    size, ratios = (width, 0.35 + down * (1.45 + 0.15 * tall)), [1.0, 0.14 * tall + 0.1] * down
+    fig, axes = plt.subplots(2 * down, across, figsize=size, squeeze=False, height_ratios=ratios)
+    blocks = list(zip(axes[::2].flat, axes[1::2].flat))
+    for (bars, dots), (name, part) in zip(blocks, each):
         _set_bars(bars, name, part)
         _set_dots(dots, part)
+    for ax in (ax for block in blocks[len(each) :] for ax in block):
+        ax.set_visible(False)
     words = {"none": "no LLM", "one": "one LLM alone", "several": "several", "all": "all LLMs"}
-    legend(fig, [Patch(color=c, label=words[k]) for k, c in SET_KINDS.items()], 2 if width_of(COLUMN) < 4 else 4)
+    legend(fig, [Patch(color=c, label=words[k]) for k, c in SET_KINDS.items()], 2 if width < 4 else 4)
     return fig
 
 # %% ../../nbs/06k_plots_llms.ipynb #65071193
@@ -113,7 +132,7 @@ def say_agreement(data: pd.DataFrame) -> str:
     "None, one and all, per place."
     lines = []
     for name, part in places(data):
-        share, ones = part.groupby("kind").share.sum(), part[part.kind == "one"]
+        share, ones = part.groupby("kind").kind_share.first(), part[part.kind == "one"]
         top = f", most often {ones.llms.iloc[0]} ({ones.share.iloc[0]:.1f}%)" if len(ones) else ""
         none, one, every = (share.get(k, 0) for k in ("none", "one", "all"))
         said = f"no LLM is right on {none:.1f}% of the queries, all on {every:.1f}%, exactly one on {one:.1f}%{top}"
@@ -146,14 +165,35 @@ def difficulty_data(
         count = right_matrix(outcomes[outcomes.llm.isin(llms)], ids).sum(axis=1)
         own = selections[(selections.pool == pool) & selections.query_id.isin(set(ids))]
         for system, score in _compared(own).items():
-            part = pd.DataFrame({"right": count, "score": score.reindex(count.index)})
-            means = part.groupby("right").score.agg(["mean", "size"]).reset_index()
-            rows.append(means.assign(dataset=dataset, pool=pool, llms=len(llms), system=system))
-    out = pd.concat(rows, ignore_index=True).rename(columns={"size": "queries"})
+            part = _by_count(count, score.reindex(count.index), len(llms))
+            rows.append(part.assign(dataset=dataset, pool=pool, llms=len(llms), system=system))
+    out = pd.concat(rows, ignore_index=True)
     low, high = wilson(out["mean"], out.queries)
     out = out.assign(accuracy=100 * out["mean"], ci_low=100 * low, ci_high=100 * high)
-    out["share"] = 100 * out.queries / out.groupby(["dataset", "pool", "system"]).queries.transform("sum")
-    return out[["dataset", "pool", "llms", "system", "right", "queries", "share", "accuracy", "ci_low", "ci_high"]]
+    return out[_DIFFICULTY]
+
+# %% ../../nbs/06k_plots_llms.ipynb #d9d802dc
+_DIFFICULTY = ["dataset", "pool", "llms", "system", "right", "queries", "share", "accuracy", "ci_low", "ci_high"]
+_DIFFICULTY += ["open_share", "open_accuracy"]  # of the queries on which some LLMs are right and some are not
+
+# %% ../../nbs/06k_plots_llms.ipynb #e994920b
+def _by_count(count: pd.Series, score: pd.Series, llms: int) -> pd.DataFrame:
+    "One system's mean score and number of queries by how many LLMs are right, and its score on the open queries."
+    table = pd.DataFrame({"right": _in_bins(count, llms), "score": score})
+    means = table.groupby("right").score.agg(["mean", "size"]).reset_index().rename(columns={"size": "queries"})
+    between = (count > 0) & (count < llms)
+    own = {"open_share": 100 * between.mean(), "open_accuracy": 100 * score[between].mean()}
+    return means.assign(share=100 * means.queries / len(count), **own)
+
+# %% ../../nbs/06k_plots_llms.ipynb #1b517c04
+def _in_bins(count: pd.Series, llms: int, most: int = 10) -> pd.Series:
+    "How many LLMs are right; in a large pool the middle of a range of counts, none and all apart."
+    if llms <= most:
+        return count
+    edges = np.linspace(0.5, llms - 0.5, most - 1)
+    middle = (np.ceil(edges[:-1]) + np.floor(edges[1:])) / 2
+    at = np.clip(np.searchsorted(edges, count) - 1, 0, len(middle) - 1)
+    return pd.Series(np.where(count == 0, 0, np.where(count == llms, llms, middle[at])), count.index)
 
 # %% ../../nbs/06k_plots_llms.ipynb #5bd25a12
 def _compared(own: pd.DataFrame) -> dict[str, pd.Series]:
@@ -161,27 +201,29 @@ def _compared(own: pd.DataFrame) -> dict[str, pd.Series]:
     "there is."
     best = own[(own.group == "bound") & (own.system == "best_single") & (own.policy == "train")]
     router = own[(own.group == "router") & (own.policy == "argmax")]
-    first = next((r for r in ("default", "recommended") if r in set(router.system)), "")
-    first = first or (router.system.iloc[0] if len(router) else "")
+    first = "recommended" if "recommended" in set(router.system) else "".join(router.system[:1])
     found = {"best_single": best, first: router[router.system == first]}
     return {k: rows.groupby("query_id").score.mean() for k, rows in found.items() if len(rows)}
 
 # %% ../../nbs/06k_plots_llms.ipynb #f2fb5586
 def draw_difficulty(data: pd.DataFrame):
     "Accuracy over the number of right LLMs, above the share of queries, a panel per place."
+    from matplotlib.ticker import MaxNLocator
+
     each = list(places(data))
     fig, axes = panels(len(each), 2.0, 1.6)
     for ax, (name, part) in zip(axes, each):
         k = part.llms.iloc[0]
         one = part[part.system == part.system.iloc[0]]
-        ax.bar(one.right, one.share, color="#dfe3e6", width=0.8)
+        ax.bar(one.right, one.share, color="#dfe3e6", width=0.8 * one.right.diff().median())
         ax.plot([0, k], [0, 100], color=MUTED, linewidth=0.6, linestyle=":")
         for system, rows in part.groupby("system", sort=False):
             _difficulty_line(ax, system, rows)
         ax.set(title=f"{name}\n(n = {one.queries.sum():,})".replace(", ", ",\n", name.count(",")), ylim=(-2, 104))
         ax.set(xlabel=f"LLMs that are right, of {k}", xlim=(-0.7, k + 0.7))
-    axes[0].set_ylabel("accuracy, share of queries (%)")
-    legend(fig, _difficulty_marks(data.system.unique().tolist()), 2 if fig.get_figwidth() < 4 else 4)
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes[0].set_ylabel("percent")
+    legend(fig, _difficulty_marks(list(dict.fromkeys(data.system))), 2 if fig.get_figwidth() < 4 else 4)
     return fig
 
 # %% ../../nbs/06k_plots_llms.ipynb #d724e4f8
@@ -208,12 +250,11 @@ def say_difficulty(data: pd.DataFrame) -> str:
     "Per place: how many queries are open to routing, and what the two systems score on them."
     lines = []
     for name, part in places(data):
-        between = part[(part.right > 0) & (part.right < part.llms)]
-        if between.empty:
+        systems = part.drop_duplicates("system")
+        if systems.open_accuracy.isna().any():
             continue
-        means = {s: np.average(r.accuracy, weights=r.queries) for s, r in between.groupby("system", sort=False)}
-        share = between[between.system == between.system.iloc[0]].share.sum()
-        said = ", ".join(f"{name_of(s)} {v:.1f}%" for s, v in means.items())
+        said = ", ".join(f"{name_of(r.system)} {r.open_accuracy:.1f}%" for r in systems.itertuples())
+        share = systems.open_share.iloc[0]
         lines.append(f"{name}: on {share:.1f}% of the queries some LLMs are right and some are not; there: {said}.")
     return " ".join(lines)
 
@@ -221,9 +262,9 @@ def say_difficulty(data: pd.DataFrame) -> str:
 def caption_difficulty(data: pd.DataFrame) -> str:
     "What the figure shows, and what happens between none and all."
     return (
-        "Accuracy on test queries by how many LLMs of the pool are right on them, with 95% intervals; bars: the "
-        "share of the "
-        f"queries; dotted: an LLM drawn at random; the oracle is at 100% from one on. {say_difficulty(data)}"
+        "Accuracy on test queries by how many LLMs of the pool are right on them (in ranges where a pool has more than "
+        "ten), with 95% intervals; bars: the share of the queries; dotted: an LLM drawn at random; the oracle is at "
+        f"100% from one on. {say_difficulty(data)}"
     )
 
 # %% ../../nbs/06k_plots_llms.ipynb #c9a6a7d2
@@ -253,7 +294,16 @@ def pairs_data(
                 own = (len(ids), 100 * (means[a] - means[b]), 100 * gain, 100 * low, 100 * high)
                 rows.append((dataset, pool, a, b, *own))
     columns = ["dataset", "pool", "stronger", "weaker", "n", "apart", "gain", "ci_low", "ci_high"]
-    return pd.DataFrame(rows, columns=columns)
+    return _with_rank_correlation(pd.DataFrame(rows, columns=columns))
+
+# %% ../../nbs/06k_plots_llms.ipynb #4e8fda5d
+def _with_rank_correlation(pairs: pd.DataFrame) -> pd.DataFrame:
+    "Spearman's correlation of gain and distance over the pairs of each place; nothing where there are two or fewer."
+    found = {
+        k: part.apart.rank().corr(part.gain.rank()) if len(part) > 2 else np.nan
+        for k, part in pairs.groupby(["dataset", "pool"])
+    }
+    return pairs.assign(rank_correlation=[found[k] for k in zip(pairs.dataset, pairs.pool)])
 
 # %% ../../nbs/06k_plots_llms.ipynb #6dd3dbae
 def draw_pairs(data: pd.DataFrame):
@@ -280,7 +330,7 @@ def say_pairs(data: pd.DataFrame) -> str:
     lines = []
     for name, part in places(data):
         top = part.loc[part.gain.idxmax()]
-        rank = part.apart.rank().corr(part.gain.rank()) if len(part) > 2 else np.nan
+        rank = top.rank_correlation
         said = f"; rank correlation of gain and distance {rank:+.2f} over {len(part)} pairs" if rank == rank else ""
         pair = f"{top.stronger} with {top.weaker}: {top.gain:.1f} points, {top.apart:.1f} apart"
         lines.append(f"{name}: most to gain: {pair}{said}.")
@@ -374,12 +424,12 @@ def alt_subjects(data: pd.DataFrame) -> str:
     return f"Heat maps of accuracy with a row per subject and a column per LLM. {say_subjects(data)}"
 
 # %% ../../nbs/06k_plots_llms.ipynb #80f28ed5
-CAUSES = {
-    "gained": "gained",
-    "policy": "policy",
-    "model": "router's\nestimates",
-    "features": "question\nfeatures",
-    "labels": "sampling\nnoise",
+CAUSES = {  # their colours differ in grey, too
+    "gained": ("gained", "#00304d"),
+    "policy": ("lost to the policy", "#c4520a"),
+    "model": ("to its estimates", "#E69F00"),
+    "features": ("to question features", "#a9cde6"),
+    "labels": ("to sampling noise", "#e9ebed"),
 }
 
 # %% ../../nbs/06k_plots_llms.ipynb #aa68f5ab
@@ -389,23 +439,51 @@ def causes_data(
     "The parts of the distance to the oracle for the first headline router, in points."
     if gap_parts.empty:
         return pd.DataFrame()
-    first = next((r for r in ("default", "recommended") if r in set(gap_parts.router)), gap_parts.router.iloc[0])
+    first = "recommended" if "recommended" in set(gap_parts.router) else gap_parts.router.iloc[0]
     rows = gap_parts[gap_parts.router == first].assign(pool=gap_parts.get("pool", "all"))
     return rows[["dataset", "pool", "router", *CAUSES, "gap"]].reset_index(drop=True)
 
 # %% ../../nbs/06k_plots_llms.ipynb #424c4e77
 def draw_causes(data: pd.DataFrame):
-    "A row per place, a column per cause; the darker, the more points."
+    "A bar per place, a segment per cause: points of the distance to the right of zero, negative ones to the left."
+    from matplotlib.patches import Patch
+
     each = list(places(data))
-    fig, (ax,) = panels(1, 0.8 + 0.24 * len(each), own=COLUMN)
-    values = np.array([part[list(CAUSES)].iloc[0] for _, part in each], float)
-    texts = [["?" if np.isnan(v) else minus(f"{v:+.1f}") for v in row] for row in values]
-    heat_cells(ax, np.clip(np.nan_to_num(values), 0, None), texts, 0, max(1.0, np.nanmax(values)))
-    ax.set_yticks(range(len(each)), [f"{name} ({part.gap.iloc[0]:.1f})".replace(", ", ",\n") for name, part in each])
-    ax.set_xticks(range(len(CAUSES)), CAUSES.values())
-    ax.xaxis.tick_top()
-    ax.set_title("points (of the distance in brackets)", fontsize=7, fontweight="normal")
+    fig, (ax,) = panels(1, 1.05 + 0.2 * len(each), own=COLUMN)
+    reach = 1.16 * _ends(data)[1].max() - 1.1 * _ends(data)[0].min()
+    inch = reach / (fig.get_figwidth() - 1.6)  # points of the axis that an inch holds
+    for y, (_, part) in enumerate(each):
+        _cause_bar(ax, y, part.iloc[0], inch)
+    ax.set_yticks(range(len(each)), [name for name, _ in each])
+    ax.set(
+        ylim=(len(each) - 0.45, -0.55), xlabel="points", xlim=(1.1 * _ends(data)[0].min(), 1.16 * _ends(data)[1].max())
+    )
+    ax.axvline(0, color=INK, linewidth=0.7)
+    rows_only(ax)
+    legend(fig, [Patch(color=c, label=w) for w, c in CAUSES.values()], 2 if fig.get_figwidth() < 4 else 5)
     return fig
+
+# %% ../../nbs/06k_plots_llms.ipynb #1e5a4c6b
+def _ends(data: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    "Where the bar of each row begins and ends."
+    parts = data[list(CAUSES)].fillna(0)
+    return parts.clip(upper=0).sum(axis=1), parts.clip(lower=0).sum(axis=1)
+
+# %% ../../nbs/06k_plots_llms.ipynb #e37b8a06
+def _cause_bar(ax, y: int, row: pd.Series, inch: float) -> None:
+    "One place's segments, with their points where there is room, and the whole distance at the end."
+    left = right = 0.0
+    for key, (_, colour) in CAUSES.items():
+        value = row[key]
+        if not value or np.isnan(value):
+            continue
+        at = right if value > 0 else left
+        ax.barh(y, value, left=at, height=0.72, color=colour, edgecolor="white", linewidth=0.5)
+        left, right = (left, right + value) if value > 0 else (left + value, right)
+        if abs(value) / inch > 0.3:
+            ink = "white" if grey(colour) < 0.6 else INK
+            ax.text(at + value / 2, y, minus(f"{value:.1f}"), ha="center", va="center", color=ink)
+    ax.annotate(f"{row.gap:.1f}", (right, y), xytext=(3, 0), textcoords="offset points", va="center", fontweight="bold")
 
 # %% ../../nbs/06k_plots_llms.ipynb #5adcc1c0
 def say_causes(data: pd.DataFrame) -> str:
@@ -414,8 +492,8 @@ def say_causes(data: pd.DataFrame) -> str:
     for name, part in places(data):
         row = part.iloc[0]
         largest = max(("policy", "model", "features", "labels"), key=lambda c: np.nan_to_num(row[c]))
-        cause = CAUSES[largest].replace("\n", " ")
-        said = f"of {row.gap:.1f} points {row.gained:+.1f} are gained; most are lost to {cause} ({row[largest]:.1f})"
+        cause = CAUSES[largest][0].removeprefix("lost ")
+        said = f"of {row.gap:.1f} points {row.gained:+.1f} are gained; most are lost {cause} ({row[largest]:.1f})"
         lines.append(f"{name}: {said}.")
     return " ".join(lines)
 
@@ -423,16 +501,14 @@ def say_causes(data: pd.DataFrame) -> str:
 def caption_causes(data: pd.DataFrame) -> str:
     "What the figure shows, and the largest causes."
     return (
-        "The distance between the best single LLM and the oracle on test, split by cause, in percentage points: "
-        "gained by the router; lost by "
-        "the policy; lost by the router's estimates against a model fitted on the test queries' own features; "
-        "out of reach of any such "
-        f"model; and chance in which of several samples was right (? where one sample was scored). Router: "
-        f"{name_of(data.router.iloc[0])}. "
-        f"{say_causes(data)}"
+        "The distance between the best single LLM and the oracle on test (bold), split by cause, in percentage points: "
+        "gained by the router; lost to the policy; lost to the router's estimates, against a model fitted on the test "
+        "queries' own features; out of reach of any model of the question's features; and chance in which of several "
+        "samples was right (not known, and so part of the features, where one sample was scored). To the left of zero: "
+        f"what makes up for a loss. Router: {name_of(data.router.iloc[0])}. {say_causes(data)}"
     )
 
 # %% ../../nbs/06k_plots_llms.ipynb #2bf2f38f
 def alt_causes(data: pd.DataFrame) -> str:
     "The figure in words."
-    return f"A heat map with a row per dataset and pool and a column per cause. {say_causes(data)}"
+    return f"A bar for each dataset and pool, with a segment for each cause. {say_causes(data)}"

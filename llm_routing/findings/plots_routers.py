@@ -16,7 +16,18 @@ import numpy as np
 import pandas as pd
 
 from .figure_files import COLOURS, COLUMN, INK, MUTED, PAGE, look, name_of, short_names, width_of
-from .plot_parts import half_up, heat_cells, legend, marks, minus, panels, places, rows_only
+from llm_routing.findings.plot_parts import (
+    first_places,
+    half_up,
+    heat_cells,
+    legend,
+    marks,
+    minus,
+    panels,
+    places,
+    rows_only,
+    say_left_out,
+)
 from .plots_systems import HEADLINE_ROUTERS
 from ..study.tables import StudyError
 
@@ -45,7 +56,7 @@ def headline_rows(selections: pd.DataFrame) -> pd.DataFrame:
 def traffic_data(
     queries: pd.DataFrame,
     selections: pd.DataFrame,
-    most: int = 10,  # LLMs of a pool; the others are one row
+    most: int = 10,  # LLMs of a pool, fewer where there are many pools; the others are one row
 ) -> pd.DataFrame:
     "The share of test queries by system and LLM, in percent; the oracle's are those with a right LLM."
     oracle = oracle_rows(selections)
@@ -53,9 +64,9 @@ def traffic_data(
     if rows.empty:
         return pd.DataFrame()
     rows = rows.merge(queries[["query_id", "dataset"]], on="query_id").assign(llm=rows.llms.str[0].to_numpy())
-    return pd.concat(
-        [_shares(part, most) for _, part in rows.groupby(["dataset", "pool"], sort=False)], ignore_index=True
-    )
+    parts = [part for _, part in rows.groupby(["dataset", "pool"], sort=False)]
+    most = min(most, 6) if len(parts) > 4 else most
+    return pd.concat([_shares(part, most) for part in parts], ignore_index=True)
 
 # %% ../../nbs/06l_plots_routers.ipynb #9e1843ab
 def _shares(part: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -81,12 +92,15 @@ def draw_traffic(data: pd.DataFrame):
 
     each = list(places(data))
     tall = max(part.llm.nunique() for _, part in each)
-    fig, axes = panels(len(each), 0.8 + 0.155 * tall, 3.0)
+    fig, axes = panels(len(each), 0.9 + 0.155 * tall, 3.0 if len(each) <= 4 else 2.2)
     routers = _in_order(data.system[data.system != "oracle"])
     for ax, (name, part) in zip(axes, each):
         _traffic_panel(ax, part, routers)
-        ax.set(title=name, xlabel="share of test queries (%)", xlim=(-2, max(40, 1.06 * part.share.max())))
-        rows_only(ax)
+        ax.set(
+            title=name.replace(", ", ",\n"), xlabel="share of queries (%)", xlim=(-2, max(40, 1.06 * part.share.max()))
+        )
+        ax.set_ylim(0.45 - tall, 0.55)
+        rows_only(ax, 5 if len(each) <= 4 else 3)
     entries = [Patch(color="#c9ced2", label="Oracle"), *marks([(name_of(r), *look(r), look(r)[0]) for r in routers])]
     legend(fig, entries, 3 if fig.get_figwidth() < 4 else 5)
     return fig
@@ -145,9 +159,10 @@ def choices_data(
     best = np.where(oracle.score > 0.5, oracle.llms.str[0], "no LLM")
     oracle = oracle[["query_id", "pool"]].assign(best=best)
     table = mine.assign(choice=mine.llms.str[0]).merge(oracle, on=["query_id", "pool"])
-    table = table.merge(queries[["query_id", "dataset"]], on="query_id")
+    table = first_places(table.merge(queries[["query_id", "dataset"]], on="query_id"))
     parts = [_confusion(part, most) for _, part in table.groupby(["dataset", "pool"], sort=False)]
-    return pd.concat(parts, ignore_index=True).assign(router=first)
+    left = {"left_out": table["left_out"].iloc[0]} if "left_out" in table else {}
+    return pd.concat(parts, ignore_index=True).assign(router=first, **left)
 
 # %% ../../nbs/06l_plots_routers.ipynb #c18d2f75
 def _confusion(part: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -163,7 +178,16 @@ def _confusion(part: pd.DataFrame, most: int) -> pd.DataFrame:
     order = {m: i for i, m in enumerate([*count.index[:most], "others", "no LLM"])}
     shares = shares.sort_values(["best", "choice"], key=lambda c: c.map(order))
     own = shares[["best", "choice", "share"]].assign(right=100 * shares["mean"], n=len(part))
-    return own.assign(dataset=part.dataset.iloc[0], pool=part.pool.iloc[0])
+    return own.assign(dataset=part.dataset.iloc[0], pool=part.pool.iloc[0], **_sums(part))
+
+# %% ../../nbs/06l_plots_routers.ipynb #428cb850
+def _sums(part: pd.DataFrame) -> dict[str, float]:
+    "How often, in percent, the choice is the cheapest right LLM, a right one, and no LLM is right."
+    return {
+        "cheapest_right": 100 * (part.best == part.choice).mean(),
+        "found_right": 100 * part.score.mean(),
+        "none_right": 100 * (part.best == "no LLM").mean(),
+    }
 
 # %% ../../nbs/06l_plots_routers.ipynb #3edfd45a
 def draw_choices(data: pd.DataFrame):
@@ -191,11 +215,9 @@ def say_choices(data: pd.DataFrame) -> str:
     "How often the choice is the cheapest right one, another right one, and wrong though some LLM is right."
     lines = []
     for name, part in places(data):
-        hit = part.share[part.best == part.choice].sum()
-        none = part.share[part.best == "no LLM"].sum()
-        right = (part.share * part.right / 100).sum()
-        said = f"the cheapest right LLM on {hit:.0f}% of the queries, a right one on {right:.0f}%"
-        lines.append(f"{name}: {name_of(part.router.iloc[0])} calls {said}; none is right on {none:.0f}%.")
+        r = part.iloc[0]
+        said = f"the cheapest right LLM on {r.cheapest_right:.0f}% of the queries, a right one on {r.found_right:.0f}%"
+        lines.append(f"{name}: {name_of(r.router)} calls {said}; none is right on {r.none_right:.0f}%.")
     return " ".join(lines)
 
 # %% ../../nbs/06l_plots_routers.ipynb #bba16e02
@@ -204,7 +226,7 @@ def caption_choices(data: pd.DataFrame) -> str:
     return (
         "Test queries (%) by the cheapest LLM that is right (rows; the first in the pool where costs are not "
         "known) and by "
-        f"the router's choice under ArgMax (columns). {say_choices(data)}"
+        f"the router's choice under ArgMax (columns). {say_left_out(data)}{say_choices(data)}"
     )
 
 # %% ../../nbs/06l_plots_routers.ipynb #90640919
@@ -245,16 +267,17 @@ def draw_calibration(data: pd.DataFrame):
     each = list(places(data))
     routers = [r for r in HEADLINE_ROUTERS if r in set(data.router)] or data.router.unique().tolist()[:4]
     width = width_of(COLUMN if len(routers) <= 4 and len(each) <= 2 else PAGE)
-    high = 0.95 if width < 4 else 1.25
+    high = 0.95 if width < 4 else 1.25 if len(each) <= 6 else 0.83
     shape = {"figsize": (width, 0.55 + high * len(each)), "sharex": True, "sharey": True, "squeeze": False}
     fig, axes = plt.subplots(len(each), len(routers), **shape)
     for row, (name, part) in zip(axes, each):
         for ax, router in zip(row, routers):
             _reliability(ax, part[part.router == router], router)
-        row[0].set_ylabel(f"{name}\nshare right".replace(", ", ",\n"))
+        row[0].set_ylabel(name.replace(", ", ",\n"))
     for ax, router in zip(axes[0], routers):
         ax.set_title(name_of(router).replace(" (", "\n("), fontsize=7, loc="center")
     fig.supxlabel("predicted probability", fontsize=7)
+    fig.supylabel("share right", fontsize=7)
     return fig
 
 # %% ../../nbs/06l_plots_routers.ipynb #78c2e41d

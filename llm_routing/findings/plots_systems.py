@@ -26,11 +26,22 @@ from llm_routing.findings.figure_files import (
     short_names,
     width_of,
 )
-from .plot_parts import few_ticks, front, legend, marks, minus, panels, places, rows_only
+from llm_routing.findings.plot_parts import (
+    few_ticks,
+    first_places,
+    front,
+    legend,
+    marks,
+    minus,
+    panels,
+    places,
+    rows_only,
+    say_left_out,
+)
 from ..study.tables import ALL_LLMS
 
 # %% ../../nbs/06j_plots_systems.ipynb #1db58868
-HEADLINE_ROUTERS = ("default", "recommended", "mlc", "knn", "clustering_tfidf")
+HEADLINE_ROUTERS = ("recommended", "mlc", "knn", "clustering_tfidf")
 
 # %% ../../nbs/06j_plots_systems.ipynb #af584016
 def one_call(results: pd.DataFrame) -> pd.DataFrame:
@@ -139,7 +150,7 @@ def say_gain(data: pd.DataFrame) -> str:
         first = own[own.system.isin(_named(own)[:1])]
         said = f"{name_of(first.system.iloc[0])} {points(first.iloc[0])}; " if len(first) else ""
         up, down = int((own.gain_low > 0).sum()), int((own.gain_high < 0).sum())
-        said += f"of {len(own)} routers {up} above the best single LLM and {down} below"
+        said += f"of {len(own)} intervals {up} lie above zero and {down} below"
         lines.append(f"{name}: {said}; oracle {far.iloc[0]:+.1f}." if len(far) else f"{name}: {said}.")
     return " ".join(lines)
 
@@ -161,7 +172,7 @@ def alt_gain(data: pd.DataFrame) -> str:
 
 # %% ../../nbs/06j_plots_systems.ipynb #4032dd5c
 BOUNDS_SHOWN = [("oracle", ""), ("mlc", "upper_bound"), (ALL_LLMS, ""), ("random", "")]
-MAIN_ROUTERS = ("default", "recommended", "mlc", "knn", "sc", "clustering_tfidf", "logistic", "ridge")
+MAIN_ROUTERS = ("recommended", "mlc", "knn", "sc", "clustering_tfidf", "logistic", "ridge")
 GROUP_NAMES = {"bound": "bounds", "llm": "single LLMs", "router": "routers"}
 
 # %% ../../nbs/06j_plots_systems.ipynb #4b156fda
@@ -179,10 +190,12 @@ def _shown(results: pd.DataFrame, most: int) -> pd.DataFrame:
 # %% ../../nbs/06j_plots_systems.ipynb #6462cf36
 def accuracy_data(
     results: pd.DataFrame,
-    most: int = 10,  # LLMs of a pool
+    most: int = 10,  # LLMs of a pool; fewer where there are many pools
 ) -> pd.DataFrame:
     "The main bounds, the best LLMs and the main routers, best first within a group."
-    rows = _shown(results, most)
+    results = first_places(results)
+    crowded = len(results[["dataset", "pool"]].drop_duplicates()) > 4
+    rows = _shown(results, min(most, 6) if crowded else most)
     names = [label(s, p if g == "router" else "") for g, s, p in zip(rows.group, rows.system, rows.policy)]
     upper = (rows.group == "bound") & (rows.system == "mlc")
     rows = rows.assign(label=np.where(upper, "MLC's upper bound", names))
@@ -191,7 +204,7 @@ def accuracy_data(
     rows["place"] = rows.groupby(["dataset", "pool"], sort=False).ngroup()
     rows = rows.sort_values(["place", "group", "mean", "label"], ascending=[True, True, False, True], kind="stable")
     columns = ["dataset", "pool", "group", "system", "label", "n", "accuracy", "ci_low", "ci_high"]
-    return rows[columns].reset_index(drop=True)
+    return rows[[*columns, *(c for c in ["left_out"] if c in rows)]].reset_index(drop=True)
 
 # %% ../../nbs/06j_plots_systems.ipynb #fae2f453
 def _heights(data: pd.DataFrame) -> tuple[dict[tuple[str, str], float], dict[str, float]]:
@@ -268,7 +281,7 @@ def caption_accuracy(data: pd.DataFrame) -> str:
         "(circles) and routers "
         "(in their own colours; ArgMax unless named). Dashed line and band: the LLM with the highest accuracy "
         "here, and its "
-        "interval. " + say_accuracy(data)
+        "interval. " + say_left_out(data) + say_accuracy(data)
     )
 
 # %% ../../nbs/06j_plots_systems.ipynb #54f8e34a
@@ -309,10 +322,17 @@ def draw_plateau(data: pd.DataFrame):
         _covered(ax, y, part)
         title = f"{name}\n(oracle {part.oracle_gain.iloc[0]:+.1f})".replace(", ", ",\n")
         ax.set(title=title, ylim=(0.4 - len(labels), 1.6))
+        ax.set_xlim(*_common_ends(data))
         rows_only(ax, 3)
     axes[0].set_yticks([-i for i in range(len(labels))], labels)
     fig.supxlabel("points over the best single LLM", fontsize=7)
     return fig
+
+# %% ../../nbs/06j_plots_systems.ipynb #1866bc29
+def _common_ends(data: pd.DataFrame) -> tuple[float, float]:
+    "One range for all panels, so that they can be compared."
+    low, high = min(0, data.gain_low.min()), max(0, data.gain_high.max())
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 # %% ../../nbs/06j_plots_systems.ipynb #0aaa31c9
 def _covered(ax, y: np.ndarray, part: pd.DataFrame) -> None:
@@ -373,7 +393,7 @@ def tradeoff_data(
     "Accuracy and price of every LLM, router and policy, and which are on the front; empty where there are no prices."
     bounds = (results.group == "bound") & (results.system == "oracle") & (results.policy == "cheapest")
     rows = results[((results.group != "bound") | bounds) & (results[price] > 0)]
-    rows = rows[~rows.policy.str.endswith("as_published")]
+    rows = first_places(rows[~rows.policy.str.endswith("as_published")])
     if rows.empty:
         return pd.DataFrame()
     names = [label(s, p if g == "router" else "") for g, s, p in zip(rows.group, rows.system, rows.policy)]
@@ -382,7 +402,7 @@ def tradeoff_data(
         on = part[front(part[price].to_numpy(), part.accuracy.to_numpy())].sort_values(price)
         rows.loc[on.index, "front"] = range(1, len(on) + 1)
     columns = ["dataset", "pool", "kind", "label", price, "accuracy", "ci_low", "ci_high", "usage", "front"]
-    return rows[columns].reset_index(drop=True)
+    return rows[[*columns, *(c for c in ["left_out"] if c in rows)]].reset_index(drop=True)
 
 # %% ../../nbs/06j_plots_systems.ipynb #dacc90b5
 def cost_data(results: pd.DataFrame) -> pd.DataFrame:
@@ -399,7 +419,7 @@ def draw_tradeoff(data: pd.DataFrame):
     "A panel per dataset and pool: systems as points, the front as a line, its points with numbers and their names."
     price, each = data.columns[4], list(places(data))
     most = max(part.front.max() for _, part in each)
-    fig, axes = panels(len(each), 2.3 + 0.115 * most, 3.0)
+    fig, axes = panels(len(each), (2.3 if len(each) <= 4 else 1.85) + 0.115 * most, 3.0)
     for ax, (name, part) in zip(axes, each):
         _tradeoff_panel(ax, part, price)
         few_ticks(ax, part[price])
@@ -470,6 +490,7 @@ def caption_tradeoff(data: pd.DataFrame) -> str:
         f"Accuracy on test against {what}, over all queries: every LLM, and every router under every policy. The "
         f"line joins the "
         "systems that none beats in both on these test queries (95% intervals); it was not chosen beforehand. "
+        + say_left_out(data)
         + say_tradeoff(data)
     )
 
@@ -494,18 +515,34 @@ def answer_seconds_data(queries: pd.DataFrame, outcomes: pd.DataFrame) -> pd.Dat
 
 # %% ../../nbs/06j_plots_systems.ipynb #77b2f349
 def draw_answer_seconds(data: pd.DataFrame):
-    "A row per LLM, a panel per dataset."
-    datasets, llms = data.dataset.unique().tolist(), data.llm.unique().tolist()
-    short = short_names(llms)
-    fig, axes = panels(len(datasets), 0.85 + 0.15 * len(llms), sharey=True)
+    "A row per LLM, a panel per dataset; a logarithmic axis where the LLMs differ by orders of magnitude."
+    datasets = list(dict.fromkeys(data.dataset))
+    same = data.groupby("dataset").llm.agg(set).map(frozenset).nunique() == 1
+    tall = data.groupby("dataset").llm.nunique().max()
+    fig, axes = panels(len(datasets), 0.85 + 0.15 * tall, 1.6 if same else 3.0, sharey=same)
+    wide = bool(data["median"].max() > 20 * data["median"].min())
     for ax, dataset in zip(axes, datasets):
-        part = data[data.dataset == dataset]
-        _second_rows(ax, part, np.array([-llms.index(m) for m in part.llm]))
-        ax.set(title=f"{name_of(dataset)}\n(n = {part.n.iloc[0]:,})", xlabel="seconds per answer", xlim=(0, None))
-        rows_only(ax, 4)
-    axes[0].set_yticks([-i for i in range(len(llms))], [short[m] for m in llms])
+        _seconds_panel(ax, data[data.dataset == dataset], wide)
+        ax.set_title(f"{name_of(dataset)}\n(n = {data[data.dataset == dataset].n.iloc[0]:,})")
     legend(fig, axes[0].get_legend_handles_labels()[0])
     return fig
+
+# %% ../../nbs/06j_plots_systems.ipynb #14bc1823
+def _seconds_panel(ax, part: pd.DataFrame, wide: bool) -> None:
+    "One dataset's rows and axis."
+    llms = list(part.llm)
+    short, y = short_names(llms), -np.arange(len(llms))
+    _second_rows(ax, part, y)
+    if wide:
+        few_ticks(ax, part.q05.clip(lower=1e-3))
+    else:
+        ax.set_xlim(0, None)
+    ax.set(xlabel="seconds per answer" + " (log)" * wide, ylim=(0.4 - len(llms), 0.6))
+    ax.set_yticks(y, [short[m] for m in llms])
+    ticks = ax.xaxis.get_major_locator()
+    rows_only(ax, 4)
+    if wide:
+        ax.xaxis.set_major_locator(ticks)
 
 # %% ../../nbs/06j_plots_systems.ipynb #742a37f1
 def _second_rows(ax, part: pd.DataFrame, y: np.ndarray) -> None:

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['ABOUT', 'HEADS', 'MOST_ROWS', 'MAIN_COLUMNS', 'MORE_COLUMNS', 'About', 'about', 'head', 'digits_of', 'number',
            'is_number', 'column_cells', 'shown_columns', 'markdown_table', 'tex', 'breakable', 'column_types',
-           'latex_table', 'frame_latex', 'frame_markdown', 'write_tables', 'main_results', 'ranks', 'readable_rows',
-           'span', 'write_main_results']
+           'latex_table', 'frame_latex', 'frame_markdown', 'marked', 'write_tables', 'main_results', 'ranks',
+           'readable_rows', 'span', 'write_main_results']
 
 # %% ../../nbs/06n_result_tables.ipynb #80cb7f9d
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .figure_files import csv_text, label, name_of, write_text
+from .figure_files import csv_text, label, name_of, partial_note, write_text
 from .plot_parts import place
 from .plots_systems import BOUNDS_SHOWN, GROUP_NAMES, HEADLINE_ROUTERS, one_call
 
@@ -38,7 +39,7 @@ _ABOUT_SYSTEMS = {
     "comparisons": About(
         "Comparisons",
         "Every router and LLM against the best single LLM: difference, interval, corrected p, detectable difference.",
-        ("dataset", "pool", "system", "policy", "n", "points", "ci_low", "ci_high", "p_holm", "verdict"),
+        ("dataset", "pool", "system", "policy", "n", "gain", "gain_low", "gain_high", "p_holm", "verdict"),
     ),
     "routers": About(
         "Routers",
@@ -62,7 +63,10 @@ _ABOUT_SYSTEMS = {
         ("dataset", "pool", "way", "system", "policy", "gain", "gain_low", "gain_high", "p_holm", "outcome", "chosen"),
     ),
     "answers": About(
-        "The question by pool", "Best single LLM, the router that validation chooses, votes, oracle; fronts."
+        "The question by pool",
+        "Best single LLM, the router that validation chooses, votes, oracle.",
+        ("dataset", "pool", "what", "n", "accuracy", "gain", "gain_low", "gain_high", "p_holm", "share_away", "usage")
+        + ("cost", "latency_s"),  # which are on a front stands in the CSV file
     ),
     "router_gains": About("Router gains", "Every router's gain over the best single LLM as its chapter computes it."),
     "ranks": About("Ranks", "LLMs and routers by accuracy, with the interval of the rank and how often each is first."),
@@ -107,6 +111,11 @@ _ABOUT_CHANCE = {
         "Other training samples", "How much a router's accuracy varies over samples of the training."
     ),
     "bound_curves": About("Learning curves of upper bounds", "Routers' upper bounds by number of training queries."),
+    "glance": About(
+        "At a glance",
+        "A row per dataset and pool: how many routers gain, lose, or cannot be told apart; the largest gain that an "
+        "interval allows; the router named beforehand; its cost and seconds as multiples of the best single LLM's.",
+    ),
     "lesson_verdicts": About("Verdicts by part", "The lessons' verdicts on each dataset and pool."),
 }
 
@@ -279,11 +288,11 @@ def tex(text) -> str:
 
 # %% ../../nbs/06n_result_tables.ipynb #c2737e55
 def breakable(text: str) -> str:
-    "Escaped text that may break after the joints of a long name."
+    "Escaped text that may break after the joints of a long name, never inside a number."
     escaped = tex(text)
-    if max(map(len, str(text).split()), default=0) < 15:
+    if max(map(len, str(text).split()), default=0) < 10:
         return escaped
-    return escaped.replace(r"\_", r"\_\allowbreak{}").replace(".", r".\allowbreak{}").replace("-", r"-\allowbreak{}")
+    return re.sub(r"(\\_|(?<=\w)-|\.(?=[A-Za-z]))", r"\1\\allowbreak{}", escaped)
 
 # %% ../../nbs/06n_result_tables.ipynb #e24808a9
 _CHARACTER, _BETWEEN, _LONGEST = 0.062, 0.085, 22  # inches of a character and between columns; a narrow column
@@ -310,9 +319,11 @@ def column_types(
 
 # %% ../../nbs/06n_result_tables.ipynb #84338826
 def _head_cell(text: str, kind: str) -> str:
-    "A head; over numbers it breaks into lines, since it is often longer than they are."
+    "A head; over narrow columns it breaks into lines, since it is often longer than what stands below."
     words = tex(text)
-    return rf"\shortstack[r]{{{words.replace(' ', chr(92) * 2)}}}" if kind == "r" and len(text) > 8 else words
+    if kind in ("r", "l") and " " in text and len(text) > 5:
+        return rf"\shortstack[{kind}]{{{words.replace(' ', chr(92) * 2)}}}"
+    return words
 
 # %% ../../nbs/06n_result_tables.ipynb #60d0b451
 def latex_table(
@@ -343,7 +354,7 @@ def frame_latex(
     header, numeric = [head(c) for c in frame], [is_number(frame[c]) for c in frame]
     columns = [column_cells(frame[c]) for c in frame]
     cells = [list(row) for row in zip(*columns)]
-    words = [max(h.split(), key=len) if n else h for h, n in zip(header, numeric)]
+    words = [max(h.split(), key=len) for h in header]
     kinds = column_types(cells, words, numeric, width)
     shown = [[tex(v) if n else breakable(v) for v, n in zip(row, numeric)] for row in cells]
     return latex_table(shown, header, kinds)
@@ -358,6 +369,18 @@ def frame_markdown(frame: pd.DataFrame) -> str:
 MOST_ROWS = 260  # of a table for readers; longer ones are CSV files alone
 
 # %% ../../nbs/06n_result_tables.ipynb #b78c068c
+def marked(
+    text: str,
+    kind: str,  # csv, md or tex
+    folder: str | Path,  # `run.figures`
+) -> str:
+    "A table's text; where the run is partial, what people read of it says so above."
+    note = partial_note(folder)
+    if not note or kind == "csv":
+        return text
+    return f"{note}\n\n{text}" if kind == "md" else f"{{\\footnotesize {tex(note)}\\par}}\n{text}"
+
+# %% ../../nbs/06n_result_tables.ipynb #b78c068c-1
 def write_tables(
     folder: str | Path,  # `run.figures`
     **tables: pd.DataFrame,  # name -> rows
@@ -369,7 +392,7 @@ def write_tables(
         shown = shown_columns(name, frame)
         if 0 < len(frame) <= MOST_ROWS and len(shown.columns):
             texts |= {"md": frame_markdown(shown), "tex": frame_latex(shown)}
-        names += [write_text(out / f"{name}.{kind}", text).name for kind, text in texts.items()]
+        names += [write_text(out / f"{name}.{kind}", marked(text, kind, folder)).name for kind, text in texts.items()]
     return names
 
 # %% ../../nbs/06n_result_tables.ipynb #2c86ceef
@@ -483,7 +506,7 @@ def write_main_results(
     "(one column)."
     table, out = main_results(results), Path(folder) / "tables"
     write_text(out / "main_results.csv", csv_text(table))
-    write_text(out / "main_results.md", _main_markdown(table))
-    write_text(out / "main_results.tex", _main_latex(table))
-    write_text(out / "main_results_narrow.tex", _narrow_latex(table))
+    write_text(out / "main_results.md", marked(_main_markdown(table), "md", folder))
+    write_text(out / "main_results.tex", marked(_main_latex(table), "tex", folder))
+    write_text(out / "main_results_narrow.tex", marked(_narrow_latex(table), "tex", folder))
     return table

@@ -65,7 +65,7 @@ _DECISIVE = (".safetensors", ".bin", ".json", ".model", ".jinja", ".txt")  # the
 def _listing(folder: str) -> tuple:
     "The decisive files of a folder with what the file system says of each; another tuple after every write."
     files = sorted(p for p in Path(folder).iterdir() if p.suffix in _DECISIVE)
-    return tuple((p.name, s.st_ino, s.st_size, s.st_mtime_ns) for p in files for s in [p.stat()])
+    return tuple((p.name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for p in files for s in [p.stat()])
 
 # %% ../../nbs/02a_llms.ipynb #b6cde421
 @lru_cache(maxsize=64)
@@ -187,7 +187,7 @@ def token_ids(
 
 # %% ../../nbs/02a_llms.ipynb #9d8add80
 @lru_cache(maxsize=16)
-def _positions(path: str, revision: str) -> int:
+def _positions(path: str, revision: str, fingerprint: str) -> int:
     "The positions that a configuration names; 0 where it names none."
     from transformers import AutoConfig
 
@@ -202,7 +202,7 @@ def context_length(
 ) -> int:  # tokens; 0 where no limit is known
     "The longest context of an LLM: its configuration's, lowered by vLLM's `max_model_len`. Raises `EngineError`."
     try:
-        own = _positions(model_path(llm), llm.revision)
+        own = _positions(model_path(llm), llm.revision, model_identity(llm)[1])
     except (OSError, ValueError) as e:
         raise explain_loading(llm, e) from e
     set_to = (
@@ -303,6 +303,10 @@ def explain_memory(
 
 # %% ../../nbs/02a_llms.ipynb #1dc3fb71
 _GATED = "is gated: accept its licence on its hub page, then log in with `hf auth login`"
+_ENDED = (
+    "could not be loaded: vLLM's engine ended, and its own output above says why. If memory was short, raise the "
+    "LLM's tensor_parallel, or lower engine_args.max_model_len or generation.batch_size; then run again"
+)
 _MISSING = "was not found: check `model` in the profile, a folder below the checkout or a hub id"
 _NO_REVISION = "has no such revision: check `revision` in the profile"
 _OUT_OF_REACH = "is not on this machine and the hub cannot be reached: connect, or give its folder as `model`"
@@ -327,6 +331,8 @@ def explain_loading(
     names = {type(e).__name__ for e in _chain(error)}
     if out_of_memory(error):
         return explain_memory(llm, 0)
+    if "Engine core initialization failed" in said:  # the cause stands in the output of vLLM's own process
+        return EngineError(f"{what} {_ENDED}")
     if "gated repo" in said:
         return EngineError(f"{what} {_GATED}")
     if "is not a local folder" in said:

@@ -11,6 +11,8 @@ import json
 import re
 from typing import NamedTuple
 
+from .own_words import any_in
+
 # %% ../../nbs/03b_fields.ipynb #03b0005
 NAMES = (
     "final_answer answer correct_answer final choice selected_option correct_option option selected_choice "
@@ -56,7 +58,9 @@ def _parsed(text: str, at: int) -> tuple[object, int] | None:
 def _best_name(value: dict) -> str | None:
     "The best known key of an object, or its only key."
     known = [k for k in value if _rank(k) < 99] or [k for k in value if k.lower() == "value"]
-    return min(known, key=_rank) if known else next(iter(value)) if len(value) == 1 else None
+    if known:
+        return min(known, key=_rank) if len(known) > 1 else known[0]
+    return next(iter(value)) if len(value) == 1 else None
 
 # %% ../../nbs/03b_fields.ipynb #03b0014
 def _inner(value: object) -> object:
@@ -71,7 +75,7 @@ def _inner(value: object) -> object:
     return value
 
 # %% ../../nbs/03b_fields.ipynb #03b0017
-_KEY = re.compile(rf"(?<!\\)[\"'](?P<name>{_ANY_NAME})[\"']\s*:\s*", re.I)
+_KEY = re.compile(rf"[\"'](?<!\\[\"'])(?P<name>(?i:{_ANY_NAME}))[\"']\s*:\s*")
 _KEY_HINTS = ('":', "':", '" :', "' :")
 _BARE_END = re.compile(r",\s*[\"'\n}]|[}\n]|\Z")
 
@@ -104,8 +108,8 @@ def _whole_objects(text: str) -> tuple[Field | None, int]:
     for _ in range(5):
         if at < 0 or not (found := _parsed(text, at)):
             break
-        if isinstance(found[0], dict) and _best_name(found[0]) is not None:
-            best = Field(_inner(found[0]), at, found[1])
+        if isinstance(found[0], dict) and (name := _best_name(found[0])) is not None:
+            best = Field(_inner(found[0][name]), at, found[1])
         at = text.find("{", found[1])
     return best, at
 
@@ -130,8 +134,8 @@ _CALL = re.compile(r"final_answer\((?:answer=)?")
 
 def _tagged(text: str) -> Field | None:
     "The last value in a tag, in brackets, or in a call of `final_answer`."
-    for pattern, close in ((_TAG, "</"), (_BRACKET, "[/"), (_CALL, ")")):
-        if tags := list(pattern.finditer(text)):
+    for word, pattern, close in (("<", _TAG, "</"), ("ANSWER]", _BRACKET, "[/"), ("final_answer(", _CALL, ")")):
+        if word in text and (tags := list(pattern.finditer(text))):
             end = text.find(close, tags[-1].end())
             end = len(text) if end < 0 else end
             return Field(text[tags[-1].end() : end].strip(), tags[-1].start(), end)
@@ -145,8 +149,8 @@ def field(
     text: str,  # a response, its own part
 ) -> Field | None:
     "The answer's field of a structured response, or None if it has no such field."
-    found = _keyed(text) if any(hint in text for hint in _KEY_HINTS) else None
+    found = _keyed(text) if any_in(_KEY_HINTS, text) else None
     found = found or _tagged(text)
-    if found and isinstance(found.value, str) and _NULL.match(found.value.strip()):
+    if found and isinstance(found.value, str) and not found.value.isdecimal() and _NULL.match(found.value.strip()):
         return found._replace(value=None)
     return found

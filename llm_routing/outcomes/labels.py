@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from .numerals import numbers, plain
+from .own_words import any_in
 
 # %% ../../nbs/03f_labels.ipynb #03f0005
 def option_table(
@@ -126,6 +127,11 @@ class Patterns:
         self.label, self.judged = _label_pattern(labels), _judged_pattern(some)
         self.mention = _mention_pattern(some, both)
         self.denied, self.letter = _denied_pattern(some), re.compile(_START + some + _STOP)
+        self.hint = re.compile(rf"{some}(?![A-Za-z0-9&])")  # quick: without it, there is no `letter`
+        self.judged_hint = re.compile(
+            rf"{some}\)?\**\"?,?\s(?:is|would|must|should|has|seems|looks|appears|remains"
+            rf"|it|es|è|é|fits|works|matches)"
+        )
         self.item = re.compile(rf"(?:^|\n)[\s*_]*\(?({some})\)?[).:]")  # a label at the beginning of a line
         reason = r"(?:I|not|because|since|as|definitely|probably|obviously|of course|surely|for sure|no doubt)\b"
         self.first = re.compile(
@@ -155,10 +161,20 @@ class Options:
         return {k: w for k, t in self.table.items() if (w := words_of(t))}
 
     @functools.cached_property
+    def tokens(self) -> tuple[str, ...]:
+        "The longest word of each text."
+        return tuple({max(w.split(), key=len) for w in self.words.values()})
+
+    @functools.cached_property
     def values(self) -> dict[str, Fraction]:
         "Label -> number, where every option is one number."
-        found = {k: numbers(plain(t)) for k, t in self.table.items()}
-        return {k: v[0].value for k, v in found.items()} if found and all(len(v) == 1 for v in found.values()) else {}
+        values: dict[str, Fraction] = {}
+        for label, text in self.table.items():
+            found = numbers(plain(text))
+            if len(found) != 1:
+                return {}
+            values[label] = found[0].value
+        return values
 
 # %% ../../nbs/03f_labels.ipynb #03f0022
 @functools.lru_cache(4096)
@@ -195,7 +211,9 @@ _NAME_BEFORE = re.compile(
 
 def labels_in(s: str, o: Options) -> set[str]:
     "The labels that a sentence names as such."
-    found = set()
+    found: set[str] = set()
+    if not o.patterns.hint.search(s) and not any_in(("ption", "hoice"), s):
+        return found
     for m in o.patterns.mention.finditer(s):
         at = m.start(m.lastgroup)
         closed = m.lastgroup != "e" or s[at + 1 : at + 2] in (")", ".", ":", "*")
@@ -204,18 +222,26 @@ def labels_in(s: str, o: Options) -> set[str]:
     return found
 
 # %% ../../nbs/03f_labels.ipynb #03f0029
-_DENIAL_HINT = re.compile(
-    r"no|n['’]t|neither|elimin|rul|exclu|unlike|rather|instead|other than|except|but|rejec|wrong|incorrect"
-    r"|discard|is |are |was |were |seem"
-    r"|look|be |false|✗|❌|can |could ",
-    re.I,
-)
+_DENIAL_HINTS = (
+    "not|nor|n't|n’t|neither|either|liminat|rul|exclud|unlike|rather|instead|other than|xcept|but|rejec|wrong"
+    "|incorrect|discard|false|inaccurate|invalid|impossible|irrelevant|tempting|close|partially|plausible"
+    "|distractor|out|common|✗|❌"
+).split("|")
+_NO = re.compile(r"no\b")
+
+
+def _may_deny(s: str, o: Options) -> bool:
+    "Whether a sentence may deny a label: most do not, and to look for this costs little."
+    if not o.patterns.hint.search(s) or not o.patterns.letter.search(s):
+        return False
+    low = s.lower()
+    return any_in(_DENIAL_HINTS, low) or _NO.search(low) is not None
 
 
 def without_denied(s: str, o: Options) -> tuple[str, set[str]]:
     "A sentence without the labels that it denies, and those labels."
     denied = set()
-    if not o.patterns.letter.search(s) or not _DENIAL_HINT.search(s):
+    if not _may_deny(s, o):
         return s, denied
 
     def drop(m: re.Match) -> str:
@@ -234,8 +260,10 @@ _TEXT_DENIED = re.compile(
 
 def _hits(s: str, o: Options) -> tuple[str, list[tuple[int, int, str]]]:
     "A sentence's words, and where the options' texts stand among them, none within another."
-    hay = f" {words_of(s)} "
-    hits = [(at, at + len(w) + 2, k) for k, w in o.words.items() if w in hay and (at := hay.rfind(f" {w} ")) >= 0]
+    hay, hits = "", []
+    if any_in(o.tokens, s.lower().replace("*", "")):
+        hay = f" {words_of(s)} "
+        hits = [(at, at + len(w) + 2, k) for k, w in o.words.items() if w in hay and (at := hay.rfind(f" {w} ")) >= 0]
     if not hits and not s.isascii():  # languages without spaces between words
         hay = s.lower()
         texts = {k: t.lower() for k, t in o.table.items() if t and not t.isascii()}

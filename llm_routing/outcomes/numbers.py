@@ -16,7 +16,6 @@ from .own_words import own_part
 from llm_routing.outcomes.rules import (
     NO_ANSWER,
     NOTHING,
-    REFUSED,
     Extracted,
     Reading,
     Rule,
@@ -26,6 +25,7 @@ from llm_routing.outcomes.rules import (
     foreign,
     hypothetical,
     opening,
+    refused,
     sentences,
     without_loop,
 )
@@ -388,7 +388,7 @@ def read_prose(text: str, start: int) -> Reading | None:
     parts, spare = without_loop(sentences(plain(_CUT_MARK.sub("", text[-3000:])))), None
     for i in range(len(parts) - 1, -1, -1):
         aside = _ASIDE.match(parts[i]) or "=" not in parts[i] and foreign(parts[i])
-        if not aside and REFUSED.search(parts[i]):
+        if not aside and refused(parts[i]):
             return Reading(NOTHING, 0, len(text))
         value = stated(parts[i], " ".join(parts[max(0, i - 4) : i]))
         if value is not None and not aside and parts[i].rstrip()[-1:] not in "?=+*":
@@ -410,8 +410,11 @@ _PLAIN_FIELD = re.compile(r"-?\$?(?:\d{1,15}|\d{1,3}(?:,\d{3}){1,4})(?:\.\d{1,9}
 def _field_text(s: str) -> Fraction | object | None:
     "The number of a field's text: the one that it begins with if it is short, else what it comes to."
     s = s.strip()[:5000]
+    if s.isdecimal() and len(s) < 16:
+        return Fraction(int(s))
     if _PLAIN_FIELD.match(s):
-        return Fraction(s.replace("$", "").replace(",", ""))
+        whole, _, decimals = s.replace("$", "").replace(",", "").partition(".")
+        return Fraction(int(whole + decimals), 10 ** len(decimals))
     if _NOTHING.match(s):
         return NOTHING
     short = plain(s)
@@ -428,12 +431,12 @@ def read_field(text: str, start: int) -> Reading | None:
     if found is None or isinstance(found.value, dict):
         return None
     v = found.value
-    if v is None or isinstance(v, bool) or v in (float("inf"), float("-inf")) or v != v:
+    if isinstance(v, str):
+        value = _field_text(v)
+    elif v is None or isinstance(v, bool) or v in (float("inf"), float("-inf")) or v != v:
         value = NOTHING
-    elif isinstance(v, (int, float)):
-        value = Fraction(str(v))
     else:
-        value = v if v is SEVERAL else _field_text(v)
+        value = Fraction(str(v)) if isinstance(v, (int, float)) else v  # or `SEVERAL`
     return None if value is None else Reading(value, found.start, found.end)
 
 # %% ../../nbs/03e_numbers.ipynb #03e0070

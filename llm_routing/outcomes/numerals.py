@@ -210,6 +210,8 @@ def english_numbers(
     text: str,
 ) -> str:
     "A text of a language with decimal commas, with its numbers as English writes them; any other text as it is."
+    if " the " in text or " is " in text:  # English, at the least cost
+        return text
     if not _GROUP_OF_THREE.search(text) or not _COMMA_LANGUAGE.search(text) or _ENGLISH.search(text):
         return text
     text = re.sub(r"(?<=\d)[.   ](?=\d{3}(?!\d))", "", text)

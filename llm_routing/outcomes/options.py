@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from .fields import SEVERAL, field
 from .labels import Options, is_label, labels_in, ready, texts_in, without_denied
 from .numbers import extract_number
-from .own_words import own_part
+from .own_words import any_in, own_part
 from llm_routing.outcomes.rules import (
     NO_ANSWER,
     NOTHING,
@@ -54,6 +54,8 @@ _LISTED = re.compile(r"[*)\]]*,\s?\(?(?P<other>[A-Z])\)?[*.]*\s*(?:\Z|\n|,|(?:or
 # %% ../../nbs/03g_options.ipynb #03g0008
 def _names_another(s: str, at: int, label: str, o: Options) -> bool:
     "Whether a second label stands beside the one that ends at a place: (A) or (B), A/B, A, B, (A) Oslo or (B) Lima."
+    if not s[at:].strip(" \n.)*"):
+        return False
     other, own = _ANOTHER.match(s, at) or _LISTED.match(s, at), o.table[label]
     start = at + len(s[at:]) - len(s[at:].lstrip(' *_)].:,"-'))
     if not other and own and s[start : start + len(own)].lower() == own.lower():
@@ -103,7 +105,8 @@ def _announced(text: str, m: re.Match, o: Options) -> Reading | None:
     "What an announcement announces, no matter who makes it."
     s, at = text[m.start() : m.end() + 400], m.end() - m.start()
     pos = _SEP.match(s, at).end()
-    if s[at:pos].rstrip().endswith("not") or _DENIES.match(s[at : at + 20]):
+    lead, near = s[at:pos], s[at : at + 20]
+    if lead.rstrip().endswith("not") or any_in(("not", "neither", "n't"), near) and _DENIES.match(near):
         return None
     if found := _labelled(s, pos, m[0].startswith(_CHOICE_VERBS), o):
         return Reading(found[0], m.start(), m.start() + found[1])
@@ -152,8 +155,14 @@ _UNJUDGED = re.compile(
 )
 
 # %% ../../nbs/03g_options.ipynb #03g0025
+_JUDGED_HINTS = ("orrect", "right ", "best ", "ichtig ", "orrekt", "only", "leaves", "leaving", "left ")
+
+
 def read_judged(text: str, start: int, o: Options) -> Reading | None:
     "The last option that is said to be right."
+    s = text[start:]
+    if s.isascii() and not any_in(_JUDGED_HINTS, s) and not o.patterns.judged_hint.search(s):
+        return None
     for m in reversed(list(o.patterns.judged.finditer(text, start))):
         before = opening(text, m.start())
         if not _UNJUDGED.search(before) and not foreign(last_clause(before), True):
@@ -193,14 +202,19 @@ _REFUSAL = re.compile(
     r"|neither of)\b"
 )
 _OWN_WORDS = re.compile(r"\W*(?:none|all|both|neither|cannot|can't|not enough)\b", re.I)
+_REFUSAL_HINTS = (
+    "cannot|can't|unable|not |don't know|won't|decline|impossible|as an ai|insufficient|no |none of|neither of"
+).split("|")
+_BUT_HINTS = ("except", "but", "other than", "besides")
 
 # %% ../../nbs/03g_options.ipynb #03g0034
 def read_refusal(text: str, start: int, o: Options) -> Reading | None:
     "A response that refuses, unless an option says just that."
     last = text[-400:]
-    if m := o.patterns.but.search(last):
+    if any_in(_BUT_HINTS, last) and (m := o.patterns.but.search(last)):
         return Reading(m[1], 0, len(text))
-    if not _REFUSAL.search(last.lower()):
+    low = last.lower()
+    if not any_in(_REFUSAL_HINTS, low) or not _REFUSAL.search(low):
         return None
     refusing = [k for k in texts_in(last, o)[0] if _OWN_WORDS.match(o.table[k])]
     return Reading(refusing[-1] if refusing else NOTHING, 0, len(text))
@@ -226,7 +240,7 @@ def _in_sentence(s: str, o: Options) -> str | object | None:
     return named[0] if len(named) == 1 and (text_denied or not _HEDGE.search(s)) else None
 
 # %% ../../nbs/03g_options.ipynb #03g0039
-_SPLIT = re.compile(r"[.!?](?:[)\"'*]*\s+(?=[A-Z\"'(*$\\\d]))|。")
+_SPLIT = re.compile(r"[.!?。](?:(?<=。)|[)\"'*]*\s+(?=[A-Z\"'(*$\\\d]))")
 
 # %% ../../nbs/03g_options.ipynb #03g0040
 def _sentences(line: str) -> list[str]:
@@ -252,7 +266,7 @@ def _asked(parts: list[str], o: Options) -> bool:
 # %% ../../nbs/03g_options.ipynb #03g0043
 def read_closing(text: str, start: int, o: Options) -> Reading | None:
     "The option that the last telling sentence names. A line that copies an option from the query tells nothing."
-    listed = len(set(o.patterns.item.findall(text))) > 1
+    listed = "\n" in text and len(set(o.patterns.item.findall(text))) > 1
     for line in text.rsplit("\n", 12)[:-13:-1]:
         if listed and (m := o.patterns.item.match(line)) and line[m.end() :].strip(" *_"):
             continue
@@ -273,7 +287,8 @@ _PLACES = ("first", "second", "third", "fourth", "fifth", "last")
 def read_left(text: str, start: int, o: Options) -> Reading | None:
     "The option that remains when all others are denied, or that is named by its place."
     tail, labels = text[-2000:], list(o.table)
-    if 2 < len(labels) <= len(set(o.patterns.letter.findall(tail))) + 1:
+    there = sum(k in tail for k in labels)
+    if 2 < len(labels) <= there + 1 and len(labels) <= len(set(o.patterns.letter.findall(tail))) + 1:
         denied = without_denied(tail, o)[1]
         if len(denied) == len(labels) - 1:
             return Reading((set(labels) - denied).pop(), 0, len(text))
@@ -309,7 +324,7 @@ _ABROAD = tuple(
 RULES = (
     Rule("bare", 0, (), None, read_bare),
     Rule("field", 1, (), None, read_field),
-    Rule("answer", 1, ("nswer", "NSWER"), re.compile(r"[Aa]nswers?|ANSWER"), read_announced),
+    Rule("answer", 1, ("nswer", "NSWER"), re.compile(r"[Aa](?:nswers?|(?<=A)NSWER)"), read_announced),
     Rule(
         "answer abroad",
         1,
@@ -353,11 +368,12 @@ _WIDTH = str.maketrans(
     | dict.fromkeys(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)]))
 )
 _STYLED = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s?\{([^{}]{0,200})\}")
+_WIDE = re.compile(r"[\uff01-\uff5d\u200b\u200e\u200f\ufeff\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # %% ../../nbs/03g_options.ipynb #03g0057
 def _plain(text: str) -> str:
     "A response with full-width letters and LaTeX's styles made plain, and without marks that have no width."
-    if not text.isascii():
+    if not text.isascii() and _WIDE.search(text):
         text = text.translate(_WIDTH)
     return (_STYLED.sub(r" \1 ", text) if "\\" in text else text).strip()
 
