@@ -46,7 +46,7 @@ def stage(
 ) -> Stage:
     "A stage from texts that list their words."
     words = (tuple(text.split()) for text in (reads, writes, sections, data))
-    return Stage(name, *words, live, asks)
+    return Stage(name, *words, live=live, asks=asks)
 
 # %% ../../nbs/08a_stages.ipynb #07ddb1e6
 STAGES = [
