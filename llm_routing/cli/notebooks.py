@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['LINE', 'notebooks', 'export_notebooks', 'stale_exports', 'execute_in_place', 'without_times', 'clean_run_file',
-           'clean_runs', 'visible_outputs', 'checksums_of', 'refresh', 'notebook_faults', 'check_notebooks',
-           'figure_faults', 'write_readme', 'summary', 'notebook_table', 'profile_table', 'import_graph', 'part_of',
-           'backward_imports', 'module_picture']
+           'clean_runs', 'visible_outputs', 'checksums_of', 'execute_side_by_side', 'refresh', 'notebook_faults',
+           'check_notebooks', 'figure_faults', 'write_readme', 'summary', 'notebook_table', 'profile_table',
+           'import_graph', 'part_of', 'backward_imports', 'module_picture']
 
 # %% ../../nbs/08e_notebooks.ipynb #imports
 import json
+import os
 import re
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .running import QUIET, SAVING, open_run, run_study
@@ -150,6 +152,14 @@ def checksums_of(
         "outputs": digest(json.dumps([visible_outputs(c) for c in code], sort_keys=True))[:16],
     }
 
+# %% ../../nbs/08e_notebooks.ipynb #side-by-side
+def execute_side_by_side(
+    each: list[tuple[Path, Path]],  # a notebook, and where the executed one goes
+) -> None:
+    "Execute notebooks, several at a time. Raises `StudyError` for the first one, in their order, that fails."
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda pair: execute_in_place(*pair), each))
+
 # %% ../../nbs/08e_notebooks.ipynb #6e927e54-1
 def refresh(
     names: list[str] | tuple = (),  # of notebooks, such as "04_routers"; all if none is given
@@ -157,10 +167,10 @@ def refresh(
     "Execute notebooks in place, note that they ran, and write the README from the index. Raises `StudyError`."
     if unknown := set(names) - {nb.stem for nb in notebooks()}:
         raise StudyError(f"no notebook {min(unknown)!r}; there are {', '.join(nb.stem for nb in notebooks())}")
-    for nb in notebooks():
-        if not names or nb.stem in names:
-            execute_in_place(nb)
-            _note_clean_run(nb)
+    chosen = [nb for nb in notebooks() if not names or nb.stem in names]
+    execute_side_by_side([(nb, nb) for nb in chosen])
+    for nb in chosen:
+        _note_clean_run(nb)
     if not names or "index" in names:
         write_readme()
 
@@ -205,11 +215,10 @@ def check_notebooks() -> list[str]:
     run_study(run)
     faults, noted = [], clean_runs()
     with tempfile.TemporaryDirectory() as folder:
-        for nb in notebooks():
-            fresh = run.folder / nb.name
-            if nb.stem not in STAGE_NAMES:
-                execute_in_place(nb, fresh := Path(folder) / nb.name)
-            old, new = (json.loads(p.read_text(encoding="utf-8")) for p in (nb, fresh))
+        fresh = {nb: (run.folder if nb.stem in STAGE_NAMES else Path(folder)) / nb.name for nb in notebooks()}
+        execute_side_by_side([(nb, path) for nb, path in fresh.items() if nb.stem not in STAGE_NAMES])
+        for nb, path in fresh.items():
+            old, new = (json.loads(p.read_text(encoding="utf-8")) for p in (nb, path))
             faults += [f"{nb.name}: {f}" for f in notebook_faults(old, new, noted.get(nb.stem, {}))]
     return faults
 
