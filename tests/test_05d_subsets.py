@@ -50,7 +50,7 @@ def pool(n=300, m=5, wrong=3, seed=0, **more):
 @pytest.mark.parametrize("wrong", [1, 3, 9])
 def test_the_weights_of_independent_llms_are_found(wrong):
     s, _ = pool(6000, wrong=wrong, seed=wrong)
-    found = odds_of(s)
+    found = fit_log_odds(s.calibration, s.seen_answer, s.seen)
     assert found.slope == pytest.approx(1, abs=0.15) and found.base == pytest.approx(np.log(wrong), abs=0.25)
 
 # %% ../nbs/05d_subsets.ipynb #f2ab9906
