@@ -406,8 +406,9 @@ def each_test_set(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.Data
         test, llms = q[q["split"] == "test"], rows["llm"].unique().tolist()
         ids, own = list(test["query_id"]), outcomes[outcomes["query_id"].isin(set(q["query_id"]))]
         score, known = outcome_matrix(own[own["llm"].isin(llms)], ids)[0], known_means(q, own, llms)
-        here = rows["fold"] == rows["query_id"].map(test.set_index("query_id")["fold"])
-        first = rows.drop_duplicates("router").set_index("router")["seed"]
-        once = rows[here & (rows["seed"] == rows["router"].map(first))]
-        for router, mine in once.groupby("router", sort=False):
+        fold = test.set_index("query_id")["fold"]
+        for router, mine in rows.groupby("router", sort=False):
+            mine = mine[mine["seed"] == mine["seed"].iloc[0]]
+            if mine["fold"].max() >= 0:
+                mine = mine[mine["fold"] == mine["query_id"].map(fold)]
             yield TestSet(dataset, pool, router, q, llms, score, matrix(mine, "probability", ids, llms), known)
