@@ -92,7 +92,8 @@ LARGEST = 1e12  # of seconds and of costs: sums over all queries stay finite
 def _are_text_lists(column: pd.Series) -> pd.Series:
     "Whether each value is a list of texts. Arrow looks at a million at a time; the slow way finds which ones are not."
     try:
-        if not pa.array(column, pa.list_(pa.string())).null_count:
+        lists = set(map(type, column)) <= {list, tuple, np.ndarray}
+        if lists and not pc.list_flatten(pa.array(column, pa.list_(pa.string()))).null_count:
             return pd.Series(True, column.index)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         pass
