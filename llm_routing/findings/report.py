@@ -313,7 +313,7 @@ def gallery(run: Run) -> Html:
     return el("section", el("h2", "More figures", id="figures"), *blocks) if blocks else Html("")
 
 # %% ../../nbs/07f_report.ipynb #7b44cdf5
-LONGEST = 400  # rows of a table that the page holds
+LONGEST = 160  # rows of a table that the page holds; of longer ones it has the file
 
 # %% ../../nbs/07f_report.ipynb #4a865701
 def table_block(run: Run, name: str, others: list[str]) -> Html:
