@@ -77,9 +77,7 @@ def recorded_scores(
 # %% ../nbs/02n_tiny_pool.ipynb #9e4d0388
 def behind_best(
     scores: pd.DataFrame,  # as of `recorded_scores`
-) -> (
-    pd.DataFrame
-):  # per dataset: the LLM that is best over all, and how many points it is behind the best one on its worst subject
+) -> pd.DataFrame:  # per dataset: the best LLM, and how many points it is behind on its worst subject
     "How far each dataset's best LLM is from being the best everywhere."
     rows = []
     for dataset, part in scores.groupby("dataset"):

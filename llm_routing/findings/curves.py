@@ -32,9 +32,7 @@ def trained_on_parts(
     shares: tuple[float, ...],
     seed: int = 0,
     **params,  # of the router
-) -> tuple[
-    list[int], list[np.ndarray]
-]:  # training queries; probabilities (n_test, n_llms) of the router trained on them
+) -> tuple[list[int], list[np.ndarray]]:  # training queries; probabilities (n_test, n_llms) after these
     "A router trained on parts of the training queries; its settings are not tuned again."
     settings, rows = (
         {k: v for k, v in params.items() if k != "trials"},

@@ -34,7 +34,8 @@ def el(
 ) -> Html:
     "An HTML element."
     names = {k: "class" if k == "cls" else k.rstrip("_").replace("_", "-") for k in attributes}
-    named = "".join(f' {names[k]}="{escape(str(v))}"' for k, v in attributes.items())
+    values = {k: escape(str(v)).replace("&#x27;", "'") for k, v in attributes.items()}  # they stand in double quotes
+    named = "".join(f' {names[k]}="{value}"' for k, value in values.items())
     body = "".join(c if isinstance(c, Html) else escape(str(c)) for c in children)
     return Html(f"<{tag}{named}>" + (body if tag in ("img", "input", "meta", "br") else f"{body}</{tag}>"))
 
@@ -88,6 +89,7 @@ def picture(
     width = re.search(r'width="([\d.]+)pt"', svg)
     style = f"max-width:{float(width[1]) * 2.1:.0f}px" if width else ""
     svg = re.sub(r"<metadata>.*?</metadata>|<(title|desc)>.*?</\1>", "", svg, flags=re.S)
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r'="([^"\']*)"', r"='\1'", tag[0]), svg)  # ' needs no %27 in an address
     source = "data:image/svg+xml," + quote(svg, safe=" =:/;,.()!?*+-_'@\n")
     record = read_record(folder / f"{name}.json")
     image = el("img", src=source, alt=record["alt"], style=style)

@@ -55,9 +55,7 @@ def judge(
 # %% ../../nbs/03k_checked_on_labels.ipynb #03k0008
 def accuracy_by_rule(
     judged: pd.DataFrame,  # of `judge`
-) -> (
-    pd.DataFrame
-):  # source, llm, n; percent right by label, published rule, extractor; and how often each agrees with the label
+) -> pd.DataFrame:  # source, llm, n; percent right by label and by each rule; how often each rule meets the label
     "What each rule makes of each LLM's accuracy."
     parts = judged.assign(agree=judged.right == judged.label, published_agree=judged.published_right == judged.label)
     table = (

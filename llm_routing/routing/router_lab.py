@@ -208,9 +208,7 @@ def route_causes(router: Recommended, texts: list[str], after: list[str]) -> dic
 # %% ../../nbs/04g_router_lab.ipynb #held-out-groups
 def without_own_group(
     name: str, texts: list[str], scores: np.ndarray, groups: np.ndarray, llms: list[str], **params
-) -> (
-    np.ndarray
-):  # (n_queries, 3): scores of the router's choice, of the best single LLM of the other groups, of the oracle
+) -> np.ndarray:  # (n_queries, 3): scores of the router's choice, the other groups' best single LLM, the oracle
     "Each query routed by a router that learned from other groups than the query's own."
     out = np.zeros((len(texts), 3))
     for group in set(groups):
