@@ -124,14 +124,18 @@ def test_a_download_that_is_cut_goes_on_where_it_stopped(cutting):
     assert fetch("big.bin", came.append).read_bytes() == CONTENT and sum(came) == len(CONTENT)
     assert cutting.begins[0] == 0 and len(cutting.begins) >= 3 and cutting.begins == sorted(set(cutting.begins))
 
+# %% ../nbs/01a_files.ipynb #cut-once
+def answer_once(cutting, monkeypatch):
+    "Have the server cut its first answer, and be out of order from then on."
+    cutting.most, real = 100_000, Cutting.do_GET
+    monkeypatch.setattr(cutting, "do_GET", lambda self: self.send_error(503) if self.begins else real(self))
+
 # %% ../nbs/01a_files.ipynb #cut-later
 def test_what_came_is_kept_for_the_next_command(cutting, monkeypatch):
-    cutting.most = 100_000
-    real = Cutting.do_GET
-    monkeypatch.setattr(cutting, "do_GET", lambda self: real(self) if not self.begins else self.send_error(503))
+    answer_once(cutting, monkeypatch)
     with pytest.raises(SourceError, match="HTTPError.; [0-9,]+ of 256,000 bytes are kept"):
         fetch("big.bin")
-    monkeypatch.setattr(cutting, "do_GET", real)
+    monkeypatch.setattr(cutting, "do_GET", Cutting.do_GET)
     assert fetch("big.bin").read_bytes() == CONTENT and cutting.begins[1] > 0
 
 # %% ../nbs/01a_files.ipynb #cut-no-range
@@ -149,11 +153,10 @@ def test_a_server_that_knows_no_parts_gives_all_again(cutting, monkeypatch):
 
 # %% ../nbs/01a_files.ipynb #cut-wrong
 def test_a_rest_of_another_file_is_refused_and_nothing_stays(cutting, tmp_path, monkeypatch):
-    cutting.most, real = 100_000, Cutting.do_GET
-    monkeypatch.setattr(cutting, "do_GET", lambda self: real(self) if not self.begins else self.send_error(503))
+    answer_once(cutting, monkeypatch)
     with pytest.raises(SourceError, match="are kept"):
         fetch("big.bin")
-    monkeypatch.setattr(cutting, "do_GET", real)
+    monkeypatch.setattr(cutting, "do_GET", Cutting.do_GET)
     cutting.content, cutting.most = CONTENT[:-1] + b"?", None
     with pytest.raises(SourceError, match="sha256 differs.*nothing was kept"):
         fetch("big.bin")

@@ -41,7 +41,8 @@ def checkout(tmp_path) -> Path:
     "A folder that is a checkout to the commands, so that the printed lines run in it word for word."
     for folder in ("nbs", "profiles"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    shutil.copy(ROOT / "settings.ini", tmp_path)
+    for file in ("settings.ini", "constraints.txt"):
+        shutil.copy(ROOT / file, tmp_path)
     (tmp_path / "data").symlink_to(ROOT / "data")
     return tmp_path
 
