@@ -2,6 +2,7 @@
 found."""
 
 import re
+import shutil
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -133,6 +134,57 @@ def test_the_lock_pins_what_is_tested_and_all_that_is_asked_for():
     cfg.read(ROOT / "settings.ini", encoding="utf-8")
     asked = (cfg["DEFAULT"]["requirements"] + " " + cfg["DEFAULT"]["dev_requirements"]).split()
     assert {plain(re.split(r"[\[=<>]", r)[0]) for r in asked} - set(lock) == {"torch"}
+
+
+def settings() -> dict[str, str]:
+    "The project's settings."
+    cfg = ConfigParser(delimiters=["="])
+    cfg.read(ROOT / "settings.ini", encoding="utf-8")
+    return dict(cfg["DEFAULT"])
+
+
+def wanted_on_a_gpu_box() -> list[str]:
+    "What the extra `gpu` asks for, itself and through the extras that it names."
+    extras = re.findall(r"[\w]+", re.search(r"\[(.*)\]", settings()["gpu_requirements"])[1])
+    return " ".join([settings()["requirements"], *(settings()[f"{e}_requirements"] for e in extras)]).split()
+
+
+def test_the_gpu_versions_cover_all_that_is_asked_for():
+    fixed = pins("constraints-gpu.txt")
+    asked = {plain(re.split(r"[\[=<>]", r)[0]) for r in wanted_on_a_gpu_box()}
+    assert {"vllm", "ray", "datasets", "openai", "torch", "papermill", "pytest"} <= asked and asked <= set(fixed)
+
+
+def test_the_gpu_versions_fit_one_another_as_far_as_they_are_installed_here():
+    from importlib.metadata import distributions
+
+    from packaging.requirements import Requirement
+
+    fixed, checked, wrong = pins("constraints-gpu.txt"), 0, []
+    for package in distributions():
+        if fixed.get(plain(package.name)) != package.version:
+            continue
+        for need in map(Requirement, package.requires or []):
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                checked += 1
+                if not need.specifier.contains(fixed.get(plain(need.name), "0"), prereleases=True):
+                    wrong.append(f"{package.name} {package.version} needs {need}, not {fixed.get(plain(need.name))}")
+    assert checked > 200 and wrong == []
+
+
+@pytest.mark.slow
+def test_all_gpu_versions_resolve_together_and_are_exactly_those_of_the_file():
+    uv = shutil.which("uv")
+    if not uv:
+        pytest.skip("needs uv and a package index: pip install uv")
+    line = "pip compile - --python-version 3.11.7 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate"
+    asked, fixed = "\n".join(wanted_on_a_gpu_box()), ROOT / "constraints-gpu.txt"
+    done = subprocess.run([uv, *line.split(), "--constraint", fixed], input=asked, capture_output=True, text=True)
+    if "client error" in done.stderr or "offline" in done.stderr.lower():
+        pytest.skip("no package index can be reached")
+    assert done.returncode == 0, done.stderr
+    resolved = {plain(n): v for n, v in re.findall(r"^([\w.-]+)==([^\s;]+)", done.stdout, re.M)}
+    assert resolved == pins("constraints-gpu.txt")
 
 
 def test_every_locked_package_has_its_hashes():
