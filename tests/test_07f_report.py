@@ -87,6 +87,16 @@ def test_the_title_is_the_answer(run, html):
     found = report.judged(run, STUDY["results"])
     assert f"<h1>{report.headline(found)}</h1>" in html
 
+# %% ../nbs/07f_report.ipynb #dcfd24c2
+def test_a_partial_run_says_so_above_everything(run, tmp_path):
+    import shutil
+
+    shutil.copytree(run.figures, tmp_path / "part")
+    rows = pd.DataFrame({"dataset": ["gsm8k"], "queries": [8494], "answered": [812], "llms": [3], "pool": [7]})
+    write_tables(tmp_path / "part", partial=rows)
+    html = report.write_report(Run(run.profile, run.folder, tmp_path / "part")).read_text()
+    assert "<h1>Partial results. " in html and "3 of 7 LLMs, 812 of 8,494 queries of gsm8k" in html.split("<main")[0]
+
 # %% ../nbs/07f_report.ipynb #336349b9
 def test_the_corrected_verdict_wins_over_the_interval(run):
     rows = [(d, "all", "default", "argmax", "loses") for d in ("gsm8k", "mmlu")]

@@ -1,6 +1,7 @@
 """What breaks runs, and what hostile input does: a short campaign of those in `campaigns/`, and what the long ones
 found."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -134,6 +135,42 @@ def test_the_lock_pins_what_is_tested_and_all_that_is_asked_for():
     cfg.read(ROOT / "settings.ini", encoding="utf-8")
     asked = (cfg["DEFAULT"]["requirements"] + " " + cfg["DEFAULT"]["dev_requirements"]).split()
     assert {plain(re.split(r"[\[=<>]", r)[0]) for r in asked} - set(lock) == {"torch"}
+
+
+def test_all_that_the_chapters_import_is_a_requirement():
+    from importlib.metadata import packages_distributions
+
+    owners, asked = (
+        packages_distributions(),
+        {plain(re.split(r"[\[=<>]", r)[0]) for r in settings()["requirements"].split()},
+    )
+    needed = {plain(n) for r in asked for n in [r, *closure(r)]}
+    found = {}
+    for chapter in sorted((ROOT / "nbs").glob("0?_*.ipynb")):
+        for name in re.findall(r"^\s*(?:import|from) (\w+)", notebook_code(chapter), re.M):
+            if name in owners and name != "llm_routing" and not {plain(d) for d in owners[name]} & needed:
+                found.setdefault(name, chapter.name)
+    assert found == {}
+
+
+def closure(package: str, seen: frozenset = frozenset()) -> set[str]:
+    "What a package needs, and what that needs."
+    from importlib.metadata import PackageNotFoundError, requires
+
+    from packaging.requirements import Requirement
+
+    try:
+        needs = [Requirement(r) for r in requires(package) or []]
+    except PackageNotFoundError:
+        return set()
+    names = {plain(r.name) for r in needs if r.marker is None or r.marker.evaluate({"extra": ""})} - seen
+    return names.union(*(closure(n, seen | names) for n in names))
+
+
+def notebook_code(file) -> str:
+    "All code of a notebook, its tests among it: a run executes these too."
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
 
 
 def settings() -> dict[str, str]:
