@@ -140,11 +140,8 @@ def test_the_lock_pins_what_is_tested_and_all_that_is_asked_for():
 def test_all_that_the_chapters_import_is_a_requirement():
     from importlib.metadata import packages_distributions
 
-    owners, asked = (
-        packages_distributions(),
-        {plain(re.split(r"[\[=<>]", r)[0]) for r in settings()["requirements"].split()},
-    )
-    needed = {plain(n) for r in asked for n in [r, *closure(r)]}
+    asked = {plain(re.split(r"[\[=<>]", r)[0]) for r in settings()["requirements"].split()}
+    owners, needed = packages_distributions(), closure(asked)
     found = {}
     for chapter in sorted((ROOT / "nbs").glob("0?_*.ipynb")):
         for name in re.findall(r"^\s*(?:import|from) (\w+)", notebook_code(chapter), re.M):
@@ -153,18 +150,22 @@ def test_all_that_the_chapters_import_is_a_requirement():
     assert found == {}
 
 
-def closure(package: str, seen: frozenset = frozenset()) -> set[str]:
-    "What a package needs, and what that needs."
+def closure(packages: set[str]) -> set[str]:
+    "Some packages, what they need, and what that needs."
     from importlib.metadata import PackageNotFoundError, requires
 
     from packaging.requirements import Requirement
 
-    try:
-        needs = [Requirement(r) for r in requires(package) or []]
-    except PackageNotFoundError:
-        return set()
-    names = {plain(r.name) for r in needs if r.marker is None or r.marker.evaluate({"extra": ""})} - seen
-    return names.union(*(closure(n, seen | names) for n in names))
+    found, waiting = set(), set(packages)
+    while waiting:
+        found.add(package := waiting.pop())
+        try:
+            needs = [Requirement(r) for r in requires(package) or []]
+        except PackageNotFoundError:
+            continue
+        named = (plain(r.name) for r in needs if r.marker is None or r.marker.evaluate({"extra": ""}))
+        waiting |= set(named) - found
+    return found
 
 
 def notebook_code(file) -> str:
