@@ -56,7 +56,11 @@ def test_advice_for_vllm_is_the_tested_set_for_gpus(bare):
 
 # %% ../nbs/08b_preflight.ipynb #b1438820
 def test_a_gpu_box_is_held_against_its_own_versions(monkeypatch):
-    gpu = {line.split("==")[0]: line.split("==")[1] for line in (project_root() / "constraints-gpu.txt").read_text().splitlines() if "==" in line}
+    gpu = {
+        line.split("==")[0]: line.split("==")[1]
+        for line in (project_root() / "constraints-gpu.txt").read_text().splitlines()
+        if "==" in line
+    }
     monkeypatch.setattr(module, "installed", lambda name: gpu.get(name, ""))
     found = list(module.packages(load_profile("paper")))
     assert [f.verdict for f in found] == ["ok"], found
