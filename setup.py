@@ -10,7 +10,8 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-STUDY = ("nbs", "profiles", "data", "settings.ini", "constraints.txt", "CITATION.cff")  # what a run reads
+# What a run reads.
+STUDY = ("nbs", "profiles", "data", "settings.ini", "constraints.txt", "constraints-gpu.txt", "CITATION.cff")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", ".*.parquet.*")
 
 cfg = ConfigParser(delimiters=["="])

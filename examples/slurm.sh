@@ -12,9 +12,10 @@
 set -euo pipefail
 profile="${1:-paper}"
 store="${STORE:?set STORE to a folder that all nodes see}"
+# srun passes the signal on, two minutes before the limit; what is finished is then written.
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
-    read -ra llms <<<"${LLMS:?set LLMS to the names of the profile\'s LLMs}"
-    python examples/sample_one.py "$profile" "${llms[$SLURM_ARRAY_TASK_ID]}" "$store"
+    read -ra llms <<<"${LLMS:?set LLMS to the names of LLMs of the profile}"
+    srun python examples/sample_one.py "$profile" "${llms[$SLURM_ARRAY_TASK_ID]}" "$store"
 else
     srun llm-routing run --profile "$profile" --set generation.responses="$store"
 fi

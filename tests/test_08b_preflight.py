@@ -16,6 +16,7 @@ from llm_routing.cli import preflight as module
 from llm_routing.cli.preflight import CHECKS, faults, in_table, preflight
 from llm_routing.generation.llms import make_toy_llm
 from llm_routing.study.profiles import LLM, load_profile
+from llm_routing.study.tables import project_root
 
 # %% ../nbs/08b_preflight.ipynb #c6bd39e1
 def by_check(findings):
@@ -52,6 +53,20 @@ def test_every_fault_has_a_fix(bare):
 def test_advice_for_vllm_is_the_tested_set_for_gpus(bare):
     said = [f.fix for f in preflight(load_profile("paper")) if f.check == "engine"]
     assert said == ['pip install -e ".[gpu]" --constraint constraints-gpu.txt']
+
+# %% ../nbs/08b_preflight.ipynb #b1438820
+def test_a_gpu_box_is_held_against_its_own_versions(monkeypatch):
+    gpu = {
+        line.split("==")[0]: line.split("==")[1]
+        for line in (project_root() / "constraints-gpu.txt").read_text().splitlines()
+        if "==" in line
+    }
+    monkeypatch.setattr(module, "installed", lambda name: gpu.get(name, ""))
+    found = list(module.packages(load_profile("paper")))
+    assert [f.verdict for f in found] == ["ok"], found
+    monkeypatch.setattr(module, "installed", lambda name: "0.1" if name == "numpy" else gpu.get(name, ""))
+    (other,) = module.packages(load_profile("paper"))
+    assert f"numpy 0.1 (tested: {gpu['numpy']})" in other.says and module.GPU_INSTALL in other.fix
 
 # %% ../nbs/08b_preflight.ipynb #t-names
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """What breaks runs, and what hostile input does: a short campaign of those in `campaigns/`, and what the long ones
 found."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -133,6 +135,94 @@ def test_the_lock_pins_what_is_tested_and_all_that_is_asked_for():
     cfg.read(ROOT / "settings.ini", encoding="utf-8")
     asked = (cfg["DEFAULT"]["requirements"] + " " + cfg["DEFAULT"]["dev_requirements"]).split()
     assert {plain(re.split(r"[\[=<>]", r)[0]) for r in asked} - set(lock) == {"torch"}
+
+
+def test_all_that_the_chapters_import_is_a_requirement():
+    from importlib.metadata import packages_distributions
+
+    asked = {plain(re.split(r"[\[=<>]", r)[0]) for r in settings()["requirements"].split()}
+    owners, needed = packages_distributions(), closure(asked)
+    found = {}
+    for chapter in sorted((ROOT / "nbs").glob("0?_*.ipynb")):
+        for name in re.findall(r"^\s*(?:import|from) (\w+)", notebook_code(chapter), re.M):
+            if name in owners and name != "llm_routing" and not {plain(d) for d in owners[name]} & needed:
+                found.setdefault(name, chapter.name)
+    assert found == {}
+
+
+def closure(packages: set[str]) -> set[str]:
+    "Some packages, what they need, and what that needs."
+    from importlib.metadata import PackageNotFoundError, requires
+
+    from packaging.requirements import Requirement
+
+    found, waiting = set(), set(packages)
+    while waiting:
+        found.add(package := waiting.pop())
+        try:
+            needs = [Requirement(r) for r in requires(package) or []]
+        except PackageNotFoundError:
+            continue
+        named = (plain(r.name) for r in needs if r.marker is None or r.marker.evaluate({"extra": ""}))
+        waiting |= set(named) - found
+    return found
+
+
+def notebook_code(file) -> str:
+    "All code of a notebook, its tests among it: a run executes these too."
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+
+
+def settings() -> dict[str, str]:
+    "The project's settings."
+    cfg = ConfigParser(delimiters=["="])
+    cfg.read(ROOT / "settings.ini", encoding="utf-8")
+    return dict(cfg["DEFAULT"])
+
+
+def wanted_on_a_gpu_box() -> list[str]:
+    "What the extra `gpu` asks for, itself and through the extras that it names."
+    extras = re.findall(r"[\w]+", re.search(r"\[(.*)\]", settings()["gpu_requirements"])[1])
+    return " ".join([settings()["requirements"], *(settings()[f"{e}_requirements"] for e in extras)]).split()
+
+
+def test_the_gpu_versions_cover_all_that_is_asked_for():
+    fixed = pins("constraints-gpu.txt")
+    asked = {plain(re.split(r"[\[=<>]", r)[0]) for r in wanted_on_a_gpu_box()}
+    assert {"vllm", "ray", "datasets", "openai", "torch", "papermill", "pytest"} <= asked and asked <= set(fixed)
+
+
+def test_the_gpu_versions_fit_one_another_as_far_as_they_are_installed_here():
+    from importlib.metadata import distributions
+
+    from packaging.requirements import Requirement
+
+    fixed, checked, wrong = pins("constraints-gpu.txt"), 0, []
+    for package in distributions():
+        if fixed.get(plain(package.name)) != package.version:
+            continue
+        for need in map(Requirement, package.requires or []):
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                checked += 1
+                if not need.specifier.contains(fixed.get(plain(need.name), "0"), prereleases=True):
+                    wrong.append(f"{package.name} {package.version} needs {need}, not {fixed.get(plain(need.name))}")
+    assert checked > 200 and wrong == []
+
+
+@pytest.mark.slow
+def test_all_gpu_versions_resolve_together_and_are_exactly_those_of_the_file():
+    uv = shutil.which("uv")
+    if not uv:
+        pytest.skip("needs uv and a package index: pip install uv")
+    line = "pip compile - --python-version 3.11.7 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate"
+    asked, fixed = "\n".join(wanted_on_a_gpu_box()), ROOT / "constraints-gpu.txt"
+    done = subprocess.run([uv, *line.split(), "--constraint", fixed], input=asked, capture_output=True, text=True)
+    if "client error" in done.stderr or "offline" in done.stderr.lower():
+        pytest.skip("no package index can be reached")
+    assert done.returncode == 0, done.stderr
+    resolved = {plain(n): v for n, v in re.findall(r"^([\w.-]+)==([^\s;]+)", done.stdout, re.M)}
+    assert resolved == pins("constraints-gpu.txt")
 
 
 def test_every_locked_package_has_its_hashes():

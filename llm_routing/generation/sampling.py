@@ -12,6 +12,7 @@ __all__ = ['LOCAL', 'ROW', 'RESPONSES', 'sampling_of', 'deciding_parts', 'reques
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -346,7 +347,7 @@ def sample(
     engine, progress = make(llm, settings), progress or Progress(left)
     session = Session(llm.name, time.perf_counter() - began)
     progress.start(llm.name, left)
-    made_by = lambda: _provenance(llm, sampling) | engine.versions()  # noqa: E731
+    made_by = partial(_made_by, llm, sampling, engine)
     recorder = Recorder(llm, store, section, made_by, settings.commit_every_s)
     try:
         _drive(engine, work, sampling, done, recorder, progress, session)
@@ -368,11 +369,11 @@ def _drive(engine: Engine, work, sampling, done, recorder: Recorder, progress: P
     progress.say()
 
 # %% ../../nbs/02j_sampling.ipynb #5608b1a2
-def _provenance(llm: LLM, sampling: Sampling) -> dict:
-    "How a shard's responses are made, but for the engine."
+def _made_by(llm: LLM, sampling: Sampling, engine: Engine) -> dict:
+    "How a shard's responses are made."
     model, revision = model_identity(llm)
     made = {"llm": llm.name, "model": model, "revision": revision, "dtype": llm.dtype, "sampling": sampling.key()}
-    return made | {"hardware": hardware()}
+    return made | {"hardware": hardware()} | engine.versions()
 
 # %% ../../nbs/02j_sampling.ipynb #005503a7
 def _report_failures(llm: LLM, engine: Engine) -> None:
