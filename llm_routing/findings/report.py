@@ -142,7 +142,10 @@ def answer_section(run: Run, results: pd.DataFrame) -> Html:
         "div", sortable(answer_table(at), "Routers against the best single LLM, in percentage points"), cls="wide"
     )
     both = el("div", box, figure_block(run, "gain"), cls="two wide")
-    return el("section", el("h2", "In short", id="answer"), el("p", ASKED, cls="lead"), both, el("p", COUNTED), table)
+    asked = el("p", ASKED, cls="lead wide")
+    return el(
+        "section", el("h2", "In short", id="answer", cls="wide"), asked, both, el("p", COUNTED, cls="small"), table
+    )
 
 # %% ../../nbs/07f_report.ipynb #f8344d90
 ROUTER_WORDS = {
