@@ -62,7 +62,7 @@ def test_sentences_carry_the_numbers_of_the_table():
     assert "(+2.0 points [+1.0, +3.0])" in C.say_how_much(at) and "gain above +5.0 points" in C.say_how_much(at)
     assert "oracle that knows who is right would gain +20.0" in C.say_how_much(at)
     assert C.say_when(at).startswith("Some routers gain on d0 (1 of 3). Some routers lose on d1 (1 of 3).")
-    assert "0.50 times what" in C.say_price(at, "cost") and "Neither" in C.say_price(at, "seconds")
+    assert "0.50 times as much" in C.say_price(at, "cost") and "Neither" in C.say_price(at, "seconds")
 
 # %% ../nbs/07b_claims.ipynb #ef81590a
 def test_many_places_are_counted_and_few_are_named():

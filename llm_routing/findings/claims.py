@@ -115,13 +115,13 @@ def say_how_much(at: pd.DataFrame) -> str:
 
 # %% ../../nbs/07b_claims.ipynb #320680df
 def say_price(at: pd.DataFrame, key: str) -> str:
-    "At what cost? The named router's, as a multiple; `key` is cost or seconds. Nothing where that is not known."
-    ratio = at[f"{key}_ratio"].dropna()
+    "At what cost? The named router's, as a multiple; `key` is cost or seconds. Says so where that is not known."
+    ratio, who = at[f"{key}_ratio"].dropna(), who_speaks(at)
     if ratio.empty:
         return "Neither costs nor seconds are known here."
-    what = "cost" if key == "cost" else "take"
-    said = f"The LLMs that {who_speaks(at)[0].lower()}{who_speaks(at)[1:]} calls {what} {_range(ratio, '.2f')} times "
-    return said + f"what the best single LLM does{' in money' if key == 'cost' else ' in time'}."
+    cost, much = ("cost", "much") if key == "cost" else ("take", "long")
+    said = f"The LLMs that {who[0].lower()}{who[1:]} calls {cost} {_range(ratio, '.2f')} times as {much} as the best "
+    return f"{said}single LLM."
 
 # %% ../../nbs/07b_claims.ipynb #67d4a872
 def say_sure(at: pd.DataFrame) -> str:
