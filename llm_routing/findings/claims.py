@@ -126,7 +126,7 @@ def say_price(at: pd.DataFrame, key: str) -> str:
 # %% ../../nbs/07b_claims.ipynb #67d4a872
 def say_sure(at: pd.DataFrame) -> str:
     "How sure? Test queries, half an interval, and the correction."
-    size, half = _range(at["n"], ",.0f"), at["half_interval"][at["half_interval"] > 0]
+    size, half = _range(at["n"], ",.0f"), at["half_interval"][at["outcome"] != "constant"].dropna()
     reach = f"; its interval reaches {_range(half, '.1f')} points to each side" if len(half) else ""
     return (
         f"Each gain is a paired difference on {size} test queries that no router has seen{reach}. Gains and losses are "

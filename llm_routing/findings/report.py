@@ -93,8 +93,8 @@ ASKED = (
 
 # %% ../../nbs/07f_report.ipynb #682d2d9e
 COUNTED = (
-    "Gain, lose, not told apart: how many routers (under ArgMax, or their first policy) have a corrected verdict of "
-    "each kind. Gain at most: the largest gain that is inside any router's 95% interval. Brackets hold the 95% "
+    "Gaining, losing, not told apart: how many routers (under ArgMax, or their first policy) have a corrected verdict "
+    "of each kind. Gain at most: the largest gain that is inside any router's 95% interval. Brackets hold the 95% "
     "interval of the paired difference."
 )
 
@@ -113,8 +113,8 @@ SHORT = {  # columns of the table at a glance -> their heads
     "n": "test queries",
     "llms": "LLMs",
     "routers": "routers",
-    "gains": "gain",
-    "losses": "lose",
+    "gains": "gaining",
+    "losses": "losing",
     "not_told_apart": "not told apart",
     "gain_at_most": "gain at most",
 }
