@@ -2,7 +2,6 @@
 and that study stopped at each rename of each stage."""
 
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
