@@ -91,6 +91,22 @@ def test_a_failed_write_leaves_the_old_file(queries, tmp_path):
         write_table("queries", queries.assign(split="none"), file)
     assert file.read_bytes() == old and [p.name for p in tmp_path.iterdir()] == ["queries.parquet"]
 
+# %% ../nbs/00a_tables.ipynb #test-checksum
+def test_a_checksum_depends_on_every_value_and_not_on_how_it_is_held():
+    frame = pd.DataFrame({"text": ["ab", "c", None], "number": [1.0, None, 2.0], "llms": [["x"], ["y", "z"], []]})
+    whole = checksum(frame)
+    rows = pa.Table.from_pandas(frame, preserve_index=False)
+    chunks = pa.concat_tables([rows.slice(0, 1), rows.slice(1)])
+    assert checksum(chunks.to_pandas()) == whole == checksum(pa.concat_tables([rows, rows]).slice(3).to_pandas())
+    assert checksum(frame.astype({"text": object})) == whole
+    for column, other in (
+        ("text", ["a", "bc", None]),
+        ("text", ["ab", "c", ""]),
+        ("number", [1.0, 0.0, 2.0]),
+        ("llms", [["x", "y"], ["z"], []]),
+    ):
+        assert checksum(frame.assign(**{column: other})) != whole
+
 # %% ../nbs/00a_tables.ipynb #50c99463
 @pytest.mark.parametrize("column,bad", [("gold", "5"), ("split", "train"), ("text", "What is 2 + 3?")])
 def test_a_table_whose_rows_are_not_those_that_were_written_is_refused(queries, tmp_path, column, bad):

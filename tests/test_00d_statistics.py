@@ -300,6 +300,11 @@ def test_ranks_by_hand():
     ]  # a tie at the top is first for both
     assert rank_intervals(np.repeat(draws, [0, 0, 1, 99], axis=0), 0.9)[0].tolist() == [[1, 1], [1, 1], [3, 3]]
 
+
+def test_equal_means_share_a_rank_whatever_their_last_digit_is():
+    first = rank_intervals(np.array([[0.3, 0.1 + 0.2], [0.1 + 0.2, 0.3]]))[1]
+    assert first.tolist() == [1, 1]
+
 # %% ../nbs/00d_statistics.ipynb #b386398d
 def test_hull_holds_every_point_and_is_concave():
     rng = np.random.default_rng(0)

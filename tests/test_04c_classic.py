@@ -20,17 +20,21 @@ def test_the_most_similar_are_those_of_a_stable_sort(values):
         assert np.array_equal(most_similar(near, k), np.sort(np.argsort(-near, axis=1, kind="stable")[:, :k], axis=1))
 
 # %% ../nbs/04c_classic.ipynb #c-test-one
-@pytest.mark.parametrize("name", ["elo", "sw_ranking", "gbt", "ridge", "random_forest", "mlc", "knn"])
+@pytest.mark.parametrize("name", ["elo", "sw_ranking", "gbt", "ridge", "ridge_tfidf", "random_forest", "mlc", "knn"])
 def test_a_pool_of_one_llm_is_given_its_own_level(name):
     texts = [f"What is {i} plus {i % 7}?" for i in range(40)]
     scores = np.random.default_rng(0).random((40, 1)).round()
-    p = make_router(name, encoder="words").fit(texts, scores, ["only"]).predict(texts)
+    p = (
+        make_router(name, **({} if name == "ridge_tfidf" else {"encoder": "words"}))
+        .fit(texts, scores, ["only"])
+        .predict(texts)
+    )
     assert np.isfinite(p).all() and abs(p.mean() - scores.mean()) < 0.15
 
 # %% ../nbs/04c_classic.ipynb #c-test-few
-@pytest.mark.parametrize("name", ["gbt", "random_forest", "ridge", "knn", "clustering_tfidf", "mlc"])
+@pytest.mark.parametrize("name", ["gbt", "random_forest", "ridge", "ridge_tfidf", "knn", "clustering_tfidf", "mlc"])
 def test_two_queries_are_enough_to_fit(name):
-    params = {} if name == "clustering_tfidf" else {"encoder": "surface"}
+    params = {} if name.endswith("_tfidf") else {"encoder": "surface"}
     router = make_router(name, **params).fit(["a b", "c d"], np.eye(2), ["x", "y"])
     assert np.isfinite(router.predict(["a b", "e"])).all()
 

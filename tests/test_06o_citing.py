@@ -42,6 +42,24 @@ def test_verify_tells_a_match_from_a_change_and_from_tampering(run, tmp_path):
     run.path("results").unlink()
     assert look()["public/plateau"] == "no run"
 
+# %% ../nbs/06o_citing.ipynb #test-verify-tables
+def test_verify_tells_a_table_that_no_longer_follows_from_its_run(tmp_path):
+    published, own = tmp_path / "figures" / "public" / "tables", tmp_path / "runs" / "public" / "figures" / "tables"
+    for folder in (published, own):
+        folder.mkdir(parents=True)
+        (folder / "ranks.csv").write_text("system,first\nmlc,0.3374\n")
+
+    def look():
+        return C.verify(tmp_path / "figures", tmp_path / "runs").set_index("figure").verdict.to_dict()
+
+    assert look() == {"public/tables/ranks": "matches"}
+    (own / "ranks.csv").write_text("system,first\nmlc,0.3378\n")  # another CPU's last digits
+    assert look() == {"public/tables/ranks": "matches"}
+    (own / "ranks.csv").write_text("system,first\nmlc,0.35\n")
+    assert look() == {"public/tables/ranks": "differs"}
+    (own / "ranks.csv").unlink()
+    assert look() == {"public/tables/ranks": "differs"}
+
 # %% ../nbs/06o_citing.ipynb #6a1c6320
 def test_cite_names_the_version_and_credits_the_authors_of_the_data(run, tmp_path):
     text = C.cite("plateau", tmp_path / "figures")

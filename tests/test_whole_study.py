@@ -1,6 +1,5 @@
 "The study as a whole: what one command gives, twice, and the numbers that must come out."
 
-import os
 import subprocess
 import sys
 import time
@@ -124,13 +123,3 @@ def test_public_holds_the_published_numbers():
     for row, (n, accuracy) in expected.items():
         found = results.loc[[row]].iloc[0]
         assert found.n == n and round(found.accuracy, 2) == accuracy, row
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("LLM_ROUTING_DATA"), reason="needs the public files: set LLM_ROUTING_DATA")
-def test_public_gives_its_committed_tables():
-    with alone():
-        study("--profile", "public")
-    for table in sorted((ROOT / "runs" / "public" / "figures" / "tables").glob("*.csv")):
-        if committed := git("show", f"HEAD:figures/public/tables/{table.name}"):
-            assert table.read_text(encoding="utf-8") == committed, table.name

@@ -246,13 +246,16 @@ def verify(
     tolerance: float = 1e-3,  # of numbers written with four decimals: the last digits may depend on the CPU
     run: Run | None = None,  # a run whose own figures are looked at, in place of the published ones
 ) -> pd.DataFrame:  # figure, verdict, detail
-    "Whether every saved figure follows from its run."
+    "Whether every saved figure, and every published table, follows from its run."
     runs, rows = runs or work_folder() / "runs", []
     own = sorted(run.figures.glob("*.json")) if run else []
     for key, path in ({f"{run.profile.name}/{p.stem}": p for p in own} if run else committed(root)).items():
         profile = key.partition("/")[0]
         of = run or Run(_profile_of(profile, runs), runs / profile, path.parent)
         rows.append((key, *_verify(path, of, tolerance)))
+    if run is None:
+        for folder in sorted((root or work_folder() / "figures").glob("*/tables")):
+            rows += _verify_tables(folder, runs / folder.parent.name / "figures" / "tables", tolerance)
     return pd.DataFrame(rows, columns=["figure", "verdict", "detail"])
 
 # %% ../../nbs/06o_citing.ipynb #29012802
@@ -268,6 +271,17 @@ def _verify(path: Path, run: Run, tolerance: float) -> tuple[str, str]:
     difference = first_difference(pd.read_csv(path.with_suffix(".csv")), now, tolerance)
     version = read_record(path)["version"]
     return ("differs", difference) if difference else ("matches", f"version {version}")
+
+# %% ../../nbs/06o_citing.ipynb #verify-tables
+def _verify_tables(published: Path, own: Path, tolerance: float) -> list[tuple[str, str, str]]:
+    "The verdict on each table of a published folder, beside the folder of the run that it came from."
+    rows = []
+    for path in sorted(published.glob("*.csv")) if own.is_dir() else []:
+        now = own / path.name
+        difference = first_difference(pd.read_csv(path), pd.read_csv(now), tolerance) if now.is_file() else "not there"
+        name = f"{published.parent.name}/tables/{path.stem}"
+        rows.append((name, "differs" if difference else "matches", difference))
+    return rows
 
 # %% ../../nbs/06o_citing.ipynb #80f9095b
 def _altered(path: Path) -> str:

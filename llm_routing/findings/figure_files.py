@@ -122,6 +122,7 @@ ROUTER_NAMES = {
     "clustering_tfidf": "Clustering (TF-IDF)",
     "logistic": "Logistic",
     "ridge": "Ridge",
+    "ridge_tfidf": "Ridge (TF-IDF)",
     "gbt": "Boosted trees",
     "clustering_minilm": "Clustering (MiniLM)",
     "clustering_roberta": "Clustering (RoBERTa)",

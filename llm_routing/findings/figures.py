@@ -258,6 +258,8 @@ def make_figures(
 ) -> list[str]:  # the names of those drawn
     "Draw every figure that reads the named tables alone."
     names = [n for n, f in FIGURES.items() if set(f.reads) <= set(needs)]
+    unread = {t for n in names for t in FIGURES[n].reads} - set(tables)
+    tables |= {t: _table(t, run) for t in sorted(unread)}  # each once
     return [n for n in names if make_figure(n, run, **tables)]
 
 # %% ../../nbs/06m_figures.ipynb #b356e405

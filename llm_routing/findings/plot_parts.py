@@ -141,7 +141,7 @@ def right_matrix(
     "Which LLMs are right on which queries (score above one half)."
     part = outcomes[outcomes.query_id.isin(set(ids)) & (outcomes.llm != ALL_LLMS)]
     wide = part.pivot(index="query_id", columns="llm", values="score")
-    return wide.loc[ids, list(dict.fromkeys(part.llm))] > 0.5
+    return wide.loc[ids, part.llm.unique().tolist()] > 0.5
 
 # %% ../../nbs/06i_plot_parts.ipynb #de4322a6
 def pool_members(
@@ -152,8 +152,8 @@ def pool_members(
     own = selections[(selections.group == "llm") & (selections.policy == "")]
     own = own.merge(queries[["query_id", "dataset"]], on="query_id", how="left")
     for (dataset, pool), rows in own.groupby(["dataset", "pool"], sort=False):
-        llms = [m for m in dict.fromkeys(rows.system) if m != ALL_LLMS]
-        yield dataset, pool, list(dict.fromkeys(rows.query_id)), llms
+        llms = [m for m in rows.system.unique() if m != ALL_LLMS]
+        yield dataset, pool, rows.query_id.unique().tolist(), llms
 
 # %% ../../nbs/06i_plot_parts.ipynb #181a0f79
 def _invented_llms(n: int, llms: int, rng) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:

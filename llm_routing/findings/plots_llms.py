@@ -181,7 +181,7 @@ def draw_difficulty(data: pd.DataFrame):
         ax.set(title=f"{name}\n(n = {one.queries.sum():,})".replace(", ", ",\n", name.count(",")), ylim=(-2, 104))
         ax.set(xlabel=f"LLMs that are right, of {k}", xlim=(-0.7, k + 0.7))
     axes[0].set_ylabel("accuracy, share of queries (%)")
-    legend(fig, _difficulty_marks(list(dict.fromkeys(data.system))), 2 if fig.get_figwidth() < 4 else 4)
+    legend(fig, _difficulty_marks(data.system.unique().tolist()), 2 if fig.get_figwidth() < 4 else 4)
     return fig
 
 # %% ../../nbs/06k_plots_llms.ipynb #d724e4f8
@@ -338,7 +338,7 @@ def draw_subjects(data: pd.DataFrame):
     least = min(6.5, 1.4 + 0.26 * across)
     fig, axes = panels(len(each), 1.0 + 0.16 * down, least, COLUMN if least * len(each) <= COLUMN else None)
     for ax, (name, part) in zip(axes, each):
-        wide = part.pivot(index="subject", columns="llm", values="accuracy")[list(dict.fromkeys(part.llm))]
+        wide = part.pivot(index="subject", columns="llm", values="accuracy")[part.llm.unique().tolist()]
         values, short = wide.to_numpy(), short_names(list(wide))
         heat_cells(ax, values, [half_up(row) for row in values], 0, 100)
         for i, j in enumerate(values.argmax(1)):

@@ -94,7 +94,7 @@ def draw_traffic(data: pd.DataFrame):
 # %% ../../nbs/06l_plots_routers.ipynb #0ff3046a
 def _traffic_panel(ax, part: pd.DataFrame, routers: list[str]) -> None:
     "One place's rows."
-    llms = list(dict.fromkeys(part.llm))
+    llms = part.llm.unique().tolist()
     at, short = {m: -i for i, m in enumerate(llms)}, short_names(llms)
     oracle = part[part.system == "oracle"]
     ax.barh([at[m] for m in oracle.llm], oracle.share, color="#c9ced2", height=0.74)
@@ -243,7 +243,7 @@ def draw_calibration(data: pd.DataFrame):
     import matplotlib.pyplot as plt
 
     each = list(places(data))
-    routers = [r for r in HEADLINE_ROUTERS if r in set(data.router)] or list(dict.fromkeys(data.router))[:4]
+    routers = [r for r in HEADLINE_ROUTERS if r in set(data.router)] or data.router.unique().tolist()[:4]
     width = width_of(COLUMN if len(routers) <= 4 and len(each) <= 2 else PAGE)
     high = 0.95 if width < 4 else 1.25
     shape = {"figsize": (width, 0.55 + high * len(each)), "sharex": True, "sharey": True, "squeeze": False}

@@ -297,7 +297,7 @@ def plateau_data(results: pd.DataFrame) -> pd.DataFrame:
 # %% ../../nbs/06j_plots_systems.ipynb #84113736
 def draw_plateau(data: pd.DataFrame):
     "A row per router, a panel per dataset and pool."
-    each, labels = list(places(data)), list(dict.fromkeys(data.label))
+    each, labels = list(places(data)), data.label.unique().tolist()
     fig, axes = panels(len(each), 0.9 + 0.142 * len(labels), 1.55, sharey=True)
     for ax, (name, part) in zip(axes, each):
         y = np.array([-labels.index(x) for x in part.label])
@@ -495,7 +495,7 @@ def answer_seconds_data(queries: pd.DataFrame, outcomes: pd.DataFrame) -> pd.Dat
 # %% ../../nbs/06j_plots_systems.ipynb #77b2f349
 def draw_answer_seconds(data: pd.DataFrame):
     "A row per LLM, a panel per dataset."
-    datasets, llms = list(dict.fromkeys(data.dataset)), list(dict.fromkeys(data.llm))
+    datasets, llms = data.dataset.unique().tolist(), data.llm.unique().tolist()
     short = short_names(llms)
     fig, axes = panels(len(datasets), 0.85 + 0.15 * len(llms), sharey=True)
     for ax, dataset in zip(axes, datasets):

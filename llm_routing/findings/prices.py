@@ -84,7 +84,8 @@ MEASURES = ["apgr", "cpt50", "cpt80"]
 # %% ../../nbs/06g_prices.ipynb #b97437e9
 def pair_row(t: TestSet, strong: int, weak: int, resamples: int, seed: int) -> dict:
     "RouteLLM's measures of one router for a pair of LLMs, each with the ends of its 95% interval."
-    lead, pair = t.probability[:, strong] - t.probability[:, weak], t.score[:, [strong, weak]]
+    lead = (t.probability[:, strong] - t.probability[:, weak]).round(9)  # equal leads keep their order on every CPU
+    pair = t.score[:, [strong, weak]]
     share, right = pair_curve(pair, lead, 0, 1)
     high, low = pair.mean(0)
     values = [apgr(share, right, low, high), *(cpt(share, right, low, high, r) for r in (0.5, 0.8))]

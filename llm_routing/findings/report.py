@@ -191,6 +191,7 @@ ROUTER_WORDS = {
     "clustering_tfidf": "the LLM that is best on the training queries of the query's k-means cluster",
     "logistic": "logistic regression on surface features and embeddings",
     "ridge": "ridge regression on surface features and embeddings",
+    "ridge_tfidf": "ridge regression on TF-IDF features of the words",
     "prior": "the share of training queries that each LLM answers rightly: always the same LLM",
 }
 

@@ -362,7 +362,7 @@ def solved(score: np.ndarray) -> np.ndarray:
 def outcome_matrix(outcomes: pd.DataFrame, ids: list[str], value: str = "score") -> tuple[np.ndarray, list[str]]:
     "(n_queries, n_llms) outcomes of the pool and its LLMs, without the pseudo-LLM of pooled votes."
     rows = outcomes[outcomes["query_id"].isin(set(ids)) & (outcomes["llm"] != ALL_LLMS)]
-    llms = list(dict.fromkeys(rows["llm"]))
+    llms = rows["llm"].unique().tolist()
     return matrix(rows, value, ids, llms), llms
 
 # %% ../../nbs/06b_results.ipynb #50a0fa88
@@ -403,10 +403,11 @@ class TestSet:
 def each_test_set(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame) -> Iterator[TestSet]:
     "A `TestSet` for every dataset, pool and router; the folds of a cross-fitted dataset are put together."
     for dataset, pool, q, rows in by_pool(scores, queries):
-        test, llms = q[q["split"] == "test"], list(dict.fromkeys(rows["llm"]))
+        test, llms = q[q["split"] == "test"], rows["llm"].unique().tolist()
         ids, own = list(test["query_id"]), outcomes[outcomes["query_id"].isin(set(q["query_id"]))]
         score, known = outcome_matrix(own[own["llm"].isin(llms)], ids)[0], known_means(q, own, llms)
         here = rows["fold"] == rows["query_id"].map(test.set_index("query_id")["fold"])
-        once = rows[here].drop_duplicates(["query_id", "llm", "router"])
+        first = rows.drop_duplicates("router").set_index("router")["seed"]
+        once = rows[here & (rows["seed"] == rows["router"].map(first))]
         for router, mine in once.groupby("router", sort=False):
             yield TestSet(dataset, pool, router, q, llms, score, matrix(mine, "probability", ids, llms), known)

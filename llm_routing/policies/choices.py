@@ -40,7 +40,7 @@ def read_outcomes(
     "One set of queries as arrays. Raises `TableError` naming a query and an LLM that has no outcome."
     rows = outcomes[outcomes["query_id"].isin(set(ids))]
     single, vote = rows[rows["llm"] != ALL_LLMS], rows[rows["llm"] == ALL_LLMS]
-    llms = list(dict.fromkeys(single["llm"]))
+    llms = single["llm"].unique().tolist()
     score, latency, cost = (matrix(single, c, ids, llms) for c in ("score", "latency_s", "cost"))
     agreement = matrix(single, "agreement", ids, llms) if "agreement" in single else None
     codes = pd.factorize(single["majority_answer"])[0]

@@ -143,7 +143,7 @@ def select(
     "Every system's selections on the test queries of every task. Raises `StudyError`."
     frames, left_out = [], []
     outcomes = priced_outcomes(outcomes, settings.token_prices)
-    tried = policies_of(list(dict.fromkeys(scores["router"])), settings.names, settings.routers)
+    tried = policies_of(scores["router"].unique().tolist(), settings.names, settings.routers)
     for task in each:
         rows, without = task_rows(task, outcomes, scores, tried, settings)
         at = task.dataset if task.pool == "all" else f"{task.dataset}, {task.pool}"

@@ -168,16 +168,17 @@ def fit_logistic(X, Y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarr
     """Weights (n_features, n_llms) and biases of logistic regressions on soft labels `Y`; `penalty` is the weight of
     L2 per query."""
     n, d, m = X.shape[0], X.shape[1], Y.shape[1]
+    XT = X.T.tocsr() if hasattr(X, "tocsr") else X.T
 
     def loss(w):
         W, b = w[: d * m].reshape(d, m), w[d * m :]
         Z = X @ W + b
         value = (np.logaddexp(0, Z) - Y * Z).sum() / n + penalty / 2 * (W**2).sum()
         G = (expit(Z) - Y) / n
-        return value, np.concatenate([(X.T @ G + penalty * W).ravel(), G.sum(0)])
+        return value, np.concatenate([(XT @ G + penalty * W).ravel(), G.sum(0)])
 
     start = np.concatenate([np.zeros(d * m), logit(np.clip(Y.mean(0), 0.01, 0.99))])
-    w = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
+    w = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200, "maxcor": 5}).x
     return w[: d * m].reshape(d, m), w[d * m :]
 
 # %% ../../nbs/04b_base.ipynb #9dd7bb1d

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from fastcore.basics import patch
+from scipy import sparse
 from scipy.special import expit, logit
 from sklearn.cluster import KMeans
+from sklearn.linear_model import Ridge as SparseRidge
 from sklearn.linear_model import RidgeCV
 from sklearn.multioutput import MultiOutputRegressor
 
@@ -26,7 +29,8 @@ from llm_routing.routing.base import (
     register_router,
     routed_score,
 )
-from .encoders import make_encoder
+from .encoders import ONCE, encoded
+from ..study.tables import digest
 
 # %% ../../nbs/04c_classic.ipynb #77b3219a
 @register_router("mlc", encoder="tfidf")
@@ -40,8 +44,8 @@ class Logistic(Router):
 
     def learn(self, texts, scores, validation):
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
-        self.features = make_encoder(self.encoder, self.cache)
-        X, V = self.features.fit_transform(texts), self.features.transform(v_texts)
+        self.features, X = encoded(self.encoder, texts, self.cache)
+        V = self.features.transform(v_texts)
         fits = [fit_logistic(X, scores, p) for p in self.penalties]
         self.weights, self.bias = self.choose(fits, [log_losses(expit(V @ W + b), v_scores) for W, b in fits])
 
@@ -82,15 +86,18 @@ class Clustering(Router):
 
     def learn(self, texts, scores, validation):
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
-        self.features = make_encoder(self.encoder, self.cache)
-        X, V = self.features.fit_transform(texts), self.features.transform(v_texts)
-        fits = [self.group(X, scores, k) for k in self.ks if k <= len(texts)] or [self.group(X, scores, 1)]
+        self.features, X = encoded(self.encoder, texts, self.cache)
+        V = self.features.transform(v_texts)
+        fits = []
+        for k in [k for k in self.ks if k <= len(texts)] or [1]:
+            centres, labels = ONCE(lambda: self.group(X, k), "k-means", digest(self.encoder, *texts), k, self.seed)
+            fits.append((centres, np.array([scores[labels == c].mean(0) for c in range(k)])))
         worth = [routed_score(means[nearest(V, centres)], v_scores) for centres, means in fits]
         self.centres, self.means = fits[int(np.argmax(worth))]
 
-    def group(self, X, scores, k):
+    def group(self, X, k):
         model = KMeans(k, n_init=3, random_state=self.seed).fit(X)
-        return model.cluster_centers_, np.array([scores[model.labels_ == c].mean(0) for c in range(k)])
+        return model.cluster_centers_, model.labels_
 
     def estimate(self, texts):
         return self.means[nearest(self.features.transform(texts), self.centres)]
@@ -116,8 +123,8 @@ class KNN(Router):
 
     def learn(self, texts, scores, validation):
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
-        self.features = make_encoder(self.encoder, self.cache)
-        self.X, self.scores = self.features.fit_transform(texts), scores
+        self.features, self.X = encoded(self.encoder, texts, self.cache)
+        self.scores = scores
         V = self.features.transform(v_texts)
         ks = sorted({max(1, min(k, len(texts) // 4)) for k in self.ks})  # on few queries, fewer neighbours
         losses = [log_loss(self.neighbours(V, k), v_scores) for k in ks] if len(ks) > 1 else [0.0]
@@ -142,8 +149,8 @@ class Regression(Router):
     joint: ClassVar[bool] = True  # whether the regressor takes several outputs at once
 
     def learn(self, texts, scores, validation):
-        self.features = make_encoder(self.encoder, self.cache)
-        X = dense_array(self.features.fit_transform(texts))
+        self.features, X = encoded(self.encoder, texts, self.cache)
+        X = dense_array(X)
         model = self.model(len(texts))
         each_alone = scores.shape[1] == 1 or not self.joint
         self.fitted = (MultiOutputRegressor(model) if each_alone else model).fit(X, scores)
@@ -152,22 +159,40 @@ class Regression(Router):
         return self.fitted.predict(dense_array(self.features.transform(texts))).reshape(len(texts), -1)
 
 # %% ../../nbs/04c_classic.ipynb #ee78fc17
+@register_router("ridge_tfidf", encoder="tfidf")
 @register_router("ridge")
 @dataclass
 class Ridge(Router):
-    """Ridge regression per LLM, its strength by leave-one-out error (Ong et al. 2024; Somerstep et al. 2025 use the
-    like)."""
+    """Ridge regression per LLM (Ong et al. 2024; Somerstep et al. 2025 use the like). Its strength is chosen by
+    leave-one-out error, or on validation where the features are sparse."""
 
     encoder: str = "surface+minilm"
+    strengths: tuple = tuple(np.geomspace(1, 1e4, 9))
 
     def learn(self, texts, scores, validation):
-        self.features = make_encoder(self.encoder, self.cache)
-        X = dense_array(self.features.fit_transform(texts))
-        fitted = RidgeCV(alphas=np.geomspace(1, 1e4, 9)).fit(X, scores)
+        self.features, X = encoded(self.encoder, texts, self.cache)
+        fitted = self.best_sparse(texts, X, scores, validation) if sparse.issparse(X) else self.best_dense(X, scores)
         self.weights, self.bias = fitted.coef_.reshape(scores.shape[1], -1).T, np.atleast_1d(fitted.intercept_)
 
+    def best_dense(self, X, scores):
+        return RidgeCV(alphas=self.strengths).fit(dense_array(X), scores)
+
     def estimate(self, texts):
-        return dense_array(self.features.transform(texts)) @ self.weights + self.bias
+        X = self.features.transform(texts)
+        return (X if sparse.issparse(X) else dense_array(X)) @ self.weights + self.bias
+
+# %% ../../nbs/04c_classic.ipynb #ridge-sparse
+@patch
+def best_sparse(self: Ridge, texts, X, scores, validation):
+    "The ridge of least squared error on validation; without validation queries, on a fifth of training."
+    kept, apart = np.arange(len(texts)), None
+    if validation is None:
+        (kept, _), (apart, _) = hold_out(list(kept), scores, None, self.seed)
+    V = X[apart] if validation is None else self.features.transform(validation[0])
+    truth = scores[apart] if validation is None else validation[1]
+    fits = [SparseRidge(a, solver="sparse_cg", tol=1e-3).fit(X[kept], scores[kept]) for a in self.strengths]
+    errors = [((fit.predict(V).reshape(truth.shape) - truth) ** 2).mean() for fit in fits]
+    return fits[int(np.argmin(errors))]
 
 # %% ../../nbs/04c_classic.ipynb #ee78fc17-1
 @register_router("random_forest")
@@ -237,8 +262,8 @@ class SimilarityWeighted(Router):
     sharpness: float = 10.0  # RouteLLM weights a training query by 10 ** (1 + similarity / largest similarity)
 
     def learn(self, texts, scores, validation):
-        self.features = make_encoder(self.encoder, self.cache)
-        self.X, self.scores = dense_array(self.features.fit_transform(texts)), scores
+        self.features, X = encoded(self.encoder, texts, self.cache)
+        self.X, self.scores = dense_array(X), scores
         m = scores.shape[1]
         self.wins = (scores[:, :, None] * (1 - scores[:, None])).reshape(-1, m * m)
 

@@ -16,7 +16,8 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 
 from .base import Router, check_scores, register_router, routed_score
-from .encoders import SURFACE_FEATURES, make_encoder, surface
+from .encoders import ONCE, SURFACE_FEATURES, encoded, surface
+from ..study.tables import digest
 
 # %% ../../nbs/04e_recommended.ipynb #merged
 def merged(texts: list[str], scores: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -189,9 +190,8 @@ class Recommended(Familiar):
     def learn(self, texts, scores, validation):
         "Nothing is chosen on validation: its queries are left for whatever calibrates the probabilities."
         texts, scores = merged(texts, scores)
-        self.words = make_encoder("words")
-        X = self.words.fit_transform(texts)
-        V = leading(X, self.width, self.seed)
+        self.words, X = encoded("words", texts)
+        V = ONCE(lambda: leading(X, self.width, self.seed), "leading", digest(*texts), self.width, self.seed)
         F = np.asarray(X @ V)
         self.learn_ridge(F, V, scores)
         self.learn_places(texts, F, V)

@@ -230,8 +230,9 @@ def detectable_difference(
 
 # %% ../../nbs/00d_statistics.ipynb #2ac9e191
 def rank_intervals(draws: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    "(n_systems, 2) lowest and highest rank (1 is best) over paired resamples; (n_systems,) how often it is first."
-    ranks = stats.rankdata(-draws, axis=1, method="min")
+    """(n_systems, 2) lowest and highest rank (1 is best) over paired resamples; (n_systems,) how often it is first.
+    Means that are equal but for the rounding of sums share a rank."""
+    ranks = stats.rankdata(-draws.round(9), axis=1, method="min")
     tail = (1 - confidence) / 2
     return np.quantile(ranks, (tail, 1 - tail), axis=0, method="nearest").T.astype(int), (ranks == 1).mean(0)
 

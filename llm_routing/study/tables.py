@@ -11,7 +11,6 @@ __all__ = ['LARGEST', 'COLUMNS', 'KEYS', 'TABLES', 'LATER_COLUMNS', 'ALL_LLMS', 
 import errno
 import functools
 import hashlib
-import json
 import os
 import re
 import reprlib
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 # %% ../../nbs/00a_tables.ipynb #7170ba3d
@@ -225,19 +225,41 @@ def checksum(
 ) -> str:
     "The sha256 of a table's columns and values, as 64 hexadecimal digits. Missing values count as one kind."
     sha = hashlib.sha256()
-    for name in frame:
-        sha.update(name.encode() + b"\0" + _column_bytes(frame[name]))
+    rows = pa.Table.from_pandas(frame, preserve_index=False)
+    for name, column in zip(rows.column_names, rows.columns):
+        sha.update(name.encode() + b"\0")
+        for part in _bytes_of(column):
+            sha.update(part)
     return sha.hexdigest()
 
 # %% ../../nbs/00a_tables.ipynb #54336539-1
-def _column_bytes(column: pd.Series) -> bytes:
-    "A column's values as bytes that do not depend on how they are held in memory."
-    if column.dtype.kind == "f":
-        return np.where(column.isna(), np.nan, column).astype("<f8").tobytes()
-    if column.dtype.kind in "iu":
-        return column.to_numpy().astype("<i8").tobytes()
-    values = [list(v) if isinstance(v, (list, tuple, np.ndarray)) else None if pd.isna(v) else v for v in column]
-    return json.dumps(values).encode()
+def _bytes_of(values):  # an Arrow array, in chunks or not
+    "The values of a column as pieces of bytes that do not depend on how they are held in memory."
+    if pa.types.is_list(values.type):
+        yield _lengths(pc.list_value_length(values))
+        yield from _bytes_of(pc.list_flatten(values))
+    elif pa.types.is_floating(values.type):
+        numbers = pc.fill_null(values, np.nan).to_numpy()
+        yield np.where(np.isnan(numbers), np.nan, numbers).astype("<f8").tobytes()
+    elif pa.types.is_integer(values.type) or pa.types.is_boolean(values.type):
+        yield values.cast(pa.int64()).to_numpy().astype("<i8").tobytes()
+    else:
+        text = values.cast(pa.large_string())
+        yield _lengths(pc.binary_length(text))
+        yield from (_text_bytes(chunk) for chunk in getattr(text, "chunks", [text]))
+
+# %% ../../nbs/00a_tables.ipynb #lengths
+def _lengths(counts) -> bytes:
+    "Lengths as bytes; a missing value has the length -1."
+    return pc.fill_null(counts.cast(pa.int64()), -1).to_numpy().astype("<i8").tobytes()
+
+# %% ../../nbs/00a_tables.ipynb #text-bytes
+def _text_bytes(text: pa.LargeStringArray) -> bytes:
+    "The UTF-8 of all texts, one after the other."
+    text = pc.fill_null(text, "")
+    _, ends, data = text.buffers()
+    places = np.frombuffer(ends, np.int64)[text.offset : text.offset + len(text) + 1] if ends else [0, 0]
+    return data[places[0] : places[-1]].to_pybytes() if data else b""
 
 # %% ../../nbs/00a_tables.ipynb #99989e13
 def write_table(
