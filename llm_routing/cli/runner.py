@@ -56,7 +56,9 @@ def run(
     first: Annotated[str, typer.Option("--from", help="the first stage, by name or number")] = "",
     last: Annotated[str, typer.Option("--to", help="the last stage")] = "",
     changes: Changes = None,
-    force: Annotated[bool, typer.Option("--force", help="run stages even where nothing has changed, with no cache")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="run stages even where nothing has changed, with no cache")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="sample all responses again, with no cache")] = False,
     dry: Annotated[bool, typer.Option("--dry-run", help="only say what it takes and what is missing")] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="run even where the checks find faults")] = False,

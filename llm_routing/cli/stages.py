@@ -45,8 +45,8 @@ def stage(
     asks: bool = False,
 ) -> Stage:
     "A stage from texts that list their words."
-    words = (tuple(text.split()) for text in (reads, writes, sections, data))
-    return Stage(name, *words, live, asks)
+    first, second, third, fourth = (tuple(text.split()) for text in (reads, writes, sections, data))
+    return Stage(name, first, second, third, fourth, live, asks)
 
 # %% ../../nbs/08a_stages.ipynb #07ddb1e6
 STAGES = [
