@@ -107,6 +107,16 @@ def test_a_number_that_no_table_has_is_found(run, html):
     assert set(found.found) == {"+77.7"} and set(found.expected) == {"glance.csv does not have it"}
     page.write_text(html)
 
+# %% ../nbs/07f_report.ipynb #dcfd24c2
+def test_a_partial_run_says_so_above_everything(run, tmp_path):
+    import shutil
+
+    shutil.copytree(run.figures, tmp_path / "part")
+    rows = pd.DataFrame({"dataset": ["gsm8k"], "queries": [8494], "answered": [812], "llms": [3], "pool": [7]})
+    write_tables(tmp_path / "part", partial=rows)
+    html = report.write_report(Run(run.profile, run.folder, tmp_path / "part")).read_text()
+    assert "<h1>Partial results. " in html and "3 of 7 LLMs, 812 of 8,494 queries of gsm8k" in html.split("<main")[0]
+
 # %% ../nbs/07f_report.ipynb #336349b9
 def test_an_interval_above_zero_is_no_gain_unless_the_corrected_test_says_so(run):
     gains = {"gain": 2.0, "gain_low": 1.0, "gain_high": 3.0}

@@ -108,7 +108,7 @@ def _dry_run(study: Run) -> None:
     text, missing = dry_run(study.profile)
     print(text)
     if missing:
-        raise StudyError(f"{missing} things are missing for profile {study.profile.name}; they stand above")
+        raise StudyError(f"profile {study.profile.name} is not ready: {missing} missing, as said above")
 
 # %% ../../nbs/08g_runner.ipynb #c60444d8-3
 def _check_before(study: Run, first: str, last: str, force: bool, anyway: bool) -> None:
@@ -154,7 +154,7 @@ def doctor_command(profile: ProfileName = "", run_dir: RunDir = "", changes: Cha
     register_own(study)
     print(in_table(findings := preflight(study.profile)))
     if found := faults(findings):
-        raise StudyError(f"{len(found)} faults for profile {study.profile.name}; their fixes stand above")
+        raise StudyError(f"profile {study.profile.name} is not ready: {len(found)} to fix, as said above")
 
 # %% ../../nbs/08g_runner.ipynb #398c10a1
 @app.command()

@@ -158,7 +158,7 @@ _READING = [
         "misread",
         "What upstream misread",
         "How far do published accuracies move when the same texts are read with care?",
-        ("upstream",), R.misread_data, R.draw_misread, R.caption_misread, R.alt_misread,
+        ("upstream",), L.misread_data, L.draw_misread, L.caption_misread, L.alt_misread,
     ),
     Figure(
         "errata",

@@ -173,17 +173,18 @@ _TYPE = """
 *{box-sizing:border-box}html{scroll-behavior:smooth}
 @media(prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
 body{margin:0;background:var(--bg);color:var(--ink);font:17px/1.55 system-ui,sans-serif}
-header,main,footer{max-width:46rem;margin:auto;padding:1rem}
+header,main,footer{max-width:46rem;margin:auto;padding:1rem}header{max-width:66rem}
 .wide{width:min(64rem,calc(100vw - 2rem));margin-left:calc(50% - min(32rem,50vw - 1rem))}
-a{color:var(--link)}h1{line-height:1.2;margin:.5rem 0;font-size:1.75rem}.lead{font-size:1.15rem}
+a{color:var(--link)}h1{line-height:1.2;margin:.5rem 0;font-size:1.75rem}.lead{font-size:1.05rem}
 h2{margin-top:2.6rem;border-bottom:1px solid var(--line);font-size:1.4rem}h3{margin:2.2rem 0 .4rem;font-size:1.12rem}
+nav{display:flex;flex-wrap:wrap;gap:0 1.6rem}
 nav ul{display:flex;flex-wrap:wrap;gap:.1rem .9rem;padding:0;margin:.15rem 0;list-style:none;font-size:.92rem}
 main>section:first-child h2{margin-top:.3rem}header{padding-bottom:0}
 .two{display:grid;gap:1.2rem;align-items:start}@media(min-width:62rem){.two{grid-template-columns:1fr 1fr}}
 .two>*{min-width:0}.two .answer,.two figure{margin:0}
 .skip{position:absolute;left:-99rem}.skip:focus{position:static}
 .answer{border-left:4px solid #c77700;background:var(--card);padding:.7rem 1rem;margin:1rem 0}
-.answer p{margin:.4rem 0}.small{color:var(--soft);font-size:.88rem}
+.answer dt{margin-top:.5rem}.answer dd{margin:0;font-size:.95rem}.small{color:var(--soft);font-size:.88rem}
 """
 
 # %% ../../nbs/07a_page.ipynb #e572bdab

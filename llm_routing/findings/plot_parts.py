@@ -8,6 +8,7 @@ __all__ = ['MOST_PLACES', 'place', 'places', 'first_places', 'say_left_out', 'pa
            'invented_study']
 
 # %% ../../nbs/06i_plot_parts.ipynb #6e2ce4ef
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -95,8 +96,8 @@ def few_ticks(ax, values: pd.Series) -> None:
 
 # %% ../../nbs/06i_plot_parts.ipynb #927d06c3
 def minus(text: str) -> str:
-    "A number as text with a true minus sign."
-    return text.replace("-", "\u2212")
+    "A text whose negative numbers have a true minus sign; hyphens of names stay."
+    return re.sub(r"(?<![\w-])-(?=\d)", "\u2212", text)
 
 # %% ../../nbs/06i_plot_parts.ipynb #f0d11a9d
 def legend(fig, handles: list, across: int = 3) -> None:

@@ -7,7 +7,8 @@ __all__ = ['MOST_LLMS', 'SET_KINDS', 'CAUSES', 'agreement_data', 'draw_agreement
            'alt_agreement', 'difficulty_data', 'draw_difficulty', 'say_difficulty', 'caption_difficulty',
            'alt_difficulty', 'pairs_data', 'draw_pairs', 'say_pairs', 'caption_pairs', 'alt_pairs', 'subjects_data',
            'draw_subjects', 'say_subjects', 'caption_subjects', 'alt_subjects', 'causes_data', 'draw_causes',
-           'say_causes', 'caption_causes', 'alt_causes']
+           'say_causes', 'caption_causes', 'alt_causes', 'misread_data', 'draw_misread', 'say_misread',
+           'caption_misread', 'alt_misread']
 
 # %% ../../nbs/06k_plots_llms.ipynb #a461fdde
 import numpy as np
@@ -30,6 +31,7 @@ from llm_routing.findings.plot_parts import (
     half_up,
     heat_cells,
     legend,
+    marks,
     minus,
     panels,
     places,
@@ -512,3 +514,61 @@ def caption_causes(data: pd.DataFrame) -> str:
 def alt_causes(data: pd.DataFrame) -> str:
     "The figure in words."
     return f"A bar for each dataset and pool, with a segment for each cause. {say_causes(data)}"
+
+# %% ../../nbs/06k_plots_llms.ipynb #7116e86d
+def misread_data(
+    misread: pd.DataFrame,  # data/extraction/upstream.csv: dataset, llm, n, published, here (both in percent)
+    most: int = 12,  # LLMs: those that differ most
+) -> pd.DataFrame:
+    "Accuracy as published upstream and as read here, the largest differences first."
+    if misread.empty:
+        return pd.DataFrame()
+    rows = misread.rename(columns={"published": "upstream"}).assign(pool="all")
+    rows = rows.assign(difference=rows.here - rows.upstream)
+    rows["size"] = rows.difference.abs()
+    rows = rows.sort_values(["dataset", "size"], ascending=[True, False], kind="stable").groupby("dataset").head(most)
+    return rows[["dataset", "pool", "llm", "n", "upstream", "here", "difference"]].reset_index(drop=True)
+
+# %% ../../nbs/06k_plots_llms.ipynb #203e0704
+def draw_misread(data: pd.DataFrame):
+    "A row per LLM: a hollow circle for upstream's number, a filled one for this study's."
+    each = list(places(data))
+    tall = max(len(part) for _, part in each)
+    fig, axes = panels(len(each), 0.75 + 0.15 * tall, 3.0)
+    for ax, (name, part) in zip(axes, each):
+        y, short = -np.arange(len(part)), short_names(list(part.llm))
+        ax.hlines(y, part.upstream, part.here, color=MUTED, linewidth=0.9)
+        hollow = {"color": COLOURS["llm"], "markerfacecolor": "white", "markersize": 3.2, "markeredgewidth": 0.8}
+        ax.plot(part.upstream, y, "o", **hollow)
+        ax.plot(part.here, y, "o", color=COLOURS["llm"], markersize=3.2)
+        ax.set(title=name, xlabel="accuracy (%)")
+        ax.set_yticks(y, [short[m] for m in part.llm])
+        rows_only(ax)
+    blue = COLOURS["llm"]
+    legend(fig, marks([("as published upstream", blue, "o", "white"), ("read here", blue, "o", blue)]), 2)
+    return fig
+
+# %% ../../nbs/06k_plots_llms.ipynb #78431bd2
+def say_misread(data: pd.DataFrame) -> str:
+    "The largest difference, per dataset."
+    lines = []
+    for name, part in places(data):
+        top = part.iloc[0]
+        more = int((part.difference > 1).sum())
+        said = f"{top.llm} {top.upstream:.1f}% as published, {top.here:.1f}% read here"
+        lines.append(f"{name}: largest difference {said}; {more} of the LLMs shown are more than a point better.")
+    return " ".join(lines)
+
+# %% ../../nbs/06k_plots_llms.ipynb #d35de1fb
+def caption_misread(data: pd.DataFrame) -> str:
+    "What the figure shows, and the largest differences."
+    return (
+        "Accuracy of recorded responses as their upstream project publishes it, and of the same texts as read "
+        "here, for the "
+        f"LLMs that differ most. {say_misread(data)}"
+    )
+
+# %% ../../nbs/06k_plots_llms.ipynb #c86fdfb5
+def alt_misread(data: pd.DataFrame) -> str:
+    "The figure in words."
+    return f"Rows of LLMs with a hollow and a filled circle joined by a line. {say_misread(data)}"

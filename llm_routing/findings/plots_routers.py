@@ -8,8 +8,7 @@ __all__ = ['POOL_AXES', 'CURVE_COLUMNS', 'MISTAKES_SHORT', 'EFFECT_UNITS', 'orac
            'say_choices', 'caption_choices', 'alt_choices', 'calibration_data', 'draw_calibration', 'say_calibration',
            'caption_calibration', 'alt_calibration', 'pool_gains_data', 'draw_pool_gains', 'say_pool_gains',
            'caption_pool_gains', 'alt_pool_gains', 'curves_data', 'draw_curves', 'say_curves', 'caption_curves',
-           'alt_curves', 'errata_data', 'draw_errata', 'say_errata', 'caption_errata', 'alt_errata', 'misread_data',
-           'draw_misread', 'say_misread', 'caption_misread', 'alt_misread']
+           'alt_curves', 'errata_data', 'draw_errata', 'say_errata', 'caption_errata', 'alt_errata']
 
 # %% ../../nbs/06l_plots_routers.ipynb #0f149127
 import numpy as np
@@ -562,61 +561,3 @@ def caption_errata(data: pd.DataFrame) -> str:
 def alt_errata(data: pd.DataFrame) -> str:
     "The figure in words."
     return f"Rows of mistakes by dataset with dots to the left and right of zero. {say_errata(data)}"
-
-# %% ../../nbs/06l_plots_routers.ipynb #7116e86d
-def misread_data(
-    misread: pd.DataFrame,  # data/extraction/upstream.csv: dataset, llm, n, published, here (both in percent)
-    most: int = 12,  # LLMs: those that differ most
-) -> pd.DataFrame:
-    "Accuracy as published upstream and as read here, the largest differences first."
-    if misread.empty:
-        return pd.DataFrame()
-    rows = misread.rename(columns={"published": "upstream"}).assign(pool="all")
-    rows = rows.assign(difference=rows.here - rows.upstream)
-    rows["size"] = rows.difference.abs()
-    rows = rows.sort_values(["dataset", "size"], ascending=[True, False], kind="stable").groupby("dataset").head(most)
-    return rows[["dataset", "pool", "llm", "n", "upstream", "here", "difference"]].reset_index(drop=True)
-
-# %% ../../nbs/06l_plots_routers.ipynb #203e0704
-def draw_misread(data: pd.DataFrame):
-    "A row per LLM: a hollow circle for upstream's number, a filled one for this study's."
-    each = list(places(data))
-    tall = max(len(part) for _, part in each)
-    fig, axes = panels(len(each), 0.75 + 0.15 * tall, 3.0)
-    for ax, (name, part) in zip(axes, each):
-        y, short = -np.arange(len(part)), short_names(list(part.llm))
-        ax.hlines(y, part.upstream, part.here, color=MUTED, linewidth=0.9)
-        hollow = {"color": COLOURS["llm"], "markerfacecolor": "white", "markersize": 3.2, "markeredgewidth": 0.8}
-        ax.plot(part.upstream, y, "o", **hollow)
-        ax.plot(part.here, y, "o", color=COLOURS["llm"], markersize=3.2)
-        ax.set(title=name, xlabel="accuracy (%)")
-        ax.set_yticks(y, [short[m] for m in part.llm])
-        rows_only(ax)
-    blue = COLOURS["llm"]
-    legend(fig, marks([("as published upstream", blue, "o", "white"), ("read here", blue, "o", blue)]), 2)
-    return fig
-
-# %% ../../nbs/06l_plots_routers.ipynb #78431bd2
-def say_misread(data: pd.DataFrame) -> str:
-    "The largest difference, per dataset."
-    lines = []
-    for name, part in places(data):
-        top = part.iloc[0]
-        more = int((part.difference > 1).sum())
-        said = f"{top.llm} {top.upstream:.1f}% as published, {top.here:.1f}% read here"
-        lines.append(f"{name}: largest difference {said}; {more} of the LLMs shown are more than a point better.")
-    return " ".join(lines)
-
-# %% ../../nbs/06l_plots_routers.ipynb #d35de1fb
-def caption_misread(data: pd.DataFrame) -> str:
-    "What the figure shows, and the largest differences."
-    return (
-        "Accuracy of recorded responses as their upstream project publishes it, and of the same texts as read "
-        "here, for the "
-        f"LLMs that differ most. {say_misread(data)}"
-    )
-
-# %% ../../nbs/06l_plots_routers.ipynb #c86fdfb5
-def alt_misread(data: pd.DataFrame) -> str:
-    "The figure in words."
-    return f"Rows of LLMs with a hollow and a filled circle joined by a line. {say_misread(data)}"

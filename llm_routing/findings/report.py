@@ -93,8 +93,8 @@ ASKED = (
 
 # %% ../../nbs/07f_report.ipynb #682d2d9e
 COUNTED = (
-    "Gain, lose, not told apart: how many routers (under ArgMax, or their first policy) have a corrected verdict of "
-    "each kind. Gain at most: the largest gain that is inside any router's 95% interval. Brackets hold the 95% "
+    "Gaining, losing, not told apart: how many routers (under ArgMax, or their first policy) have a corrected verdict "
+    "of each kind. Gain at most: the largest gain that is inside any router's 95% interval. Brackets hold the 95% "
     "interval of the paired difference."
 )
 
@@ -113,8 +113,8 @@ SHORT = {  # columns of the table at a glance -> their heads
     "n": "test queries",
     "llms": "LLMs",
     "routers": "routers",
-    "gains": "gain",
-    "losses": "lose",
+    "gains": "gaining",
+    "losses": "losing",
     "not_told_apart": "not told apart",
     "gain_at_most": "gain at most",
 }
@@ -142,7 +142,10 @@ def answer_section(run: Run, results: pd.DataFrame) -> Html:
         "div", sortable(answer_table(at), "Routers against the best single LLM, in percentage points"), cls="wide"
     )
     both = el("div", box, figure_block(run, "gain"), cls="two wide")
-    return el("section", el("h2", "In short", id="answer"), el("p", ASKED, cls="lead"), both, el("p", COUNTED), table)
+    asked = el("p", ASKED, cls="lead wide")
+    return el(
+        "section", el("h2", "In short", id="answer", cls="wide"), asked, both, el("p", COUNTED, cls="small"), table
+    )
 
 # %% ../../nbs/07f_report.ipynb #f8344d90
 ROUTER_WORDS = {
@@ -283,7 +286,7 @@ def gallery(run: Run) -> Html:
     return el("section", el("h2", "More figures", id="figures"), *blocks) if blocks else Html("")
 
 # %% ../../nbs/07f_report.ipynb #7b44cdf5
-LONGEST = 400  # rows of a table that the page holds
+LONGEST = 160  # rows of a table that the page holds; of longer ones it has the file
 
 # %% ../../nbs/07f_report.ipynb #4a865701
 def table_block(run: Run, name: str, others: list[str]) -> Html:

@@ -62,12 +62,6 @@ _ABOUT_SYSTEMS = {
         "Every router and policy against the best single LLM chosen on train, and what its corrected test says.",
         ("dataset", "pool", "way", "system", "policy", "gain", "gain_low", "gain_high", "p_holm", "outcome", "chosen"),
     ),
-    "answers": About(
-        "The question by pool",
-        "Best single LLM, the router that validation chooses, votes, oracle.",
-        ("dataset", "pool", "what", "n", "accuracy", "gain", "gain_low", "gain_high", "p_holm", "share_away", "usage")
-        + ("cost", "latency_s"),  # which are on a front stands in the CSV file
-    ),
     "router_gains": About("Router gains", "Every router's gain over the best single LLM as its chapter computes it."),
     "ranks": About("Ranks", "LLMs and routers by accuracy, with the interval of the rank and how often each is first."),
     "power": About("Detectable differences", "The smallest true difference that a test set shows four times in five."),
@@ -122,6 +116,12 @@ _ABOUT_CHANCE = {
 # %% ../../nbs/06n_result_tables.ipynb #f4abef50
 _ABOUT_PAPER = {
     "misread": About("What upstream misread", "Published accuracies of recorded LLMs beside the same texts read here."),
+    "answers": About(
+        "The question by pool",
+        "Best single LLM, the router that validation chooses, votes, oracle.",
+        ("dataset", "pool", "what", "n", "accuracy", "gain", "gain_low", "gain_high", "p_holm", "share_away", "usage")
+        + ("cost", "latency_s"),  # which are on a front stands in the CSV file
+    ),
     "ledger": About(
         "Ledger",
         "Every number that the paper and its files state, what this profile found, and the verdict.",

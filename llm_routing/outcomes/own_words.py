@@ -15,7 +15,8 @@ _THINKING = (
     r"|internal)_monologue|rationale|cot)"
 )
 _THOUGHTS = re.compile(
-    rf"[<\[◁](?!/?s>)(?:(?<=<)(?P<tag>[/|]*(?:seed:|begin_of_|start_|end_of_|end_|/)*){_THINKING}(?:\s[^<>\n]{{0,60}})?\|?>"
+    r"[<\[◁](?!/?s>)(?:(?<=<)"
+    rf"(?P<tag>[/|]*(?:seed:|begin_of_|start_|end_of_|end_|/)*){_THINKING}(?:\s[^<>\n]{{0,60}})?\|?>"
     r"|(?<=\[)(?P<bracket>/?)THINK(?:ING)?\]|(?<=◁)(?P<triangle>/?)think(?:ing)?▷"
     r"|(?<=<)unused9(?P<unused>[45])>(?:thought\n)?)",
     re.I,

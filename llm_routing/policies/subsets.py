@@ -347,9 +347,7 @@ def frontier_table(
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> (
-    pd.DataFrame
-):  # policy, setting, accuracy, gain, gain_low, gain_high (points), calls, seconds, cost (means per query)
+) -> pd.DataFrame:  # policy, setting, accuracy, gain, gain_low, gain_high (points); calls, seconds, cost per query
     "A row per setting, with the gain over the best single LLM on validation and its paired interval."
     keys = [k for k in parts[0] if all(k in part for part in parts)]
     values = np.stack([np.concatenate([part[k] for part in parts]) for k in keys])  # (settings, n_queries, 4)
