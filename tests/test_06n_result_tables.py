@@ -45,7 +45,7 @@ def test_columns_without_a_value_are_left_out(results, tmp_path):
 # %% ../nbs/06n_result_tables.ipynb #2a145376
 def test_a_long_table_is_for_machines_alone(tmp_path):
     frame = pd.DataFrame({"n": range(T.MOST_ROWS + 1)})
-    assert T.write_tables(tmp_path, pools=frame) == ["pools.csv"]
+    assert T.write_tables(tmp_path, power=frame) == ["power.csv"]
 
 # %% ../nbs/06n_result_tables.ipynb #b2a53abb
 def test_the_tables_of_a_partial_run_say_so(results, tmp_path):

@@ -72,9 +72,6 @@ _ABOUT_SYSTEMS = {
 # %% ../../nbs/06n_result_tables.ipynb #cec4abbc
 _ABOUT_POOLS = {
     "best_subsets": About("Best pools by size", "The pool of every size with the highest oracle."),
-    "pools": About(
-        "All pools", "Every subset of the LLMs: its lead, diversity and oracle, and what routers gain on it."
-    ),
     "pool_curves": About(
         "Gain by kind of pool", "Mean gains of pools by size, by the lead of the best LLM, by diversity."
     ),
@@ -83,9 +80,7 @@ _ABOUT_POOLS = {
     ),
     "learning_curves": About("Learning curves", "Accuracy by number of training queries.", _CURVE),
     "training_size": About("The last doubling", "What the second half of the training queries brought."),
-    "price_curves": About(
-        "Price curves", "Accuracy and seconds or cost at each weight of the price that changes them, and the AIQ."
-    ),
+    "aiq": About("AIQ", "The mean height of each router's curve of accuracy over seconds, or over cost."),
     "pairs": About("Pairs, by RouteLLM's measures", "APGR and CPT of every router between a strong and a weak LLM."),
     "subset_frontier": About(
         "Votes of several LLMs", "Subsets that vote: accuracy, gain, calls and cost along the frontier."
