@@ -93,7 +93,7 @@ def test_fresh_uses_no_response_of_before(small, place):
     where, requests = ["--set", f"generation.responses='{small / place}'"] if place else [], len(right) // 4
     llm_routing(small, "--to", "02", *where)
     kept = Store(small / place if place else small / "run" / "responses_store")
-    assert put_other_texts(kept) == len(right)
+    assert put_other_texts(kept) >= len(right)  # those of the replaced weights are kept too
     said = llm_routing(small, "--to", "02", "--fresh", *where)
     assert f"{requests} of {requests} requests" in said
     assert pd.read_parquet(small / "run" / "responses.parquet").text.equals(right.text)
