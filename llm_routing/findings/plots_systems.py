@@ -534,10 +534,10 @@ def _seconds_panel(ax, part: pd.DataFrame, wide: bool) -> None:
     short, y = short_names(llms), -np.arange(len(llms))
     _second_rows(ax, part, y)
     if wide:
-        few_ticks(ax, part.q05.clip(lower=1e-3))
+        few_ticks(ax, pd.concat([part.q05.clip(lower=1e-3), part.q95]))
     else:
         ax.set_xlim(0, None)
-    ax.set(xlabel="seconds per answer" + " (log)" * wide, ylim=(0.4 - len(llms), 0.6))
+    ax.set(xlabel="seconds (log)" if wide else "seconds", ylim=(0.4 - len(llms), 0.6))
     ax.set_yticks(y, [short[m] for m in llms])
     ticks = ax.xaxis.get_major_locator()
     rows_only(ax, 4)
