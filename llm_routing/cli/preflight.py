@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LARGEST_ON_CPU', 'MODULES', 'GPU_INSTALL', 'READY', 'CHECKS', 'Finding', 'python', 'constraints', 'pinned',
-           'installed', 'packages', 'kernel', 'registries', 'named_routers', 'unknown_names', 'names', 'local_pool',
-           'size_gb', 'graphics', 'gpu_gb', 'needs_gpu', 'gpu', 'gpu_memory', 'engine', 'endpoints', 'access', 'models',
-           'some_lengths', 'prompts', 'weights_folder', 'free_gb', 'disk', 'memory', 'rights', 'external_files', 'data',
-           'preflight', 'faults', 'in_table', 'fetch_weights', 'fetch_files']
+           'installed', 'packages', 'kernel', 'names', 'local_pool', 'size_gb', 'graphics', 'gpu_gb', 'needs_gpu',
+           'gpu', 'gpu_memory', 'engine', 'endpoints', 'access', 'models', 'some_lengths', 'prompts', 'weights_folder',
+           'free_gb', 'disk', 'memory', 'rights', 'external_files', 'data', 'preflight', 'faults', 'in_table',
+           'fetch_weights', 'fetch_files']
 
 # %% ../../nbs/08b_preflight.ipynb #imports
 import importlib.util
@@ -26,6 +26,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from .known_names import unknown_names
 from ..generation.endpoints import probe
 from ..generation.engines import settings_of
 from ..generation.llms import EngineError, context_length, model_path
@@ -125,55 +126,6 @@ def kernel(profile: Profile) -> Iterator[Finding]:
     else:
         fix = f"delete {spec.resource_dir}, or {own}"
         yield Finding("kernel", f"python3 is another Python: {spec.argv[0]}", "fault", fix)
-
-# %% ../../nbs/08b_preflight.ipynb #registries
-@lru_cache
-def registries() -> dict[str, dict]:
-    "What there is to choose from: routers, policies and encoders, those of the study and those registered by the user."
-    from llm_routing.policies import subsets  # noqa: F401 (so that its policies are found by name)
-    from llm_routing.policies.policies import POLICIES
-    from llm_routing.routing.encoders import ENCODERS
-    from llm_routing.routing.training import ROUTERS
-
-    return {"routers": ROUTERS, "policies": POLICIES, "encoders": ENCODERS}
-
-# %% ../../nbs/08b_preflight.ipynb #named-routers
-def named_routers(
-    profile: Profile,
-) -> dict[str, list[str]]:  # key of the profile -> names
-    "Where a profile names routers."
-    return {
-        "routers.names": profile.routers.names,
-        "routers.compared": profile.routers.compared,
-        "routers.params": list(profile.routers.params),
-        "policies.routers": profile.policies.routers,
-        "analysis.learning_curves": profile.analysis.learning_curves,
-    }
-
-# %% ../../nbs/08b_preflight.ipynb #unknown-names
-def unknown_names(
-    profile: Profile,
-) -> list[str]:  # in words
-    "Names of routers, policies and encoders that are not registered, each with the nearest that is."
-    known, found = registries(), []
-    for key, names in named_routers(profile).items():
-        found += [_unknown(key, n, known["routers"]) for n in names if n not in known["routers"]]
-    for key, names in (("policies.names", profile.policies.names), ("policies.params", list(profile.policies.params))):
-        found += [_unknown(key, n, known["policies"]) for n in names if n not in known["policies"]]
-    for router, params in profile.routers.params.items():
-        for part in str(params.get("encoder", "")).split("+"):
-            if part and not part.startswith(("hf:", "hidden:")) and part not in known["encoders"]:
-                found.append(_unknown(f"routers.params.{router}.encoder", part, known["encoders"]))
-    return found
-
-# %% ../../nbs/08b_preflight.ipynb #unknown-names-1
-def _unknown(key: str, name: str, known: dict) -> str:
-    "An unknown name, in words."
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, known, 1)
-    meant = f"did you mean {near[0]!r}? " if near else ""
-    return f"{key}: no {name!r}; {meant}There are: {', '.join(sorted(known))}"
 
 # %% ../../nbs/08b_preflight.ipynb #names
 def names(profile: Profile) -> Iterator[Finding]:
