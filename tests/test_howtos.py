@@ -108,7 +108,7 @@ def test_own_logs_as_the_readme_says(checkout):
     assert "report: runs/evals/figures/index.html" in said and "points [" in said
     results = pd.read_parquet(checkout / "runs" / "evals" / "results.parquet")
     best = results[results.group == "llm"].accuracy.max()
-    assert 0.35 < best < 0.65 and set(results.n) == {100}
+    assert 35 < best < 65 and set(results.n) == {100}
 
 
 def test_the_printed_citations_and_figure_come_out(tmp_path):
