@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from .citing import bibtex, data_keys, latex_figure, record_of, references
-from .claims import advice, answers, claim, headline
+from .claims import advice, answers, claim, headline, say_votes
 from .figure_files import name_of, partial_note, read_record, write_text
 from .headline import glance, headline_rows
 from .figures import FIGURES, has_money
@@ -132,12 +132,15 @@ def answer_table(at: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/07f_report.ipynb #23fd1939
 def answer_section(run: Run, results: pd.DataFrame) -> Html:
-    "The question, five answers, the figure with them, and the numbers."
+    "The question, the answers, the figure with them, and the numbers."
     at = at_a_glance(results)
     if at.empty:
         return el("section", el("h2", "In short", id="answer"), el("p", "This run has no routers to compare."))
     said = answers(at, "cost" if has_money(run) and at["cost_ratio"].notna().any() else "seconds")
     box = el("dl", *(el("dt", k) + el("dd", v) for k, v in said.items()), cls="answer")
+    if votes := say_votes(headline_rows(results), at["system"].iloc[0]):
+        box += el("dl", el("dt", "And asking several LLMs?"), el("dd", votes), cls="answer votes")
+    box = el("div", box)
     table = el(
         "div", sortable(answer_table(at), "Routers against the best single LLM, in percentage points"), cls="wide"
     )
