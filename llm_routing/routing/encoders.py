@@ -465,6 +465,7 @@ def learn_masked(net, tokenizer, texts: list[str], steps: int, seed: int) -> Non
     from transformers import DataCollatorForLanguageModeling
 
     rng, hide = np.random.default_rng(seed), DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15, seed=seed)
+    hide.generator = torch.Generator().manual_seed(seed)  # by itself it makes none in a process beside the main one
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3)
     for _ in range(steps):
         batch = [texts[i] for i in rng.integers(len(texts), size=32)]
