@@ -287,7 +287,7 @@ def _verify_tables(published: Path, own: Path, tolerance: float) -> list[tuple[s
 def _altered(path: Path) -> str:
     "What is wrong with a figure's files among themselves; empty if nothing is."
     record, csv = read_record(path), path.with_suffix(".csv")
-    for kind in ("pdf", "svg", "png"):
+    for kind in ("pdf", "svg"):
         try:
             same = read_record(path.with_suffix(f".{kind}")) == record
         except StudyError as e:

@@ -262,7 +262,7 @@ def partial_note(
     return f"Partial, while LLMs are still sampled: {rows.llms[0]} of {rows.pool[0]} LLMs, {', '.join(each)}."
 
 # %% ../../nbs/06h_figure_files.ipynb #8baa5d30
-KINDS_OF_FILE = ("pdf", "svg", "png", "csv", "json")
+KINDS_OF_FILE = ("pdf", "svg", "csv", "json")
 
 # %% ../../nbs/06h_figure_files.ipynb #85069585
 def figure_record(
@@ -296,14 +296,14 @@ def save_figure(
     profile: str = "",  # the folder's name if not given
     provenance: dict | None = None,
 ) -> dict:  # the record, as in NAME.json
-    "Write NAME.pdf, .svg, .png, .csv and .json, the same bytes each time. Raises `StudyError` for a bad name."
+    "Write NAME.pdf, .svg, .csv and .json, the same bytes each time. Raises `StudyError` for a bad name."
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise StudyError(f"figure {name!r}: use lower-case letters, digits and _ alone")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     caption = f"{partial_note(folder)} {caption}".lstrip()
     record = figure_record(name, profile or folder.name, data, caption, alt, provenance)
-    for kind in ("pdf", "svg", "png"):
+    for kind in ("pdf", "svg"):
         save_picture(fig, folder / f"{name}.{kind}", record)
     write_text(folder / f"{name}.csv", csv_text(data))
     write_text(folder / f"{name}.json", json.dumps(record, indent=1, sort_keys=True) + "\n")

@@ -220,7 +220,7 @@ def make_figure(
     name: str,  # of `FIGURES`
     run: Run,
     **tables: pd.DataFrame,  # tables that are at hand already
-) -> Path | None:  # the PNG file; nothing where the profile has nothing to draw
+) -> Path | None:  # the SVG file; nothing where the profile has nothing to draw
     "Draw a figure of a run and save it in the run's figures folder. Raises `StudyError`."
     data = figure_data(name, run, **tables)
     if data.empty:
@@ -232,7 +232,7 @@ def make_figure(
         fig = figure.draw(data)
         save_figure(fig, name, run.figures, data, figure.caption(data), figure.alt(data), run.profile.name, where)
         plt.close(fig)
-    return run.figures / f"{name}.png"
+    return run.figures / f"{name}.svg"
 
 # %% ../../nbs/06m_figures.ipynb #ee9d821e
 def provenance(name: str, run: Run) -> dict:
