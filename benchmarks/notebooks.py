@@ -35,7 +35,7 @@ def measures(text: str) -> dict[str, float]:
     cells = json.loads(text)["cells"]
     code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
     lengths = [len(c.splitlines()) for c in code]
-    exported = sum(has(c, "exports?") for c in code)
+    exported = sum(has(c, "export[is]?") for c in code)
     return {
         "code_cells": len(code),
         "text_cells": sum(c["cell_type"] == "markdown" for c in cells),
