@@ -70,7 +70,7 @@ def test_a_key_follows_what_decides_a_response(toys):
         _keys(settings, llm, stop=()),
         _keys(settings, llm, top_p=0.9),
         _keys(settings, llm, top_k=5),
-        _keys(settings, _with(llm, dtype="float32")),
+        _keys(settings, _with(llm, dtype="bfloat16")),
         _keys(settings, _with(llm, thoughts_end="</think>")),
     ]
     assert all(not same & other for other in others)
