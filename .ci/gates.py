@@ -5,7 +5,8 @@
 
 types     mypy, as pyproject.toml sets it
 imports   the modules import each other without a circle and only backwards along the line; none has over 600 lines
-form      code cells have a median of at most 6 lines and none over 40; no line is over 120 columns; no word to avoid
+form      code cells have a median of at most 6 lines and none over 40, chapters at most 40 code cells; no line is over
+          120 columns; no word to avoid; tests use no private name of a module
 dead      vulture: code that neither the package, its notebooks, its tests nor its campaigns use
 prose     codespell over the notebooks' text cells, the READMEs and the profiles
 licences  every installed package's licence, to build/licences.csv; fails for one that names none that is open
@@ -14,6 +15,7 @@ audit     known vulnerabilities of the locked packages, with pip-audit (pip inst
           the network, so it is run by name only
 """
 
+import ast
 import csv
 import json
 import graphlib
@@ -39,7 +41,9 @@ BY_NAME = (
     "_public,_public_store,_no_secrets,_inside,_pool_is_there,_names_are_clear,_adds_up,solution,embeddings,pooler,"
     "fingerprint"
 )
-LONGEST_MODULE, MEDIAN_CELL, LONGEST_CELL, WIDEST_LINE = 600, 6, 40, 120
+LONGEST_MODULE, MEDIAN_CELL, LONGEST_CELL, WIDEST_LINE, LONGEST_CHAPTER = 600, 6, 40, 120, 40
+CHAPTER = re.compile(r"0[0-7]_")
+PUBLIC = {"_replace", "_fields", "_asdict", "_make"}  # of named tuples, whose documentation has them
 AVOIDED = re.compile(r"\b(mend\w*|earn(s|ed)?|dear(er)?|luck|cure|seal(s|ed)?|whoever|shelf|shelves|harmless)\b", re.I)
 
 
@@ -84,6 +88,14 @@ def lines_of(cell: str) -> int:
     return sum(bool(line.strip()) and not line.startswith("#|") for line in cell.splitlines())
 
 
+def private_names(test: str) -> set[str]:
+    "The private names of other modules that a test imports, or takes from a module or a value other than `self`."
+    nodes = list(ast.walk(ast.parse(test)))
+    names = {a.name for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names}
+    names |= {n.attr for n in nodes if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") != "self"}
+    return {name for name in names if re.match(r"_[a-z]", name)} - PUBLIC
+
+
 def form_faults(book: list[dict]) -> list[str]:
     "What a notebook's cells have of bad form. A table's row in a text cell may be as wide as it is."
     code, text = sources(book, "code"), sources(book, "markdown")
@@ -99,7 +111,13 @@ def form_faults(book: list[dict]) -> list[str]:
 
 
 def form() -> bool:
-    faults = [f"{name}: {fault}" for name, book in notebooks().items() for fault in form_faults(book)]
+    books = notebooks()
+    faults = [f"{name}: {fault}" for name, book in books.items() for fault in form_faults(book)]
+    counts = {name: len(sources(book, "code")) for name, book in books.items() if CHAPTER.match(name)}
+    faults += [f"{name}: a chapter of {n} code cells" for name, n in counts.items() if n > LONGEST_CHAPTER]
+    for file in sorted((ROOT / "tests").glob("test_*.py")):
+        if found := private_names(file.read_text(encoding="utf-8")):
+            faults.append(f"{file.name}: private names: {', '.join(sorted(found))}")
     print("\n".join(faults))
     return not faults
 

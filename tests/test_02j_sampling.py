@@ -70,7 +70,7 @@ def test_a_key_follows_what_decides_a_response(toys):
         _keys(settings, llm, stop=()),
         _keys(settings, llm, top_p=0.9),
         _keys(settings, llm, top_k=5),
-        _keys(settings, _with(llm, dtype="float32")),
+        _keys(settings, _with(llm, dtype="bfloat16")),
         _keys(settings, _with(llm, thoughts_end="</think>")),
     ]
     assert all(not same & other for other in others)
@@ -249,6 +249,7 @@ def _kill_after(job, seconds):
         job.wait()
 
 # %% ../nbs/02j_sampling.ipynb #aca60112
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_uninterrupted_table(settings, tmp_path):
     settings = settings.model_copy(update={"max_tokens": 60, "batch_size": 4})
     (tmp_path / "settings.json").write_text(settings.model_dump_json())

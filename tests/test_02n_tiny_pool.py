@@ -30,6 +30,7 @@ def test_recording_replaces_the_shipped_store_and_keeps_every_row(tmp_path):
         record(tmp_path / "none", tmp_path / "new")
 
 # %% ../nbs/02n_tiny_pool.ipynb #692a38db
+@pytest.mark.slow
 def test_no_llm_of_the_default_pool_dominates():
     scores = recorded_scores(("validation", "test"))
     overall = scores.groupby("llm").apply(lambda g: np.average(g.accuracy, weights=g.n), include_groups=False)

@@ -32,6 +32,25 @@ def test_every_llm_is_as_published_or_explained_row_by_row():
     rows = shipped("upstream_rows").groupby("llm").size()
     assert len(table) == 33 and set(table[table.difference.abs() > 0.25].llm) == set(rows.index)
 
+# %% ../nbs/03l_recorded_readings.ipynb #03l0047
+def test_no_llm_is_read_worse_than_before_and_each_change_is_explained():
+    table, rows = shipped("before_after"), shipped("before_after_rows")
+    assert len(table) == 56 and (table.more_right - table.fewer).min() >= -3
+    counted = rows.groupby(["dataset", "llm"]).size().reindex(pd.MultiIndex.from_frame(table[["dataset", "llm"]]))
+    assert (counted.fillna(0).to_numpy() == table.more_right + table.fewer).all()
+    changed = table[(table.more_right - table.fewer).abs() > 3].llm
+    assert len(changed) == 5 and (rows[rows.llm.isin(changed)].why != "").all()
+
+# %% ../nbs/03l_recorded_readings.ipynb #03l0048
+@needs_text
+def test_two_llms_are_read_as_the_table_of_before_and_after_says():
+    readings = recorded_readings("gsm8k", ("yi-large-preview", "command-r")).set_index(["llm", "query_id"])
+    right = (readings.answer == readings.gold).groupby("llm").mean().mul(100).round(2)
+    table = shipped("before_after").query("dataset == 'gsm8k'").set_index("llm")
+    assert (table.after[right.index] == right).all()
+    rows = shipped("before_after_rows").query("llm == 'yi-large-preview'").set_index(["llm", "query_id"])
+    assert len(rows) == 2 and (readings.answer[rows.index] == rows.after).all()
+
 # %% ../nbs/03l_recorded_readings.ipynb #03l0046
 @pytest.mark.slow
 @needs_text

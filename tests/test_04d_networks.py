@@ -128,3 +128,36 @@ def test_a_cached_encoder_gives_the_same_router_as_a_new_one(tmp_path):
         for _ in range(2)
     )
     assert (new == cached).all()
+
+# %% ../nbs/04d_networks.ipynb #t-contrast
+def test_llms_that_are_both_right_are_never_contrasted():
+    import torch
+
+    for scores in ([1.0, 1, 1, 1], [0.0, 0, 0, 0]):
+        z = torch.zeros(1, 4, requires_grad=True)
+        loss = networks.llm_contrast(z, torch.tensor([scores]), 2)
+        loss.backward()
+        assert loss.item() == pytest.approx(0, abs=1e-6) and z.grad.abs().max() < 1e-6
+    z = torch.zeros(1, 4, requires_grad=True)
+    networks.llm_contrast(z, torch.tensor([[1.0, 1, 1, 0]]), 2).backward()
+    assert (z.grad[0, :3] <= 0).all() and z.grad[0, 3] > 0  # the wrong one alone is pushed away
+
+# %% ../nbs/04d_networks.ipynb #t-messages
+def test_an_llm_hears_from_the_queries_that_it_got_right():
+    import torch
+
+    def graph(edges):
+        torch.manual_seed(0)
+        return networks.message_passing(nodes, edges, 8)
+
+    nodes, asked = torch.eye(6), torch.ones(1, 6)
+    one = torch.tensor([[1.0, 0]] * 3 + [[0.0, 1]] * 3)
+    first, second = graph(one), graph(one.flip(0))  # each LLM is right as often, on other queries
+    assert all((a == b).all() for a, b in zip(first.parameters(), second.parameters()))
+    assert (first(asked) - second(asked)).abs().max() > 1e-4
+    changed = one.clone()
+    changed[0] = 1 - changed[0]
+    third, own = graph(changed), torch.tensor([0])
+    third.bias.data = first.bias.data
+    assert torch.allclose(first(nodes[:1], own), third(nodes[:1], own))  # a batch's own edges are hidden from it
+    assert not torch.allclose(first(nodes[:1]), third(nodes[:1]))

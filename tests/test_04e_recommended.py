@@ -100,3 +100,10 @@ def test_time_grows_with_the_queries_and_not_with_their_square():
 
     seconds(500)
     assert seconds(16000) < 12 * seconds(4000)
+
+# %% ../nbs/04e_recommended.ipynb #e-test-validation
+def test_nothing_is_learnt_from_validation():
+    texts, scores, llms = toy()
+    other = [f"Is {i} a poem?" for i in range(40)], np.tile([0.0, 1.0], (40, 1))
+    alone, beside = (make_router("recommended").fit(texts, scores, llms, v).predict(texts) for v in (None, other))
+    assert (alone == beside).all()

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/05b_policies.ipynb #test-imports
 import itertools
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_every_policy_calls_whom_it_takes(name):
         assert ((choice.answer > 0) <= (choice.called > 0)).all() and (
             choice.vote or np.allclose(choice.answer.sum(1), 1)
         )
-        blind = apply_policy(name, Scores(**{**vars(s), "peek": None}))  # no policy but the published ones may look
+        blind = apply_policy(name, replace(s, peek=None))  # no policy but the published ones may look
         assert (blind.answer == choice.answer).all() and (blind.called == choice.called).all()
 
 # %% ../nbs/05b_policies.ipynb #f5e8c47c-2
@@ -85,7 +86,7 @@ def test_policies_are_pure(name):
     s, copy = random_scores(), random_scores()
     first, second = apply_policy(name, s), apply_policy(name, s)
     assert (first.answer == second.answer).all()
-    assert all(np.array_equal(getattr(s, k), getattr(copy, k)) for k in vars(s))
+    assert all(np.array_equal(getattr(s, f.name), getattr(copy, f.name)) for f in fields(s))
 
 # %% ../nbs/05b_policies.ipynb #f5e8c47c-4
 def test_unknown_policies_and_parameters_are_refused():

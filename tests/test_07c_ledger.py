@@ -217,3 +217,18 @@ def test_every_number_that_is_found_has_a_kind():
     for key in R.flatten(R.read_reference()):
         for source in ("routerdc", "released", "generate", "recorded"):
             assert R.kind_of(key, source) in R.KINDS
+
+# %% ../nbs/07c_ledger.ipynb #t-kinds
+@pytest.mark.parametrize(
+    "number,source,kind",
+    [
+        ("routerdc_published.rows.zephyr-7b-beta.gsm8k", "routerdc", "checksum"),
+        ("routerdc_published.rows.RouterDC.gsm8k", "routerdc", "replicated"),
+        ("main_results.gsm8k.gemma-7b.accuracy_percent", "released", "checksum"),
+        ("main_results.gsm8k.mlc_argmax.accuracy_percent", "released", "recomputed"),
+        ("main_results.gsm8k.mlc_argmax.accuracy_percent", "generate", "regenerated"),
+        ("splits.gsm8k.test", "routerdc", "setting"),
+    ],
+)
+def test_a_mean_of_the_same_file_is_a_checksum_and_nothing_more(number, source, kind):
+    assert R.kind_of(number, source) == kind

@@ -11,7 +11,8 @@ import json
 import pandas as pd
 import pytest
 
-from llm_routing.findings.consistency import numbers_in, stale_numbers
+from llm_routing.findings.consistency import numbers_in, stale_numbers, stale_text
+from llm_routing.study.tables import project_root
 
 # %% ../nbs/07g_consistency.ipynb #eee86f5b
 @pytest.fixture
@@ -68,3 +69,11 @@ def test_prose_with_an_old_number_is_named(folder):
 )
 def test_what_is_a_number(text, expected):
     assert numbers_in(text) == expected
+
+# %% ../nbs/07g_consistency.ipynb #t-routers-readme
+def test_numbers_of_the_router_experiments_stand_in_their_tables():
+    folder = project_root() / "data" / "routers"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert stale_text(text, folder, "README.md") == []
+    claim = "It scores 54.96, where RouterDC has 58.54."
+    assert [row[2] for row in stale_text(text + claim, folder, "README.md")] == ["54.96", "58.54"]

@@ -104,9 +104,9 @@ def box(monkeypatch, tmp_path):
     memory = SimpleNamespace(available=200e9, total=256e9)
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
     monkeypatch.setattr(checks, "free_gb", lambda folder: 500.0)
-    checks._access.cache_clear()
+    checks.model_access.cache_clear()
     yield tmp_path / "box.toml"
-    checks._access.cache_clear()
+    checks.model_access.cache_clear()
 
 # %% ../nbs/08c_estimate.ipynb #4b9723d4
 def refuse(self, model):

@@ -7,7 +7,10 @@ __all__ = []
 
 # %% ../nbs/08e_notebooks.ipynb #test-imports
 import graphlib
+import json
 from pathlib import Path
+
+import pandas as pd
 
 from llm_routing.cli import notebooks as module
 from llm_routing.cli.notebooks import backward_imports, checksums_of, import_graph, notebook_faults, without_times
@@ -64,3 +67,33 @@ def test_no_times_are_kept_in_a_notebook():
     assert notebook_faults(nb, nb) == ["it keeps times of its execution"]
     text = without_times(nb)
     assert "papermill" not in text and "duration" not in text and '"hide"' in text and checksums_of(nb) == before
+
+# %% ../nbs/08e_notebooks.ipynb #t-figures
+def test_a_caption_with_a_number_that_no_table_has_fails_the_check(tmp_path, monkeypatch):
+    folder = tmp_path / "figures" / "mine"
+    (folder / "tables").mkdir(parents=True)
+    key = {"dataset": ["d"], "pool": ["all"], "group": ["router"], "system": ["r"], "policy": ["argmax"]}
+    pd.DataFrame(key | {"gain": [1.25]}).to_csv(folder / "tables" / "main_results.csv", index=False)
+    pd.DataFrame(key | {"gain": [1.25]}).to_csv(folder / "gain.csv", index=False)
+    monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    (folder / "gain.json").write_text(json.dumps({"caption": "It gains 1.25 points.", "alt": ""}))
+    assert module.figure_faults() == []
+    (folder / "gain.json").write_text(json.dumps({"caption": "It gains 1.31 points.", "alt": ""}))
+    assert module.figure_faults() == [
+        "figures/mine: where gain.json, what caption, found 1.31, expected gain.csv does not have it"
+    ]
+
+# %% ../nbs/08e_notebooks.ipynb #t-readme
+def test_a_readme_that_is_not_the_index_fails_the_check(tmp_path, monkeypatch):
+    (tmp_path / "nbs").mkdir()
+    text = "It gains 1.25 points, see [the headline](06q.ipynb) and [the figure](../figures/gain.png)."
+    index = {"cells": [{"cell_type": "markdown", "id": "a", "metadata": {}, "source": text}], "metadata": {}}
+    (tmp_path / "nbs" / "index.ipynb").write_text(json.dumps(index | {"nbformat": 4, "nbformat_minor": 5}))
+    (tmp_path / "nbs" / "06q.ipynb").write_text("{}")
+    monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    module.write_readme()
+    said = (tmp_path / "README.md").read_text()
+    assert "(nbs/06q.ipynb)" in said and "(figures/gain.png)" in said and module.readme_faults() == []
+    (tmp_path / "README.md").write_text(said.replace("1.25", "1.31"))
+    [fault] = module.readme_faults()
+    assert fault.startswith("README.md: differs from nbs/index.ipynb")

@@ -38,7 +38,6 @@ max_tokens = 32
 batch_size = 64
 few_shot = 0
 latency = "none"
-
 [generation.prompts]
 zcot_system = ""
 zcot = "{query}\\nLet's think step by step."

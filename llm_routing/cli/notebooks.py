@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LINE', 'notebooks', 'export_notebooks', 'stale_exports', 'execute_in_place', 'without_times', 'clean_run_file',
            'clean_runs', 'visible_outputs', 'checksums_of', 'execute_side_by_side', 'refresh', 'notebook_faults',
-           'check_notebooks', 'figure_faults', 'write_readme', 'summary', 'notebook_table', 'profile_table',
-           'import_graph', 'part_of', 'backward_imports', 'module_picture']
+           'check_notebooks', 'figure_faults', 'readme_text', 'write_readme', 'readme_faults', 'summary',
+           'notebook_table', 'profile_table', 'import_graph', 'part_of', 'backward_imports', 'module_picture']
 
 # %% ../../nbs/08e_notebooks.ipynb #imports
 import json
@@ -232,8 +232,8 @@ def figure_faults() -> list[str]:
     return [f"figures/{name}: {', '.join(f'{k} {v}' for k, v in row._asdict().items())}" for name, row in rows]
 
 # %% ../../nbs/08e_notebooks.ipynb #08c78597
-def write_readme() -> None:
-    "Write README.md from the index notebook, with links that hold from the checkout's root."
+def readme_text() -> str:
+    "The index notebook as README.md, with links that hold from the checkout's root."
     from nbconvert import MarkdownExporter
 
     root, exporter = project_root(), MarkdownExporter(exclude_input=True, exclude_output_prompt=True)
@@ -241,8 +241,18 @@ def write_readme() -> None:
     text = text.replace("](../", "](").replace('src="../', 'src="')
     for nb in (root / "nbs").glob("*.ipynb"):
         text = text.replace(f"]({nb.name})", f"](nbs/{nb.name})")
-    text = re.sub(r"\n{3,}", "\n\n", text)
-    atomic_write(root / "README.md", lambda tmp: tmp.write_text(text.strip() + "\n", encoding="utf-8"))
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+# %% ../../nbs/08e_notebooks.ipynb #write-readme
+def write_readme() -> None:
+    "Write README.md from the index notebook."
+    atomic_write(project_root() / "README.md", lambda tmp: tmp.write_text(readme_text(), encoding="utf-8"))
+
+# %% ../../nbs/08e_notebooks.ipynb #readme-faults
+def readme_faults() -> list[str]:
+    "Whether README.md is what the index notebook says."
+    same = (project_root() / "README.md").read_text(encoding="utf-8") == readme_text()
+    return [] if same else ["README.md: differs from nbs/index.ipynb; run `llm-routing refresh index`"]
 
 # %% ../../nbs/08e_notebooks.ipynb #summary
 def summary(

@@ -408,11 +408,11 @@ def refresh_command(
 @app.command()
 def check() -> None:
     "Check that the export, the notebooks' outputs, the README and the published figures are those of the code."
-    from llm_routing.cli.notebooks import check_notebooks, figure_faults, stale_exports
+    from llm_routing.cli.notebooks import check_notebooks, figure_faults, readme_faults, stale_exports
 
     _in_checkout()
     stale = [f"{name}: differs from its notebook; run `llm-routing export`" for name in stale_exports()]
-    faults = stale or [*check_notebooks(), *figure_faults()]
+    faults = stale or [*check_notebooks(), *readme_faults(), *figure_faults()]
     for fault in faults:
         print(fault)
     if faults:
