@@ -142,7 +142,7 @@ def dead() -> bool:
                 "60",
                 "--ignore-names",
                 BY_NAME,
-                "--ignore-decorators",
+                "generator,--ignore-decorators",
                 "@app.command,@check,@reader,@router,@policy,@figure,@pytest.fixture,@field_validator,@model_validator",
             ],
             cwd=ROOT,
