@@ -39,7 +39,7 @@ OPEN = (
 BY_NAME = (
     "forward,pre_tokenizer,decoder,max_new_tokens,exp_to,_test_,_export_,_exporti_,_exports_,_default_exp_,"
     "_public,_public_store,_no_secrets,_inside,_pool_is_there,_names_are_clear,_adds_up,solution,embeddings,pooler,"
-    "fingerprint"
+    "fingerprint,generator"
 )
 LONGEST_MODULE, MEDIAN_CELL, LONGEST_CELL, WIDEST_LINE, LONGEST_CHAPTER = 600, 6, 40, 120, 40
 CHAPTER = re.compile(r"0[0-7]_")
@@ -142,7 +142,7 @@ def dead() -> bool:
                 "60",
                 "--ignore-names",
                 BY_NAME,
-                "generator,--ignore-decorators",
+                "--ignore-decorators",
                 "@app.command,@check,@reader,@router,@policy,@figure,@pytest.fixture,@field_validator,@model_validator",
             ],
             cwd=ROOT,
