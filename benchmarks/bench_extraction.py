@@ -215,7 +215,7 @@ def peers(sample: int = 400) -> None:
             part = part.sample(sample, random_state=0)
             rows.append(
                 (
-                    f"{source}, agrees with the label (mended by reading), sample",
+                    f"{source}, agrees with the label (corrected by reading), sample",
                     len(part),
                     sum(right(t, g) == y for t, g, y in zip(part.text, part.gold, part.label)),
                     sum(

@@ -104,11 +104,13 @@ def execute_in_place(
 def without_times(
     notebook: dict,  # changed in place
 ) -> str:
-    "A notebook as text, without what an execution notes beside the outputs: times, paths, versions."
+    "A notebook as text, without what an execution notes beside the outputs: times, paths, versions, warnings."
     notebook["metadata"] = {k: v for k, v in notebook["metadata"].items() if k == "kernelspec"}
     notebook["metadata"]["language_info"] = {"name": "python"}
     for cell in notebook["cells"]:
         cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k == "tags" and v}
+        if "outputs" in cell:
+            cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]  # warnings name files
     return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 # %% ../../nbs/08e_notebooks.ipynb #clean-run
