@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'INK', 'MUTED', 'RULE', 'COLOURS', 'MARKERS', 'SERIES', 'STYLE', 'LINES', 'FILES', 'ROUTER_NAMES',
            'POLICY_NAMES', 'NAMES', 'FORMULA', 'KINDS_OF_FILE', 'style', 'width_of', 'grey', 'name_of', 'label',
-           'short_names', 'look', 'csv_text', 'write_text', 'partial_note', 'figure_record', 'save_figure',
+           'short_names', 'look', 'csv_text', 'write_text', 'partial_note', 'modelled', 'figure_record', 'save_figure',
            'save_picture', 'small_drawing', 'read_record']
 
 # %% ../../nbs/06h_figure_files.ipynb #854165ae
@@ -260,6 +260,11 @@ def partial_note(
     rows = pd.read_csv(file)
     each = [f"{r.answered:,} of {r.queries:,} queries of {r.dataset}" for r in rows.itertuples()]
     return f"Partial, while LLMs are still sampled: {rows.llms[0]} of {rows.pool[0]} LLMs, {', '.join(each)}."
+
+# %% ../../nbs/06h_figure_files.ipynb #modelled-words
+def modelled(text: str) -> str:
+    "A text in which all seconds are called modelled."
+    return re.sub(r"(?<!modelled )\bseconds\b", "modelled seconds", text)
 
 # %% ../../nbs/06h_figure_files.ipynb #8baa5d30
 KINDS_OF_FILE = ("pdf", "svg", "csv", "json")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIGURES', 'MODELLED', 'Figure', 'find_figure', 'round_drawn', 'figure_data', 'has_money', 'name_modelled_seconds',
-           'make_figure', 'provenance', 'make_figures', 'show']
+           'save_drawn', 'make_figure', 'provenance', 'make_figures', 'show']
 
 # %% ../../nbs/06m_figures.ipynb #3f5761cc
 import io
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from joblib import Parallel, cpu_count, delayed
 
 from . import plots_llms as L
 from . import plots_routers as R
 from . import plots_systems as S
-from .figure_files import KINDS_OF_FILE, csv_text, save_figure, style
+from .figure_files import KINDS_OF_FILE, csv_text, modelled, save_figure, style
 from ..study.runs import Run
 from ..study.tables import StudyError, TABLES, digest, project_root
 
@@ -225,19 +226,18 @@ def name_modelled_seconds(
     "Say of all seconds in a figure that they are modelled."
     from matplotlib.text import Text
 
-    texts = [t for t in fig.findobj(Text) if "seconds" in t.get_text() and "modelled" not in t.get_text()]
+    texts = [t for t in fig.findobj(Text) if modelled(t.get_text()) != t.get_text()]
     for text in texts:
-        text.set_text(text.get_text().replace("seconds", "modelled seconds"))
+        text.set_text(modelled(text.get_text()))
     return bool(texts)
 
-# %% ../../nbs/06m_figures.ipynb #560c1927
-def make_figure(
+# %% ../../nbs/06m_figures.ipynb #save-drawn
+def save_drawn(
     name: str,  # of `FIGURES`
     run: Run,
-    **tables: pd.DataFrame,  # tables that are at hand already
-) -> Path | None:  # the SVG file; nothing where the profile has nothing to draw
-    "Draw a figure of a run and save it in the run's figures folder. Raises `StudyError`."
-    data = figure_data(name, run, **tables)
+    data: pd.DataFrame,  # of `figure_data`
+) -> Path | None:  # the SVG file; nothing where the data are empty
+    "Draw a figure from its data and save it; an older one without data is taken away."
     if data.empty:
         return _remove(name, run.figures)
     import matplotlib.pyplot as plt
@@ -250,6 +250,15 @@ def make_figure(
         save_figure(fig, name, run.figures, data, caption, figure.alt(data), run.profile.name, where)
         plt.close(fig)
     return run.figures / f"{name}.svg"
+
+# %% ../../nbs/06m_figures.ipynb #560c1927
+def make_figure(
+    name: str,  # of `FIGURES`
+    run: Run,
+    **tables: pd.DataFrame,  # tables that are at hand already
+) -> Path | None:  # the SVG file; nothing where the profile has nothing to draw
+    "Draw a figure of a run and save it in the run's figures folder. Raises `StudyError`."
+    return save_drawn(name, run, figure_data(name, run, **tables))
 
 # %% ../../nbs/06m_figures.ipynb #ee9d821e
 def provenance(name: str, run: Run) -> dict:
@@ -273,11 +282,13 @@ def make_figures(
     needs: tuple[str, ...] = tuple(TABLES),  # draw the figures that read these tables alone
     **tables: pd.DataFrame,  # tables that are at hand already
 ) -> list[str]:  # the names of those drawn
-    "Draw every figure that reads the named tables alone."
+    "Draw every figure that reads the named tables alone, several at a time."
     names = [n for n, f in FIGURES.items() if set(f.reads) <= set(needs)]
     unread = {t for n in names for t in FIGURES[n].reads} - set(tables)
     tables |= {t: _table(t, run) for t in sorted(unread)}  # each once
-    return [n for n in names if make_figure(n, run, **tables)]
+    each = [(n, run, figure_data(n, run, **tables)) for n in names]
+    saved = Parallel(max(1, min(len(each), cpu_count())))(delayed(save_drawn)(*given) for given in each)
+    return [n for n, path in zip(names, saved) if path]
 
 # %% ../../nbs/06m_figures.ipynb #b356e405
 def show(

@@ -23,12 +23,12 @@ import pandas as pd
 from .citing import bibtex, data_keys, latex_figure, record_of, references
 from .claims import advice, answers, claim, headline, say_votes
 from .experiments import experiments_section
-from .figure_files import name_of, partial_note, read_record, write_text
+from .figure_files import modelled, name_of, partial_note, read_record, write_text
 from .headline import glance, headline_rows
 from .figures import FIGURES, has_money
 from .page import Html, copies, drawing, el, files, joined, page, picture, sortable, split_caption
 from .plot_parts import place
-from .result_tables import ABOUT, about, main_results, readable_rows, shown_columns
+from .result_tables import ABOUT, about, main_results, name_modelled, readable_rows, shown_columns
 from ..study.runs import Run
 from ..study.tables import StudyError, work_folder
 
@@ -295,7 +295,8 @@ LONGEST = 160  # rows of a table that the page holds; of longer ones it has the 
 # %% ../../nbs/07f_report.ipynb #4a865701
 def table_block(run: Run, name: str, others: list[str]) -> Html:
     "One table: number, what it is, files, how to cite it, and its rows unless they are too many."
-    what, frame = about(name), shown_columns(name, read_written(run, name))
+    what, latency = about(name), run.profile.generation.latency
+    frame = name_modelled(shown_columns(name, read_written(run, name)), latency)
     title = f"Table {table_number(name, others)}. {what.title}"
     short = 0 < len(frame) <= LONGEST
     rows = sortable(frame, what.title, folded=True) if short else el("p", f"{len(frame):,} rows: see the file.")
@@ -303,18 +304,20 @@ def table_block(run: Run, name: str, others: list[str]) -> Html:
     texts = {"BibTeX": bibtex(record, data_keys(run.profile), own=is_own(run))}
     if (run.figures / "tables" / f"{name}.tex").is_file():
         texts["LaTeX"] = latex_figure(record, wide=True)
-    head = joined(el("h3", title, id=f"table-{name}"), el("p", what.says))
+    says = modelled(what.says) if latency == "modelled" else what.says
+    head = joined(el("h3", title, id=f"table-{name}"), el("p", says))
     links = el("p", files(run.figures, f"tables/{name}", what.title), cls="files")
     return joined(head, rows, links, copies(f"table-{name}", **texts))
 
 # %% ../../nbs/07f_report.ipynb #04715334
-def main_block(results: pd.DataFrame) -> Html:
+def main_block(results: pd.DataFrame, latency: str = "measured") -> Html:
     "The readable rows of the main table, a table per place and group."
     table = main_results(results)
     parts = []
     for title, rows in readable_rows(table):
         kept = rows[["name", "accuracy", "ci_low", "ci_high", "gain", "latency_s", "cost", "usage"]]
-        parts.append(sortable(kept.rename(columns={"name": "system"}).dropna(axis=1, how="all"), title))
+        kept = kept.rename(columns={"name": "system"}).dropna(axis=1, how="all")
+        parts.append(sortable(name_modelled(kept, latency), title))
     return el("div", *parts, cls="wide")
 
 # %% ../../nbs/07f_report.ipynb #5eec7348
@@ -323,7 +326,7 @@ def tables_section(run: Run, results: pd.DataFrame) -> Html:
     names = sorted(p.stem for p in (run.figures / "tables").glob("*.csv"))
     order = [n for n in (*ABOUT, *(n for n in names if n not in ABOUT)) if n in names and n not in PAPER]
     blocks = [el("div", table_block(run, n, names), cls="wide") for n in order]
-    return el("section", el("h2", "Tables", id="tables"), main_block(results), *blocks)
+    return el("section", el("h2", "Tables", id="tables"), main_block(results, run.profile.generation.latency), *blocks)
 
 # %% ../../nbs/07f_report.ipynb #08e00c62
 PAPER = ("verdicts", "lessons", "ledger", "disagreements", "mistakes", "errata")

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ABOUT', 'HEADS', 'MOST_ROWS', 'MAIN_COLUMNS', 'MORE_COLUMNS', 'About', 'about', 'head', 'digits_of', 'number',
            'is_number', 'column_cells', 'shown_columns', 'markdown_table', 'tex', 'breakable', 'column_types',
-           'latex_table', 'frame_latex', 'frame_markdown', 'marked', 'write_tables', 'main_results', 'ranks',
-           'readable_rows', 'span', 'write_main_results']
+           'latex_table', 'frame_latex', 'frame_markdown', 'name_modelled', 'marked', 'write_tables', 'main_results',
+           'ranks', 'readable_rows', 'span', 'write_main_results']
 
 # %% ../../nbs/06n_result_tables.ipynb #80cb7f9d
 import re
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .figure_files import csv_text, label, name_of, partial_note, write_text
+from .figure_files import csv_text, label, modelled, name_of, partial_note, write_text
 from .plot_parts import place
 from .plots_systems import BOUNDS_SHOWN, GROUP_NAMES, HEADLINE_ROUTERS, one_call
 
@@ -363,6 +363,17 @@ def frame_markdown(frame: pd.DataFrame) -> str:
 # %% ../../nbs/06n_result_tables.ipynb #34e80b74
 MOST_ROWS = 260  # of a table for readers; longer ones are CSV files alone
 
+# %% ../../nbs/06n_result_tables.ipynb #name-modelled
+def name_modelled(
+    frame: pd.DataFrame,
+    latency: str = "modelled",  # of the profile: "measured" leaves all as it is
+) -> pd.DataFrame:
+    "A table for readers in which seconds that a source models are called so: in heads, and in cells that name them."
+    if latency != "modelled":
+        return frame
+    named = {c: modelled(head(c)) for c in frame if "seconds" in head(c)}
+    return frame.rename(columns=named).replace("seconds", "modelled seconds")
+
 # %% ../../nbs/06n_result_tables.ipynb #b78c068c
 def marked(
     text: str,
@@ -378,13 +389,14 @@ def marked(
 # %% ../../nbs/06n_result_tables.ipynb #b78c068c-1
 def write_tables(
     folder: str | Path,  # `run.figures`
+    latency: str = "measured",  # of the profile: whether seconds are modelled
     **tables: pd.DataFrame,  # name -> rows
 ) -> list[str]:  # the names of the files
     "Write tables/NAME.csv, and .md and .tex where people can read the table; the same rows give the same bytes."
     out, names = Path(folder) / "tables", []
     for name, frame in tables.items():
         texts = {"csv": csv_text(frame, 6 if name in ("ledger", "errata", "disagreements") else 4)}
-        shown = shown_columns(name, frame)
+        shown = name_modelled(shown_columns(name, frame), latency)
         if 0 < len(frame) <= MOST_ROWS and len(shown.columns):
             texts |= {"md": frame_markdown(shown), "tex": frame_latex(shown)}
         names += [write_text(out / f"{name}.{kind}", marked(text, kind, folder)).name for kind, text in texts.items()]
@@ -433,7 +445,7 @@ def span(middle: float, low: float, high: float, sign: str = "") -> str:
     return "" if pd.isna(middle) else f"{middle:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
 
 # %% ../../nbs/06n_result_tables.ipynb #94e53827
-def _main_columns(table: pd.DataFrame) -> dict[str, Callable]:
+def _main_columns(table: pd.DataFrame, latency: str = "measured") -> dict[str, Callable]:
     "Head -> the cell of a row, for the columns that have values."
     cells = {
         "accuracy (%)": lambda r: span(r.accuracy, r.ci_low, r.ci_high),
@@ -443,12 +455,13 @@ def _main_columns(table: pd.DataFrame) -> dict[str, Callable]:
         "LLMs called": lambda r: number(r.usage, 1),
     }
     empty = {"cost per query": table.cost, "seconds": table.latency_s, "gain (points)": table.gain}
-    return {h: f for h, f in cells.items() if h not in empty or empty[h].notna().any()}
+    kept = {h: f for h, f in cells.items() if h not in empty or empty[h].notna().any()}
+    return {modelled(h) if latency == "modelled" else h: f for h, f in kept.items()}
 
 # %% ../../nbs/06n_result_tables.ipynb #8a0aa57a
-def _main_markdown(table: pd.DataFrame) -> str:
+def _main_markdown(table: pd.DataFrame, latency: str = "measured") -> str:
     "The readable table in Markdown."
-    columns, rows = _main_columns(table), []
+    columns, rows = _main_columns(table, latency), []
     marks = {1: "**{}**", 2: "<u>{}</u>"}
     for title, part in readable_rows(table):
         rows.append([f"*{title}*", *[""] * len(columns)])
@@ -458,9 +471,9 @@ def _main_markdown(table: pd.DataFrame) -> str:
     return markdown_table(rows, ["system", *columns])
 
 # %% ../../nbs/06n_result_tables.ipynb #66ac5148
-def _main_latex(table: pd.DataFrame) -> str:
+def _main_latex(table: pd.DataFrame, latency: str = "measured") -> str:
     "The readable table in LaTeX, for both columns of a page."
-    columns, rows, breaks = _main_columns(table), [], []
+    columns, rows, breaks = _main_columns(table, latency), [], []
     marks = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
     for title, part in readable_rows(table):
         breaks.append(len(rows))
@@ -496,12 +509,13 @@ def _narrow_latex(table: pd.DataFrame) -> str:
 def write_main_results(
     results: pd.DataFrame,  # the results table
     folder: str | Path,  # `run.figures`
+    latency: str = "measured",  # of the profile: whether seconds are modelled
 ) -> pd.DataFrame:  # what was written
     "Write tables/main_results.csv (all rows), .md and .tex (the readable ones), and main_results_narrow.tex"
     "(one column)."
     table, out = main_results(results), Path(folder) / "tables"
     write_text(out / "main_results.csv", csv_text(table))
-    write_text(out / "main_results.md", marked(_main_markdown(table), "md", folder))
-    write_text(out / "main_results.tex", marked(_main_latex(table), "tex", folder))
+    write_text(out / "main_results.md", marked(_main_markdown(table, latency), "md", folder))
+    write_text(out / "main_results.tex", marked(_main_latex(table, latency), "tex", folder))
     write_text(out / "main_results_narrow.tex", marked(_narrow_latex(table), "tex", folder))
     return table
