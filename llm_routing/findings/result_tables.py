@@ -62,7 +62,9 @@ _ABOUT_SYSTEMS = {
         "Every router and policy against the best single LLM chosen on train, and what its corrected test says.",
         ("dataset", "pool", "way", "system", "policy", "gain", "gain_low", "gain_high", "p_holm", "outcome", "chosen"),
     ),
-    "router_gains": About("Router gains", "Every router's gain over the best single LLM as its chapter computes it."),
+    "router_gains": About(
+        "Router gains", "Every router's gain over the best single LLM, with intervals over queries alone, not corrected."
+    ),
     "ranks": About("Ranks", "LLMs and routers by accuracy, with the interval of the rank and how often each is first."),
     "power": About("Detectable differences", "The smallest true difference that a test set shows four times in five."),
     "gap_parts": About("Where the distance goes", "Points between the best single LLM and the oracle, lost by cause."),
@@ -157,6 +159,8 @@ _MEASURES = {
     "gain": "gain (points)",
     "gain_low": "gain, 95% low",
     "gain_high": "gain, 95% high",
+    "queries_low": "gain, 95% low over queries",
+    "queries_high": "gain, 95% high over queries",
     "points": "difference (points)",
     "share_away": "sent elsewhere (share)",
     "latency_s": "seconds",
