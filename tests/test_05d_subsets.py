@@ -76,7 +76,6 @@ def test_weights_are_learnt_once_per_scores_and_never_from_others():
     assert odds_of(s) is odds_of(s) and odds_of(other) != odds_of(s)
     assert odds_of(s) == fit_log_odds(s.calibration, s.seen_answer, s.seen)
 
-
 # %% ../nbs/05d_subsets.ipynb #e6b09895
 @pytest.mark.parametrize("name", VOTES)
 def test_a_vote_weighs_those_who_are_asked(name):

@@ -55,7 +55,6 @@ def test_the_story_is_of_the_router_that_was_named_before_any_result():
     mine = rows[rows.router == "mlc"].iloc[0]
     assert f"mlc (first seed) gains {mine.gained:.1f}" in gap_story(rows.assign(dataset="d", pool="all"))
 
-
 # %% ../nbs/06d_gap.ipynb #42021efe
 def test_cross_fitting_never_sees_the_query_itself():
     rng = np.random.default_rng(2)

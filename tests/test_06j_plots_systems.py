@@ -55,7 +55,6 @@ def test_only_a_router_that_sends_every_query_to_one_llm_is_hollow(results):
     faces = [line.get_markerfacecolor() for line in ax.lines if line.get_marker() in "osD^v*" and len(line.get_xdata())]
     assert faces.count("white") == 1
 
-
 # %% ../nbs/06j_plots_systems.ipynb #04480396
 def test_the_front_is_numbered_from_cheap_to_expensive(results):
     data = S.cost_data(results)

@@ -25,7 +25,7 @@ from llm_routing.study.runs import Run
 STUDY = invented_study(n=80)
 LEDGER = pd.DataFrame(
     [
-        {"number": "a.b", "published": 1.0, "reproduced": 1.0, "difference": 0.0, "verdict": "exact", "kind": "checksum"},
+        {"number": "a.b", "published": 1.0, "reproduced": 1.0, "verdict": "exact", "kind": "checksum"},
         {"number": "c.d", "published": 2.0, "verdict": "not in this profile", "command": "llm-routing run"},
     ]
 ).assign(hardware="a GPU", ci_low=None, ci_high=None).fillna({"kind": "", "command": ""})

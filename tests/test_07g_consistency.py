@@ -53,7 +53,6 @@ def test_a_router_s_gain_is_the_same_in_its_chapter_and_in_the_main_table(folder
     [found] = stale_numbers(folder).itertuples()
     assert (found.where, found.what) == ("tables/router_gains.csv", "gain of r argmax on d, all")
 
-
 # %% ../nbs/07g_consistency.ipynb #095bd5cf
 def test_a_caption_with_an_old_number_is_named(folder):
     (folder / "calibration.json").write_text(json.dumps({"caption": "ECE: r 1.8 points."}))
