@@ -6,7 +6,7 @@
 __all__ = ['ABOUT', 'HEADS', 'MOST_ROWS', 'MAIN_COLUMNS', 'MORE_COLUMNS', 'About', 'about', 'head', 'digits_of', 'number',
            'is_number', 'column_cells', 'shown_columns', 'markdown_table', 'tex', 'breakable', 'column_types',
            'latex_table', 'frame_latex', 'frame_markdown', 'marked', 'write_tables', 'main_results', 'ranks',
-           'readable_rows', 'span', 'away', 'write_main_results']
+           'readable_rows', 'span', 'away', 'training_note', 'write_main_results']
 
 # %% ../../nbs/06n_result_tables.ipynb #80cb7f9d
 import re
@@ -35,7 +35,9 @@ _CURVE = ("dataset", "pool", "router", "n_train", "accuracy", "ci_low", "ci_high
 
 # %% ../../nbs/06n_result_tables.ipynb #d0586679
 _ABOUT_SYSTEMS = {
-    "main_results": About("Main results", "Every bound, LLM, router and policy: accuracy, gain, cost, seconds, calls."),
+    "main_results": About(
+        "Main results", "Every bound, LLM, router and policy: accuracy, gain, share sent away, cost, seconds, calls."
+    ),
     "comparisons": About(
         "Comparisons",
         "Every router and LLM against the best single LLM: difference, interval, corrected p, detectable difference.",
@@ -417,17 +419,18 @@ def write_tables(
 
 # %% ../../nbs/06n_result_tables.ipynb #2c86ceef
 MAIN_COLUMNS = ["dataset", "pool", "group", "system", "policy", "n", "accuracy", "ci_low", "ci_high"]
-MORE_COLUMNS = ["gain", "gain_low", "gain_high", "share_away", "latency_s", "cost", "usage", "p_holm"]
+MORE_COLUMNS = ["gain", "gain_low", "gain_high", "share_away", "latency_s", "cost", "usage", "p_holm", "training"]
 
 # %% ../../nbs/06n_result_tables.ipynb #838e55d4
 def main_results(
-    results: pd.DataFrame,  # the results table
+    results: pd.DataFrame,  # the results table; with `training` where it is known
 ) -> pd.DataFrame:
     "The columns of the main table; bounds, then LLMs, then routers, best first."
     order = results.groupby(["dataset", "pool"], sort=False).ngroup()
     rows = results.assign(order=order).round({"accuracy": 4})
     keys, up = ["order", "group", "accuracy", "system", "policy"], [True, True, False, True, True]
-    return rows.sort_values(keys, ascending=up)[[*MAIN_COLUMNS, *MORE_COLUMNS]].reset_index(drop=True)
+    columns = [c for c in (*MAIN_COLUMNS, *MORE_COLUMNS) if c in rows]
+    return rows.sort_values(keys, ascending=up)[columns].reset_index(drop=True)
 
 # %% ../../nbs/06n_result_tables.ipynb #58c12388
 def ranks(
@@ -526,6 +529,20 @@ def _narrow_latex(table: pd.DataFrame) -> str:
             rows.append([tex(name_of(r.system)), f"{r.accuracy:.1f}", gain])
     return latex_table(rows, ["system", "accuracy (%)", "gain (points)"], "lrr", tuple(breaks[1:]))
 
+# %% ../../nbs/06n_result_tables.ipynb #training-note
+def training_note(
+    table: pd.DataFrame,  # of `main_results`
+) -> str:
+    "Which routers' intervals hold a spread over training samples of their own, and which one of others, or none."
+    routers = table[table["group"] == "router"]
+    source = routers["training"] if "training" in routers else pd.Series("left out", routers.index)
+    said = []
+    for kind in ("measured", "other routers", "left out"):
+        names = list(dict.fromkeys(map(name_of, routers["system"][source == kind])))
+        if names:
+            said.append(f"{kind} ({', '.join(names)})")
+    return f"Spread over training samples in the routers' intervals: {'; '.join(said)}." if said else ""
+
 # %% ../../nbs/06n_result_tables.ipynb #788ed648
 def write_main_results(
     results: pd.DataFrame,  # the results table
@@ -535,7 +552,11 @@ def write_main_results(
     "(one column)."
     table, out = main_results(results), Path(folder) / "tables"
     write_text(out / "main_results.csv", csv_text(table))
-    write_text(out / "main_results.md", marked(_main_markdown(table), "md", folder))
-    write_text(out / "main_results.tex", marked(_main_latex(table), "tex", folder))
+    texts, note = {"md": _main_markdown(table), "tex": _main_latex(table)}, training_note(table)
+    if note:
+        texts["md"] += f"\n{note}\n"
+        texts["tex"] += f"{{\\footnotesize {tex(note)}\\par}}\n"
+    for kind, text in texts.items():
+        write_text(out / f"main_results.{kind}", marked(text, kind, folder))
     write_text(out / "main_results_narrow.tex", marked(_narrow_latex(table), "tex", folder))
     return table
