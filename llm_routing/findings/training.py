@@ -44,16 +44,16 @@ def fitted_again(task: Task, outcomes: pd.DataFrame, router: str, seed: int, **p
 
 # %% ../../nbs/06p_training.ipynb #c213d6de
 def fitted_once_more(
-    each: list[Task],
+    each: list[Task],  # of one data set
     outcomes: pd.DataFrame,
     routers: dict[str, dict],  # router -> its parameters
     seed: int,
     known: dict | None = None,  # routers beside those of this package
 ) -> dict[tuple[str, str, str], float]:  # dataset, pool and router -> accuracy on test, in percent
-    "Every router on every dataset and pool, with all its folds, after training on one resample."
+    "Every router on every pool of a data set, with all its folds, after training on one resample."
     ROUTERS.update(known or {})
     scores: dict[tuple[str, str, str], list] = {}
-    for task in sorted(each, key=lambda t: (t.dataset, t.fold)):
+    for task in sorted(each, key=lambda t: t.fold):
         own = task.outcomes(outcomes)
         for router, params in routers.items():
             again = fitted_again(task, own, router, seed, **params)
@@ -78,13 +78,15 @@ def training_spread(
     if not each or not routers or refits < 2:
         return pd.DataFrame(columns=SPREAD)
     outcomes = outcomes[["query_id", "llm", "score"]]
-    side_by_side = Parallel(min(refits, cpu_count()))
-    runs = side_by_side(
-        delayed(fitted_once_more)(each, outcomes, routers, seed + k, dict(ROUTERS)) for k in range(refits)
-    )
+    data_sets = [[task for task in each if task.dataset == d] for d in dict.fromkeys(task.dataset for task in each)]
+    jobs = [(own, outcomes, routers, seed + k, dict(ROUTERS)) for own in data_sets for k in range(refits)]
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for run in Parallel(min(len(jobs), cpu_count()))(delayed(fitted_once_more)(*job) for job in jobs):
+        for key, accuracy in run.items():
+            found.setdefault(key, []).append(accuracy)
     rows = []
     for dataset, pool in dict.fromkeys((task.dataset, task.pool) for task in each):
-        own = {r: np.std([run[dataset, pool, r] for run in runs], ddof=1) for r in routers}
+        own = {r: np.std(found[dataset, pool, r], ddof=1) for r in routers}
         mean = float(np.sqrt(np.mean(np.square(list(own.values())))))
         rows += [(dataset, pool, r, sd, refits, True) for r, sd in own.items()]
         rows += [(dataset, pool, r, mean, refits, False) for r in others if r not in own]
