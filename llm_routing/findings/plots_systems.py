@@ -100,7 +100,7 @@ def _gain_row(ax, y: float, part: pd.DataFrame, named: list[str]) -> None:
         for r in own[own.system == router].itertuples():
             colour, mark = look(router)
             ax.hlines(y + off, r.gain_low, r.gain_high, color=colour, linewidth=1.1)
-            face = "white" if r.share_away < 0.005 else colour
+            face = "white" if r.share_away == 0 else colour
             ax.plot(r.gain, y + off, mark, color=colour, markersize=3.4, markerfacecolor=face, markeredgewidth=0.8)
 
 # %% ../../nbs/06j_plots_systems.ipynb #5190e8a1
