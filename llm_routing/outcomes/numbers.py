@@ -109,8 +109,8 @@ _RANGE = re.compile(
 _RANGE_BEFORE = re.compile(
     r"(?:\b(?:either|between|entre|zwischen|tra)\s\$?\d[^.;\n]{0,30}?"
     rf"|(?<!from )(?<!from \$)(?<![\d.,])\d[\d.,]*(?<![,.]){_JOINT}\$?"
-    r"|(?:\A\W*|\b(?:somewhere|anywhere|probably|perhaps|maybe|possibly|likely|about|rang(?:e|es|ing)|var(?:y|ies)|is"
-    rf"|be|are|takes?|costs?)\s)from\s\$?\d[\d.,]*{_JOINT}\$?)\Z",
+    r"|(?:\A\W*|\b(?:somewhere|anywhere|anything|probably|perhaps|maybe|possibly|likely|about|rang(?:e|es|ing)"
+    rf"|var(?:y|ies)|is|be|are|takes?|costs?|needs?)\s)from\s\$?\d[\d.,]*{_JOINT}\$?)\Z",
     re.I,
 )
 
@@ -129,7 +129,7 @@ _LIST = re.compile(
 )
 _COMPOUND = re.compile(r"\s(?!(?:of|in|per|for|to|at|from|by|with|on|times|or)\b)[a-z]+(?:,|\sand)?\s\d+\s[a-z]+\s*\Z")
 _TWO_VALUES = re.compile(r"=\s?[-$\d.,]{1,20}\s(?:or|and)\s[a-zA-Z]\s?=")
-_GUESS = r"\b(?:could|might|may)(?: also)? be\s[^.;\n]{0,40}?\d"
+_GUESS = r"\b(?:(?:could|might|may)(?: also)? be|[Mm]aybe|[Pp]erhaps)\s[^.;\n]{0,40}?\d"
 _TWO_GUESSES = re.compile(rf"{_GUESS}[^.;\n]{{0,40}}?{_GUESS}")
 _CENTS = re.compile(r"(?:\s?dollars?)?(?: and|,) (\d{1,2}) cents?")
 

@@ -66,7 +66,9 @@ def _names_another(s: str, at: int, label: str, o: Options) -> bool:
 
 # %% ../../nbs/03g_options.ipynb #03g0010
 _CHOICE_VERBS = tuple(
-    "choos|chose|select|pick|go with|going with|opt for|take|settle on|vote for|lean|stick with".split("|")
+    (
+        "choos|chose|select|pick|go with|going with|go for|going for|opt for|take|settle on|vote for|lean|stick with"
+    ).split("|")
 )
 _CHOICE_NOUNS = tuple("ption|hoice|tatement|etter|esponse| one|lternative|election|guess|vote|conclude".split("|"))
 
@@ -125,9 +127,11 @@ _OWN_SUBJECT = re.compile(
 _NOT_OWN = re.compile(
     r"\b(?:not the|isn't the|an|a wrong|wrong|incorrect|in|that|which|what|his|her|their|students?'|common"
     r"|popular|naive|tempting|possible"
-    r"|(?!(?:it|let|that|here|what|there)['’])[A-Za-z]+['’]s|each|every|no|another|any|first|initial)\s(?:correct|right|best)?\s?a?\Z",
+    r"|(?!(?:it|let|that|here|what|there)['’])[A-Za-z]+['’]s"
+    r"|each|every|no|another|any|first|initial)\s(?:correct|right|best)?\s?a?\Z",
     re.I,
 )
+_AS_VERB = re.compile(r"\b(?:would|will|might|may|could|often|usually|to|students|people)\s\Z")  # often answer B
 _PLAIN_LEADS = frozenset(("", "The ", "the ", "So the ", "Therefore, the ", "Thus, the ", "Hence, the "))
 
 # %% ../../nbs/03g_options.ipynb #03g0019
@@ -139,7 +143,8 @@ def _is_own(text: str, m: re.Match) -> bool:
         return True
     if verb and not _OWN_SUBJECT.search(text[max(0, m.start() - 100) : m.start()]):
         return False
-    if _NOT_OWN.search(before[-24:].rstrip() + " ") or foreign(clauses(before)[-1] + m[0] * verb, True):
+    said = clauses(before)[-1] + (m[0] if verb or _AS_VERB.search(before) else "")
+    if _NOT_OWN.search(before[-24:].rstrip() + " ") or foreign(said, True):
         return False
     return not hypothetical(before, text[m.end() : m.end() + 12])
 
@@ -348,8 +353,8 @@ RULES = (
             r"|response|one|alternative|selection)"
             r"|\b[Oo]ption\schosen|\b(?:[Mm]y|[Oo]ur|[Tt]he|[Ff]inal)\s(?:\w+\s)?(?:choice|pick|guess|vote"
             r"|selection)\b"
-            r"|\b(?:choose|choosing|chose|select|pick|go with|going with|opt for|conclude|take|settle on|vote for"
-            r"|lean(?:ing)? towards?"
+            r"|\b(?:choose|choosing|chose|select|pick|go with|going with|go for|going for|opt for"
+            r"|conclude|take|settle on|vote for|lean(?:ing)? towards?"
             r"|stick with)\b"
         ),
         read_announced,

@@ -104,7 +104,7 @@ def confidence(
 
 # %% ../../nbs/03c_rules.ipynb #03c0017
 _SAYERS = (
-    r"\b(?:students?|people|many|(?<!the )most|some|others|beginners|candidates|readers|test[- ]?takers|colleagues?"
+    r"\b(?:students?|people|many|(?<!the )most|some|others|beginners?|candidates?|readers?|test[- ]?takers|colleagues?"
     r"|friends?|intuition|everyone"
     r"|someone|classmates?|novices?|(?:my|his|her|their|the other) \w+)\b[^.;:!?\n\d]{0,60}?\b"
 )
@@ -123,6 +123,7 @@ _TRAP = (
     r"|\b(?:common|popular|frequent|typical|naive|tempting|classic|usual)\b[^.;!?\n]{0,30}\b(?:mistake|error|trap"
     r"|answer|guess|choice"
     r"|distractor|misconception|pick|option)\b"
+    r"|\ba (?:mistake|error) to\b"
     r"|\b(?:you|one|we|I)\b[^.;!?\n]{0,30}\b(?:might|may|could|mistakenly|wrongly|initially|first|(?:was|am"
     r"|be) inclined"
     r"|(?:was|am|be) tempted)\b[^.;!?\n]{0,40}?\b(?:say|think|thought|answer|choose|pick|select|guess|go with)\b"
@@ -195,7 +196,7 @@ _AGAIN = re.compile(
     r"|apologi[sz]e|sorry|actually"
     r"|on second thought|my mistake|i made an? (?:error|mistake)|let me (?:re\w+|correct|fix)|that(?:'s| is"
     r"| was) (?:wrong|not right|incorrect)"
-    r"|not right|i misread|make that|i meant?|no,|nope|rather,)|等等|不对|更正|应该是|いや|아니",
+    r"|not right|i misread|make that|i meant?|no,|nope|rather,|or rather)|等等|不对|更正|应该是|いや|아니",
     re.I,
 )
 _AGAIN_HINTS = (
