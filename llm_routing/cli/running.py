@@ -81,11 +81,11 @@ def execute_stage(
     progress: bool = True,
 ) -> float:  # wall seconds
     "Execute one stage's notebook into the run folder. Raises `StudyError` naming notebook, cell and error."
+    began = time.perf_counter()
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    began = time.perf_counter()
     again = "run the same command again: it goes on from this stage"
     try:
         try:
