@@ -6,7 +6,8 @@
 __all__ = ['ENCODERS', 'SURFACE_FEATURES', 'CJK_WORDS', 'ONCE', 'register_encoder', 'Encoder', 'surface', 'Surface', 'Tfidf',
            'Words', 'VectorCache', 'minilm_folder', 'pretrained_model', 'weights_of', 'load_encoder', 'read_layer',
            'mean_pool', 'embed', 'Pretrained', 'hidden_states', 'TokenStates', 'token_vectors', 'Static',
-           'word_tokenizer', 'new_bert', 'learn_masked', 'train_encoder', 'Joined', 'make_encoder', 'Once', 'encoded']
+           'word_tokenizer', 'new_bert', 'learn_masked', 'train_encoder', 'Joined', 'make_encoder', 'Once',
+           'from_texts_alone', 'encoded']
 
 # %% ../../nbs/04a_encoders.ipynb #imports
 import os
@@ -574,6 +575,11 @@ class Once:
 # %% ../../nbs/04a_encoders.ipynb #once-here
 ONCE = Once()
 
+# %% ../../nbs/04a_encoders.ipynb #texts-alone
+def from_texts_alone(name: str) -> bool:
+    "Whether the encoder `name` reads nothing but the texts: no pretrained one is part of it."
+    return set(name.split("+")) <= {"surface", "tfidf", "words"}
+
 # %% ../../nbs/04a_encoders.ipynb #encoded
 def encoded(name: str, texts: list[str], cache=None) -> tuple[Encoder, np.ndarray]:
     "The encoder `name`, fitted on `texts`, and their features (n_texts, n_features). Neither is to be changed."
@@ -582,5 +588,4 @@ def encoded(name: str, texts: list[str], cache=None) -> tuple[Encoder, np.ndarra
         encoder = make_encoder(name, cache)
         return encoder, encoder.fit_transform(texts)
 
-    from_texts_alone = set(name.split("+")) <= {"surface", "tfidf", "words"}
-    return ONCE(make, "encoded", name, digest(*texts)) if from_texts_alone else make()
+    return ONCE(make, "encoded", name, digest(*texts)) if from_texts_alone(name) else make()

@@ -8,6 +8,7 @@ __all__ = ['RIDGES', 'STYLE', 'merged', 'leading', 'ridge_path', 'held_out', 'cr
 
 # %% ../../nbs/04e_recommended.ipynb #imports
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from fastcore.basics import patch
@@ -185,12 +186,13 @@ class Recommended(Familiar):
     over their kinds.
     Time and memory are linear in the training queries. This project's own."""
 
+    encoder: ClassVar[str] = "words"
     random = True
 
     def learn(self, texts, scores, validation):
         "Nothing is chosen on validation: its queries are left for whatever calibrates the probabilities."
         texts, scores = merged(texts, scores)
-        self.words, X = encoded("words", texts)
+        self.words, X = encoded(self.encoder, texts)
         V = ONCE(lambda: leading(X, self.width, self.seed), "leading", digest(*texts), self.width, self.seed)
         F = np.asarray(X @ V)
         self.learn_ridge(F, V, scores)

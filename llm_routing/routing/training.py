@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Job', 'tune', 'calibration_error', 'calibration_errors', 'fit_temperature', 'fit_isotonic', 'own_size',
            'count_parameters', 'routing_times', 'parts_of', 'score_frame', 'train_router', 'run_router', 'seeds_of',
-           'train_jobs', 'train_all']
+           'train_jobs', 'job_groups', 'train_all']
 
 # %% ../../nbs/04f_training.ipynb #imports
 import time
@@ -20,7 +20,7 @@ from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
 from .base import ROUTERS, Router, fit_logistic, log_loss, make_router
-from .encoders import ONCE, Encoder
+from .encoders import ONCE, Encoder, from_texts_alone
 from ..study.tables import matrix
 from ..study.tasks import Task, llms_of
 from . import classic, networks, published, recommended  # noqa: F401 (found by name)
@@ -195,7 +195,7 @@ Job = tuple[str, int, Task]  # a router, its seed, and what it is trained for
 
 # %% ../../nbs/04f_training.ipynb #train-jobs
 def train_jobs(
-    jobs: list[Job],  # of one data set
+    jobs: list[Job],  # of one group
     outcomes: pd.DataFrame,
     params: dict[str, dict],  # router -> its parameters
     cache: Path | None = None,  # folder for embeddings
@@ -215,6 +215,20 @@ def train_jobs(
         done.append((costs, rows.assign(pool=task.pool, fold=task.fold)))
     return done
 
+# %% ../../nbs/04f_training.ipynb #job-groups
+def job_groups(
+    jobs: list[Job],
+    params: dict[str, dict],  # router -> its parameters
+) -> list[list[int]]:  # places in `jobs`
+    "Jobs that share what is made from the texts: those of one data set and encoder. The longest group is the first."
+    groups: dict[tuple, list[int]] = {}
+    for i, (name, _, task) in enumerate(jobs):
+        kind, preset = ROUTERS[name]
+        encoder = ({"encoder": getattr(kind, "encoder", "minilm")} | preset | params.get(name, {}))["encoder"]
+        groups.setdefault((task.dataset, encoder if from_texts_alone(encoder) else ""), []).append(i)
+    sizes = [len(task.queries) * len(task.llms) for _, _, task in jobs]
+    return sorted(groups.values(), key=lambda own: -sum(sizes[i] for i in own))
+
 # %% ../../nbs/04f_training.ipynb #train-all
 def train_all(
     jobs: list[Job],
@@ -222,15 +236,12 @@ def train_all(
     params: dict[str, dict],  # router -> its parameters
     cache: Path | None = None,  # folder for embeddings
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # what each router costs, and `scores`, both in the order of the jobs
-    "All jobs, data sets side by side."
-    places: dict[str, list[int]] = {}
-    for i, (_, _, task) in enumerate(jobs):
-        places.setdefault(task.dataset, []).append(i)
-    outcomes = outcomes[["query_id", "llm", "score"]]
-    side_by_side = Parallel(min(len(places), cpu_count()))
+    "All jobs, those that share nothing side by side."
+    groups, outcomes = job_groups(jobs, params), outcomes[["query_id", "llm", "score"]]
+    side_by_side = Parallel(min(len(groups), cpu_count()))
     each = side_by_side(
-        delayed(train_jobs)([jobs[i] for i in own], outcomes, params, cache, dict(ROUTERS)) for own in places.values()
+        delayed(train_jobs)([jobs[i] for i in own], outcomes, params, cache, dict(ROUTERS)) for own in groups
     )
-    done = {i: one for own, results in zip(places.values(), each) for i, one in zip(own, results)}
+    done = {i: one for own, results in zip(groups, each) for i, one in zip(own, results)}
     costs, frames = zip(*(done[i] for i in range(len(jobs))))
     return pd.DataFrame(costs), pd.concat(frames, ignore_index=True)

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pandas as pd
 
 from .profiles import Profile, load_profile, overrides, parse_profile, profile_file
@@ -212,3 +213,4 @@ def register_own(
         except Exception as e:
             del sys.modules[name]
             raise StudyError(f"{file}: {type(e).__name__}: {e}") from e
+        cloudpickle.register_pickle_by_value(module)  # processes beside this one do not import the file

@@ -369,13 +369,15 @@ def matrix(
     llms: list[str],  # the columns, in order
 ) -> np.ndarray:  # (n_queries, n_llms) float
     "A long table as an array of queries by LLMs. Raises `TableError` naming the first pair that has no row."
-    wide = frame.pivot(index="query_id", columns="llm", values=value).reindex(index=query_ids, columns=llms)
-    known = frame.pivot(index="query_id", columns="llm", values="query_id").reindex(index=query_ids, columns=llms)
-    holes = np.argwhere(known.isna().to_numpy())
+    (rows, ids), (columns, names) = pd.factorize(frame["query_id"]), pd.factorize(frame["llm"])
+    at = np.full((len(ids) + 1, len(names) + 1), -1)  # where each pair stands; the last row and column stay unknown
+    at[rows, columns] = np.arange(len(frame))
+    at = at[np.ix_(pd.Index(ids).get_indexer(query_ids), pd.Index(names).get_indexer(llms))]
+    holes = np.argwhere(at < 0)
     if len(holes):
         q, m = holes[0]
         raise TableError(f"no {value} for query {query_ids[q]!r} and LLM {llms[m]!r} ({len(holes)} pairs are missing)")
-    return wide.to_numpy(dtype=float)
+    return frame[value].to_numpy(dtype=float)[at]
 
 # %% ../../nbs/00a_tables.ipynb #4e05299d
 def digest(
