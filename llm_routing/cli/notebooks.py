@@ -260,9 +260,9 @@ def readme_faults() -> list[str]:
 def summary(
     notebook: Path,
 ) -> str:
-    "The line that starts with > in a notebook's first cell."
+    "What a notebook says of itself: the lines of its first cell that start with >."
     first = json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]["source"]
-    return next((line[2:] for line in "".join(first).splitlines() if line.startswith("> ")), "")
+    return " ".join(line[1:].strip() for line in "".join(first).splitlines() if line.startswith(">"))
 
 # %% ../../nbs/08e_notebooks.ipynb #notebook-table
 def notebook_table() -> str:
