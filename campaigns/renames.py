@@ -238,24 +238,30 @@ def campaign(
 ) -> pd.DataFrame:
     "Stop each stage at each rename: a row for each moment, with the number of the one that was run on from for it."
     rows = []
-    stages_module.imported_modules = functools.cache(imported_modules)  # the code stays as it is
     for stage in stages:
-        began, met = time.monotonic(), []
-        whole, copies = results(study / "run"), freeze(study, stage, home)
-        for number, copy in enumerate(copies, 1):
-            _, event, name = copy.name.split(" ", 2)
-            untrue, files = untruth(copy, stage, whole), contents(copy)
-            same = next((m for m in met if m.is_same(files)), None)
-            if same is None:
-                same = run_on(number, copy, whole, home, last)
-                met.append(same)
-            fault = untrue or same.fault or "held"
-            rows.append((stage, number, event, plain(name), same.number, " ".join(same.ran), fault))
-            shutil.rmtree(copy)
-        print(stage, f"{len(copies)} moments, {len(met)} run on from, {time.monotonic() - began:.0f} s", flush=True)
+        with mock.patch.object(stages_module, "imported_modules", functools.cache(imported_modules)):  # quicker
+            rows += stopped_at_each(study, stage, home, last)
         if out:
             table(rows).to_csv(out, index=False)
     return table(rows)
+
+
+def stopped_at_each(study: Path, stage: str, home: Path, last: str) -> list[tuple]:
+    "The rows of one stage."
+    began, met, rows = time.monotonic(), [], []
+    whole, copies = results(study / "run"), freeze(study, stage, home)
+    for number, copy in enumerate(copies, 1):
+        _, event, name = copy.name.split(" ", 2)
+        untrue, files = untruth(copy, stage, whole), contents(copy)
+        same = next((m for m in met if m.is_same(files)), None)
+        if same is None:
+            same = run_on(number, copy, whole, home, last)
+            met.append(same)
+        fault = untrue or same.fault or "held"
+        rows.append((stage, number, event, plain(name), same.number, " ".join(same.ran), fault))
+        shutil.rmtree(copy)
+    print(stage, f"{len(copies)} moments, {len(met)} run on from, {time.monotonic() - began:.0f} s", flush=True)
+    return rows
 
 
 def table(rows: list[tuple]) -> pd.DataFrame:
