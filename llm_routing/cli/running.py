@@ -25,7 +25,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from llm_routing.cli.stages import (
-    STAGE_NAMES,
     STAGES,
     Stage,
     adopt,
@@ -259,7 +258,7 @@ CHOICES = "query_id pool group system policy seed llms".split()  # the columns o
 def checksums(
     run: Run,
 ) -> pd.DataFrame:  # table, rows, columns, sha256
-    "The checksums of a finished run's tables: all columns of those that are exact, of `selections` the choices alone."
+    "The checksums of a run's tables: all columns of those that are exact, of `selections` the choices alone."
     rows = []
     for table in ("queries", "responses", "outcomes", "selections"):
         frame, part = read_table(table, run.path(table)), "all"
@@ -270,9 +269,7 @@ def checksums(
 
 # %% ../../nbs/08d_running.ipynb #f4a645b7-2
 def write_checksums(run: Run) -> None:
-    "Keep the checksums beside the results, once every stage is done."
-    if set(STAGE_NAMES) - set(read_state(run)):
-        return
+    "Keep the checksums beside the results."
     text = checksums(run).to_csv(index=False, lineterminator="\n")
     atomic_write(run.figures / "tables" / "checksums.csv", lambda tmp: tmp.write_text(text, encoding="utf-8"))
 
@@ -388,8 +385,6 @@ def run_study(
             wish = "--force" if force else "--fresh" if again and "responses" in stage.writes else ""
             if _run_stage(stage, run, wish, progress):
                 ran.append(stage.name)
-        if ran:
-            write_checksums(run)
         if not ran and _recorded(run) != sorted(read_state(run)):
             keep(run, "provenance.json", provenance(run))  # a kill came between
     return ran
@@ -441,6 +436,8 @@ def _run_stage(stage: Stage, run: Run, wish: str, progress: bool) -> bool:
     before, was = foundation(stage, run), written(run)
     with heartbeat(stage.name, expected, every=30 if progress and not sys.stderr.isatty() else threading.TIMEOUT_MAX):
         seconds = execute_stage(stage, run, progress)
+    if "selections" in stage.writes:
+        write_checksums(run)
     record(stage, run, before, was, seconds)
     keep(run, "provenance.json", provenance(run))
     if progress:
@@ -474,9 +471,12 @@ def publish(
         name, why = next(iter(stale.items()))
         raise StudyError(f"{name} {why}: `llm-routing run --profile {run.profile.name}` first")
     place = work_folder() / "figures" / run.profile.name
-    part = place.with_name(f".{place.name}.new")
-    shutil.rmtree(part, ignore_errors=True)
+    part, old = (place.with_name(f".{place.name}.{what}") for what in ("new", "old"))
+    for left in (part, old):
+        shutil.rmtree(left, ignore_errors=True)
     shutil.copytree(run.figures, part)
-    shutil.rmtree(place, ignore_errors=True)
+    if place.exists():
+        os.replace(place, old)
     os.replace(part, place)
+    shutil.rmtree(old, ignore_errors=True)
     return place

@@ -234,9 +234,9 @@ def pretrained_model(folder: str, revision: str | None = None, config=None):
     the encoder alone."""
     from transformers import AutoConfig, AutoModel, T5EncoderModel
 
-    config = config or AutoConfig.from_pretrained(folder, revision=revision)
+    config = config or AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
     kind = T5EncoderModel if config.model_type == "t5" else AutoModel
-    return kind.from_pretrained(folder, config=config, revision=revision)
+    return kind.from_pretrained(folder, config=config, revision=revision, trust_remote_code=False)
 
 # %% ../../nbs/04a_encoders.ipynb #weights-of
 def weights_of(folder: str, revision: str | None = None) -> str:
@@ -339,7 +339,8 @@ def hidden_states(folder: str, cache: str | Path | None = None) -> Pretrained:
     "The encoder that mean-pools the middle layer of the LLM in `folder` (or on the hub)."
     from transformers import AutoConfig
 
-    return Pretrained(folder, cache=cache, layer=(AutoConfig.from_pretrained(folder).num_hidden_layers + 1) // 2)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return Pretrained(folder, cache=cache, layer=(config.num_hidden_layers + 1) // 2)
 
 # %% ../../nbs/04a_encoders.ipynb #6ef896fe
 @dataclass
@@ -368,7 +369,8 @@ class TokenStates(Pretrained):
     def transform(self, texts):
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(self.folder or minilm_folder(), revision=self.revision)
+        folder = self.folder or minilm_folder()
+        config = AutoConfig.from_pretrained(folder, revision=self.revision, trust_remote_code=False)
         if self.above > config.num_hidden_layers:
             have = config.num_hidden_layers
             raise ValueError(f"encoder {self.folder or 'minilm'} has {have} layers, so not {self.above} last ones")
