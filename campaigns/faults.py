@@ -38,11 +38,15 @@ import numpy as np
 import pandas as pd
 import psutil
 import pyarrow.parquet as pq
+from safetensors.numpy import load_file, save_file
 
 from llm_routing.cli.running import at_work, open_run, run_study
 from llm_routing.cli.stages import STAGE_NAMES, STAGES, foreign, read_state, why_stale
-from llm_routing.study.tables import StudyError, TABLES, read_table
+from llm_routing.routing.encoders import make_encoder, train_encoder
+from llm_routing.sources.queries import load_queries
+from llm_routing.study.profiles import load_profile
 from llm_routing.study.runs import Run
+from llm_routing.study.tables import StudyError, TABLES, read_table
 
 PROFILE = """
 name = "toy"
@@ -491,9 +495,66 @@ def record_broken(bench: Bench, folder: Path, name: str, how: str) -> str:
         must(name == "profile.json" and "profile.json" in str(e), f"unclear: {e}")
         file.write_bytes(good)
         return str(e).split(str(folder) + "/")[-1][:160]
-    if name.startswith("figures/") or name.endswith(".ipynb"):
+    if name.startswith("figures/") or name.endswith((".ipynb", ".csv", "costs.json")):
         must(bool(stale), "status did not notice")
     return f"to run again: {', '.join(stale) or 'nothing'}"
+
+
+# ---- what a study is, and what is kept ----
+def other_study(bench: Bench, folder: Path, where: str, how: str) -> str:
+    "A profile of the same name is refused in another study's folder, and touches nothing there."
+    other = Path(tempfile.mkdtemp(dir=bench.home))
+    said = spoke(command(folder, "--profile", str(make_profile(other, 1))), 1, "would overwrite it")
+    bench.same(folder)
+    return said.replace(str(other), "")
+
+
+def described_anew(bench: Bench, folder: Path, where: str, how: str) -> str:
+    "Another description makes the report again, and nothing else."
+    run = open_run(run_dir=str(folder), changes=["description='Quite other words'"])
+    stale = [s.name for s in STAGES if why_stale(s, run)]
+    must(stale == ["07_reproduction"], f"to run again: {stale}")
+    run_study(run, progress=False)
+    must("Quite other words" in (folder / "figures" / "index.html").read_text(), "the report keeps the old words")
+    return "the report is made again"
+
+
+def odd_name(bench: Bench, folder: Path, name: str, how: str) -> str:
+    "A name of an LLM that would mislead is refused where it comes in."
+    rows = pd.read_csv(make_profile(folder, 0).with_suffix(".csv"))
+    rows.assign(llm=rows.llm.replace("cy", name)).to_csv(folder / "toy.csv", index=False)
+    try:
+        load_queries(load_profile(str(folder / "toy.toml")))
+    except StudyError as e:
+        must(str(e).isprintable() or "\n" not in name, "the name breaks the message")
+        return str(e).splitlines()[0].replace(str(folder), "")[:160]
+    raise Harm("the name was taken")
+
+
+def kept_broken(bench: Bench, folder: Path, name: str, how: str) -> str:
+    "A kept encoder with a damaged file is trained again, and is the same as before."
+    home, texts = folder / "kept", ["two plus three", "a bird sings at dawn"] * 20
+    place = Path(train_encoder(texts, home, steps=1, width=16))
+    good = {p.name: p.read_bytes() for p in place.iterdir()}
+    put(place / name, broken(good[name], how, bench.rng))
+    again = Path(train_encoder(texts, home, steps=1, width=16))
+    must(again == place and {p.name: p.read_bytes() for p in again.iterdir()} == good, "the broken one was taken")
+    return "trained again"
+
+
+def weights_replaced(bench: Bench, folder: Path, name: str, how: str) -> str:
+    "Other weights in an encoder's folder, with the old size and time, give other vectors, kept or not."
+    texts = ["two plus three", "a bird sings at dawn"] * 20
+    place = Path(shutil.copytree(train_encoder(texts, folder / "kept", steps=1, width=16), folder / "mine"))
+    file, cache, seen = place / name, folder / "vectors", []
+    was, weights = file.stat(), load_file(file)
+    for sign in (1, -1):
+        save_file({k: sign * w for k, w in weights.items()}, file, metadata={"format": "pt"})
+        os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
+        seen.append(make_encoder(f"hf:{place}", cache).transform(texts[:2]))
+        must((seen[-1] == make_encoder(f"hf:{place}").transform(texts[:2])).all(), "vectors of other weights")
+    must(not (seen[0] == seen[1]).all() and file.stat().st_size == was.st_size, "the weights changed nothing")
+    return "other vectors"
 
 
 # ---- disks ----
@@ -621,7 +682,17 @@ ANSWERS = (
     "reset",
     "nobody listens",
 )
-RECORDS = ("state.json", "provenance.json", "profile.json", "04_routers.ipynb", "figures/tables/main_results.csv")
+RECORDS = (
+    "state.json",
+    "provenance.json",
+    "profile.json",
+    "04_routers.ipynb",
+    "router_costs.json",
+    "frontier.csv",
+    "figures/tables/main_results.csv",
+    "figures/tables/checksums.csv",
+)
+NAMES = ("Ada", "oracle", "NA", "a\nb", "cy\u200b", "cafe\u0301", "best single")
 FILES = ("queries", "outcomes", "scores", "selections", "results")
 HOWS = (
     "truncated",
@@ -663,6 +734,15 @@ def groups() -> list[tuple[list[Fault], bool]]:
         ([("record broken", record_broken, n, h) for h in ("truncated", "emptied", "zeroed", "an HTML page")], True)
         for n in RECORDS
     ]
+    every += [([("other study", other_study, "profile", "of the same name")], False)]
+    every += [([("described anew", described_anew, "07_reproduction", "--set description")], False)]
+    every += [([("odd name", odd_name, name, "as an LLM's")], False) for name in NAMES]
+    every += [
+        ([("kept thing broken", kept_broken, n, h)], False)
+        for n in ("model.safetensors", "tokenizer.json", "manifest.json")
+        for h in ("truncated", "bit flipped", "emptied", "deleted")
+    ]
+    every += [([("weights replaced", weights_replaced, "model.safetensors", "same size and time")], False)]
     every += [([("table broken", table_broken, t, h) for h in HOWS], True) for t in TABLES]
     every += [
         ([("table replaced", table_replaced, t, h) for h in ("other order", "a row less")], False)

@@ -1,32 +1,38 @@
 """Stops a run at each rename: what lies on the disk just before and just after it is what a kill there would leave.
 
-    python campaigns/renames.py [--stages 02_generation ...] [--again 12] [--out campaigns/renames.csv]
+    python campaigns/renames.py [--stages 02_generation ...] [--out campaigns/renames.csv]
 
 A small study (two tiny LLMs, an encoder in a folder) is run whole. Then each stage is run once more with its outputs
 and all caches removed, under a hook in every process that copies the run folder before and after each `os.replace` and
 `os.rename`. So every rename is met, and every moment between two files that belong together. Of each copy is checked
 that `status` calls no stage up to date whose outputs are not those of the whole run, and that no stage before is lost.
-Then the study is run again from copies, all of them or `--again` that are spread over the stage (chapter 06 alone
-renames over a hundred figure files, and reads none of them), and has to end as the whole run did, byte by byte. Exits 1
-where one does not.
+Then the study is run on from each copy, and has to end as the whole run did, byte by byte. Two copies count as one
+moment where they have the same files, but for figures, executed notebooks and temporary files that the run from the
+other never looked at: under a second hook, its kernels note each file that they open, ask for or list before they
+write it. (Chapter 06 alone renames over a hundred figure files.) Exits 1 where a moment does harm.
 """
 
 import argparse
+import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
-import numpy as np
 import pandas as pd
 
 from llm_routing.cli.running import open_run, run_study
-from llm_routing.cli.stages import STAGE_NAMES, STAGES, read_state, why_stale
+from llm_routing.cli import stages as stages_module
+from llm_routing.cli.stages import STAGE_NAMES, STAGES, imported_modules, read_state, why_stale
 from llm_routing.routing.encoders import train_encoder
 from llm_routing.study.runs import Run
-from llm_routing.study.tables import StudyError, project_root
+from llm_routing.study.tables import StudyError, digest, project_root
 
 PROFILE = """
 name = "small"
@@ -34,7 +40,7 @@ description = "A small study to interrupt"
 [source]
 kind = "generate"
 datasets = ["mini-math"]
-queries = 12
+queries = 6
 [generation]
 samples = 2
 max_tokens = 16
@@ -62,7 +68,7 @@ names = ["argmax"]
 [analysis]
 resamples = 100
 """
-HOOK = """
+FREEZE = """
 import os, shutil, time
 def _hooked(act):
     def freeze(moment, name):
@@ -78,8 +84,34 @@ def _hooked(act):
     return call
 os.replace, os.rename = _hooked(os.replace), _hooked(os.rename)
 """
+LOOK = """
+import os, sys
+_seen, _replace, _stat = set(), os.replace, os.stat
+def _note(name, end="", looked=True):
+    path = os.path.abspath(os.fsdecode(name)) + end if isinstance(name, (str, bytes, os.PathLike)) else ""
+    if path.startswith(os.environ["LOOK"] + os.sep) and path not in _seen:
+        _seen.add(path)
+        if looked:
+            with open(os.environ["LOOKED"], "a") as log:
+                log.write(path + chr(10))
+def _audit(event, args):
+    if event == "open":
+        new = args[2] & os.O_EXCL if args[1] is None else set(args[1]) & set("wx")
+        _note(args[0], looked=not new)
+    elif event in ("os.listdir", "os.scandir"):
+        _note(args[0], os.sep)
+def _replaced(src, dst, **kw):
+    _replace(src, dst, **kw)
+    _note(dst, looked=False)
+def _asked(path, *args, **kw):
+    _note(path)
+    return _stat(path, *args, **kw)
+sys.addaudithook(_audit)
+os.replace, os.stat = _replaced, _asked
+"""
 CACHES = ("cache", "responses_store")
 MEASURED = ("latency.csv",)  # seconds that a stage took here: other ones each time
+KINDS = (".parquet", ".csv", ".json", ".md", ".tex", ".svg", ".pdf")  # a page of HTML says how long a stage took
 
 
 def make_study(folder: Path) -> Path:
@@ -94,14 +126,41 @@ def make_study(folder: Path) -> Path:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    "A run's tables and its figures' data."
-    files = [*folder.glob("*.parquet"), *(folder / "figures").rglob("*.csv")]
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files if p.name not in MEASURED}
+    "A run's tables and figures."
+    files = [*folder.glob("*.parquet"), *folder.glob("*.csv"), *(folder / "figures").rglob("*.*")]
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files if is_result(p)}
+
+
+def is_result(file: Path) -> bool:
+    "Whether a file is one that every run makes alike: no temporary one, and none of measured seconds."
+    return file.suffix in KINDS and file.name not in MEASURED and not file.name.startswith(".")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    "The digest of each file of a run; the random end of a temporary file's name is left out."
+    files = (p for p in folder.rglob("*") if p.is_file())
+    return {plain(p.relative_to(folder).as_posix()): digest(p) for p in files}
+
+
+def plain(name: str) -> str:
+    "A file's name without what is random in it."
+    head, _, last = name.rpartition("/")
+    last = re.sub(r"^(\..+\.)[a-z0-9_]{8}$", r"\1*", re.sub(r"[0-9a-f]{16,}", "*", last))
+    return f"{head}/{last}" if head else last
+
+
+def hooked(home: Path, hook: str, **env: str) -> dict[str, str]:
+    "An environment in which each Python process begins with the hook."
+    folder = home / "hook"
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(hook)
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
+    return {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", **env}
 
 
 def freeze(study: Path, stage: str, home: Path) -> list[Path]:
     "Run one stage with nothing left of it, and copy the run folder at each rename; the copies, in order."
-    folder, frozen, hook = home / "run", home / "frozen", home / "hook"
+    folder, frozen = home / "run", home / "frozen"
     for place in (folder, frozen):
         shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(study / "run", folder)
@@ -109,12 +168,9 @@ def freeze(study: Path, stage: str, home: Path) -> list[Path]:
         (folder / name).unlink()
     for name in CACHES:
         shutil.rmtree(folder / name, ignore_errors=True)
-    hook.mkdir(exist_ok=True)
     frozen.mkdir()
-    (hook / "sitecustomize.py").write_text(HOOK)
-    path = os.pathsep.join(filter(None, [str(hook), os.environ.get("PYTHONPATH", "")]))
     command = [sys.executable, "-m", "llm_routing.cli.runner", "run", "--from", stage, "--to", stage]
-    env = os.environ | {"PYTHONPATH": path, "FREEZE": str(folder), "FROZEN": str(frozen)}
+    env = os.environ | hooked(home, FREEZE, FREEZE=str(folder), FROZEN=str(frozen))
     subprocess.run([*command, "--run-dir", str(folder)], env=env, check=True, capture_output=True, cwd=project_root())
     return sorted(frozen.iterdir())
 
@@ -132,60 +188,99 @@ def untruth(folder: Path, stage: str, whole: dict[str, bytes]) -> str:
     return ""
 
 
-def rerun(folder: Path, whole: dict[str, bytes], last: str = "") -> str:
-    "How the study, run again, differs from the whole run; empty where it does not."
-    try:
-        run_study(open_run(run_dir=str(folder)), last=last, progress=False)
-    except StudyError as e:
-        return f"the next run failed: {e}"
+@dataclass
+class Moment:
+    "A copy that the study was run on from: what was in it, what the run looked at, and how it ended."
+
+    number: int
+    before: dict[str, str]  # file -> digest
+    looked: set[str]  # files, and folders with a slash behind them
+    ran: list[str]  # stages
+    fault: str
+
+    def is_same(self, files: dict[str, str]) -> bool:
+        "Whether the run from other files could not tell them from these."
+        differ = {n for n in files.keys() | self.before.keys() if files.get(n) != self.before.get(n)}
+        return all(self.ran and is_only_written(n) and not self.saw(n) for n in differ)
+
+    def saw(self, name: str) -> bool:
+        return name in self.looked or f"{name.rpartition('/')[0]}/" in self.looked
+
+
+def is_only_written(name: str) -> bool:
+    "Whether a file is one that the hook would see a kernel look at, and that the runner does not read."
+    return name.startswith("figures/") or "/" not in name and name.endswith((".ipynb", ".csv", ".*"))
+
+
+def run_on(number: int, folder: Path, whole: dict[str, bytes], home: Path, last: str = "") -> Moment:
+    "Run the study again from a copy."
+    log, before = home / "looked", contents(folder)
+    log.write_text("")
+    with mock.patch.dict(os.environ, hooked(home, LOOK, LOOK=str(folder), LOOKED=str(log))):
+        try:
+            ran, fault = run_study(open_run(run_dir=str(folder)), last=last, progress=False), ""
+        except StudyError as e:
+            ran, fault = [], f"the next run failed: {e}"
     mine = results(folder)
     differ = sorted(k for k in mine.keys() | whole.keys() if mine.get(k) != whole.get(k))
-    return f"other results than the whole run's: {differ[:3]}" if differ else ""
+    if differ and not fault:
+        fault = f"other results than the whole run's: {differ[:3]}"
+    looked = {name.removeprefix(f"{folder}/") for name in log.read_text().splitlines()}
+    return Moment(number, before, looked, ran, fault)
 
 
 def campaign(
     study: Path,  # that of `make_study`, run into `run`
     stages: list[str],
     home: Path,
-    again: int = 0,  # moments of a stage that are run on from; 0: all
     last: str = "",  # the last stage that was run; the study's if not given
     out: Path | None = None,  # a CSV file for the rows so far
 ) -> pd.DataFrame:
-    "Stop each stage at each rename: a row for each moment."
+    "Stop each stage at each rename: a row for each moment, with the number of the one that was run on from for it."
     rows = []
     for stage in stages:
-        whole, copies = results(study / "run"), freeze(study, stage, home)
-        chosen = {round(i) for i in np.linspace(0, len(copies) - 1, again or len(copies))}
-        for i, copy in enumerate(copies):
-            _, moment, name = copy.name.split(" ", 2)
-            fault = untruth(copy, stage, whole) or (rerun(copy, whole, last) if i in chosen else "")
-            rows.append((stage, moment, name, i in chosen, fault or "held"))
-            shutil.rmtree(copy)
-        print(stage, len(copies), "moments,", len(chosen), "run on from", flush=True)
+        with mock.patch.object(stages_module, "imported_modules", functools.cache(imported_modules)):  # quicker
+            rows += stopped_at_each(study, stage, home, last)
         if out:
             table(rows).to_csv(out, index=False)
     return table(rows)
 
 
+def stopped_at_each(study: Path, stage: str, home: Path, last: str) -> list[tuple]:
+    "The rows of one stage."
+    began, met, rows = time.monotonic(), [], []
+    whole, copies = results(study / "run"), freeze(study, stage, home)
+    for number, copy in enumerate(copies, 1):
+        _, event, name = copy.name.split(" ", 2)
+        untrue, files = untruth(copy, stage, whole), contents(copy)
+        same = next((m for m in met if m.is_same(files)), None)
+        if same is None:
+            same = run_on(number, copy, whole, home, last)
+            met.append(same)
+        fault = untrue or same.fault or "held"
+        rows.append((stage, number, event, plain(name), same.number, " ".join(same.ran), fault))
+        shutil.rmtree(copy)
+    print(stage, f"{len(copies)} moments, {len(met)} run on from, {time.monotonic() - began:.0f} s", flush=True)
+    return rows
+
+
 def table(rows: list[tuple]) -> pd.DataFrame:
-    "The rows as a table; a temporary file's random name is left out."
-    frame = pd.DataFrame(rows, columns=["stage", "moment", "file", "again", "verdict"])
-    return frame.assign(file=frame.file.str.replace(r"[0-9a-f]{16,}", "*", regex=True))
+    return pd.DataFrame(rows, columns=["stage", "number", "moment", "file", "run_on_from", "ran", "verdict"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", nargs="+", default=STAGE_NAMES, choices=STAGE_NAMES)
-    parser.add_argument("--again", type=int, default=12, help="moments of a stage to run on from; 0: all")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("renames.csv"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         study = Path(home) / "study"
         study.mkdir()
         run_study(open_run(str(make_study(study)), str(study / "run")), progress=False)
-        found = campaign(study, args.stages, Path(home), args.again, out=args.out)
+        found = campaign(study, args.stages, Path(home), out=args.out)
     harm = found[found.verdict != "held"]
-    print(f"{len(found)} moments, {found.again.sum()} run on from, {len(harm)} did harm")
+    runs = (found.number == found.run_on_from).sum()
+    print(f"{len(found)} moments, {runs} run on from, {len(harm)} did harm")
     print(harm.to_string() if len(harm) else "")
     sys.exit(len(harm) > 0)
 

@@ -73,6 +73,19 @@ def test_every_router_keeps_the_interface(name, tmp_path):
     if name not in WEAK:
         assert routed_score(router.predict(texts), scores) > 0.8
 
+# %% ../nbs/04f_training.ipynb #t-one-llm
+@pytest.mark.parametrize("name", sorted(n for n in ROUTERS if "finetuned" not in n))
+def test_one_llm_and_half_a_character(name):
+    known = {f.name for f in fields(ROUTERS[name][0])}
+    params = {"encoder": "surface"} if "encoder" in known else {}
+    texts, scores, llms = toy(40)
+    alone = scores[:, :1]
+    router = make_router(name, **params).fit(texts, alone, llms[:1], (texts[:20], alone[:20]))
+    p = router.predict(texts[:5])
+    assert p.shape == (5, 1) and np.isfinite(p).all() and (p >= 0).all() and (p <= 1).all()
+    with pytest.raises(ValueError, match="query 1 has half a character"):
+        router.predict(["a", "\ud83d"])
+
 # %% ../nbs/04f_training.ipynb #a2ffd387
 def test_bad_scores_and_names_are_refused():
     with pytest.raises(ValueError, match="shape"):

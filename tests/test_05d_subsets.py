@@ -24,6 +24,7 @@ from llm_routing.policies.subsets import (
     fit_log_odds,
     frontier,
     greedy_subsets,
+    odds_of,
     tally,
     undominated,
 )
@@ -67,6 +68,13 @@ def test_weighted_votes_beat_the_majority_and_the_majority_beats_one():
     assert score["all_weighted"] > majority + 0.02 and score["best5_vote"] == score["all_weighted"]
     assert score["argmax"] <= score["best2_vote"] < score["best3_vote"] < score["best5_vote"]
     assert score["best_subset"] > score["argmax"] + 0.02 and score["sequential"] > score["best3_vote"]
+
+# %% ../nbs/05d_subsets.ipynb #t-odds-of
+def test_weights_are_learnt_once_per_scores_and_never_from_others():
+    s, _ = pool(400)
+    other = replace(s, seen=1 - s.seen)
+    assert odds_of(s) is odds_of(s) and odds_of(other) != odds_of(s)
+    assert odds_of(s) == fit_log_odds(s.calibration, s.seen_answer, s.seen)
 
 # %% ../nbs/05d_subsets.ipynb #e6b09895
 @pytest.mark.parametrize("name", VOTES)

@@ -27,6 +27,7 @@ from llm_routing.findings.results import (
     system_rows,
     system_scores,
     with_router_time,
+    with_share_away,
 )
 from llm_routing.study.tables import StudyError
 
@@ -189,6 +190,18 @@ def test_training_samples_and_seeds_widen_a_router_and_nothing_else():
     assert more["r"] > 5 and (more.drop("r").abs() < 1e-9).all()
     assert wide.p_value["r"] > plain.p_value["r"] and wide.p_value["b"] == plain.p_value["b"]
     assert (wide.ci_high - wide.ci_low)["r"] > (plain.ci_high - plain.ci_low)["r"] + 5
+
+# %% ../nbs/06b_results.ipynb #t-with-away
+def test_a_table_of_routers_takes_its_share_away_from_the_results():
+    selections = made_up_selections(made_up_systems())
+    one_in_four = [["b"] if i % 4 == 0 else ["a"] for i in range(len(selections))]
+    selections["llms"] = np.where(selections["system"] == "r", pd.Series(one_in_four), selections["llms"])
+    results = results_table(made_up_queries(), selections, 100)
+    parts = pd.DataFrame({"dataset": "d", "pool": "all", "router": ["r", "unknown"], "gained": [1.0, 2.0]})
+    table = with_share_away(parts, results)
+    assert table.share_away[0] == pytest.approx(0.25) and np.isnan(table.share_away[1])
+    ranks = with_share_away(parts.rename(columns={"router": "system"}), results)
+    assert ranks.share_away.equals(table.share_away) and len(table) == 2
 
 # %% ../nbs/06b_results.ipynb #a5d2f482
 def test_the_single_llm_is_known_from_what_a_router_may_learn_from():

@@ -45,6 +45,16 @@ def test_sampling_noise_is_the_labels_part_where_samples_were_scored():
     assert table.samples[0] == 10 and table.noise_most[0] > 0.9 and table.split_half[0] == pytest.approx(50, abs=1.5)
     assert noise_table(made_up_queries(400), outcomes).empty  # no samples, no row
 
+# %% ../nbs/06d_gap.ipynb #t-story-router
+def test_the_story_is_of_the_router_that_was_named_before_any_result():
+    rng = np.random.default_rng(0)
+    p = rng.random((200, 3))
+    score = (rng.random((200, 3)) < p) * 1.0
+    rows = gap_parts(score, {"lucky": p, "knn": rng.random((200, 3)), "mlc": 1 - p}, score[:, 0])
+    assert rows.gained.idxmax() == 0
+    mine = rows[rows.router == "mlc"].iloc[0]
+    assert f"mlc (first seed) gains {mine.gained:.1f}" in gap_story(rows.assign(dataset="d", pool="all"))
+
 # %% ../nbs/06d_gap.ipynb #42021efe
 def test_cross_fitting_never_sees_the_query_itself():
     rng = np.random.default_rng(2)

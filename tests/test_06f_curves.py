@@ -66,8 +66,10 @@ def test_learning_curves_train_the_named_routers_again():
     )
     outcomes, scores = made_up_tables(score, score)
     curves, steps = learning_curves(queries, outcomes, scores.assign(router="mlc"), {"mlc": {}}, (1 / 8, 1 / 2))
-    assert list(curves) == ["dataset", "pool", "router", "what", "n_train", "accuracy", "ci_low", "ci_high"]
+    names = ["dataset", "pool", "router", "what", "n_train", "accuracy", "ci_low", "ci_high", "share_away"]
+    assert list(curves) == names
     assert curves.n_train.tolist() == [25, 100, 200] * 2 and curves.what.tolist()[2:4] == ["argmax", "upper_bound"]
+    assert curves.share_away.iloc[2] == pytest.approx(min(kind[240:].mean(), 1 - kind[240:].mean()))
     assert curves.accuracy.iloc[-1] == 100 and steps.what.tolist() == ["argmax", "upper_bound"]
     assert learning_curves(queries, outcomes, scores, {})[0].empty
     with pytest.raises(StudyError, match="'sc' has no scores; the routers are r"):

@@ -46,6 +46,15 @@ def test_the_caption_counts_the_intervals_beyond_zero(results):
     rows.loc[mine & (rows.system == "knn"), ["gain", "gain_low", "gain_high"]] = [-2.0, -3.0, -1.0]
     assert "of 4 intervals 3 lie above zero and 1 below" in S.say_gain(S.gain_data(rows))
 
+# %% ../nbs/06j_plots_systems.ipynb #t-hollow
+def test_only_a_router_that_sends_every_query_to_one_llm_is_hollow(results):
+    rows = S.gain_data(results[results.dataset == "gsm8k"])
+    rows.loc[rows.system == "mlc", "share_away"] = 0.004
+    rows.loc[rows.system == "knn", "share_away"] = 0.0
+    ax, _ = S.draw_gain(rows).axes
+    faces = [line.get_markerfacecolor() for line in ax.lines if line.get_marker() in "osD^v*" and len(line.get_xdata())]
+    assert faces.count("white") == 1
+
 # %% ../nbs/06j_plots_systems.ipynb #04480396
 def test_the_front_is_numbered_from_cheap_to_expensive(results):
     data = S.cost_data(results)

@@ -32,8 +32,35 @@ def test_the_main_table_has_all_rows_for_machines_and_each_router_once_for_peopl
     assert [latex.count(c) for c in (r"\textbf", r"\underline")] == [(shown["rank"] == k).sum() for k in (1, 2)]
     assert latex.count("\nkNN &") == 2 and "argmax" not in latex
     markdown = (tmp_path / "tables/main_results.md").read_text()
-    assert len({line.count("|") for line in markdown.splitlines() if line}) == 1
+    assert len({line.count("|") for line in markdown.splitlines() if line.startswith("|")}) == 1
     assert markdown.count("**") == 2 * (shown["rank"] == 1).sum()
+
+# %% ../nbs/06n_result_tables.ipynb #t-away
+def test_people_see_what_share_of_queries_each_router_sends_away(results, tmp_path):
+    shares = {"mlc": 0.0, "knn": 0.0004}
+    results["share_away"] = results["system"].map(shares).fillna(results["share_away"])
+    T.write_main_results(results, tmp_path)
+    lines = (tmp_path / "tables/main_results.md").read_text().split("\n\n")[0].splitlines()
+    at = [c.strip() for c in lines[0].split("|")].index("share away")
+    cells = {line.split("|")[1].strip(): line.split("|")[at].strip() for line in lines[2:]}
+    assert cells["MLC"] == "0" and cells["kNN"] == "0.000"
+    routers = ("comparisons", "routers", "headline", "learning_curves")
+    assert all("share_away" in T.about(name).columns for name in routers)
+    tables = "ranks", "calibration", "gap_parts", "pairs", "aiq", "learning_curves"
+    assert all("away" in T.about(name).says for name in tables)
+
+# %% ../nbs/06n_result_tables.ipynb #t-training-note
+def test_the_main_table_says_whose_spread_over_training_samples_was_measured(results, tmp_path):
+    router = results["group"] == "router"
+    source = np.where(results["system"] == "mlc", "measured", "other routers")
+    T.write_main_results(results.assign(training=np.where(router, source, "")), tmp_path)
+    rows = pd.read_csv(tmp_path / "tables/main_results.csv")
+    assert set(rows.training[rows.system == "mlc"].dropna()) == {"measured"}
+    assert rows.training[rows.group != "router"].isna().all()
+    note = (tmp_path / "tables/main_results.md").read_text().splitlines()[-1]
+    assert "measured (MLC); other routers (" in note and "left out" not in note
+    T.write_main_results(results, tmp_path)
+    assert "left out (" in (tmp_path / "tables/main_results.tex").read_text()
 
 # %% ../nbs/06n_result_tables.ipynb #f269e7a6
 def test_columns_without_a_value_are_left_out(results, tmp_path):
@@ -90,6 +117,7 @@ def test_tables_compile_and_fit(tmp_path, results):
     row = {"lesson": "I", "pool": "paper", "dataset": "gsm8k", "evidence": words, "verdict": "holds"}
     lessons = pd.DataFrame([row] * 5)
     pair = {"dataset": "data", "pool": "dominated", "router": "recommended", "strong": "abacus-base", "weak": "heron"}
+    pair["share_away"] = 0.5
     pairs = pd.DataFrame(
         [pair | {f"{m}{end}": 0.5 for m in ("apgr", "cpt50", "cpt80") for end in ("", "_low", "_high")}]
     )

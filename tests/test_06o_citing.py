@@ -6,10 +6,12 @@
 __all__ = []
 
 # %% ../nbs/06o_citing.ipynb #c6222a92
+import re
+
 import pytest
 
 from llm_routing.findings import citing as C
-from llm_routing.findings.figure_files import read_record
+from llm_routing.findings.figure_files import TALLEST, read_record
 from llm_routing.findings.figures import make_figure
 from llm_routing.findings.plot_parts import invented_study
 from llm_routing.findings.result_tables import write_main_results
@@ -97,6 +99,20 @@ def test_a_saved_figure_is_drawn_again_at_a_papers_width(columns, inches, run, t
     file = C.redraw("gain", columns, tmp_path / "x.pdf", tmp_path / "figures")
     assert float(PdfReader(file).pages[0].mediabox.width) / 72 == pytest.approx(inches, abs=0.01)
     assert read_record(file) == read_record(run.figures / "gain.json")
+
+# %% ../nbs/06o_citing.ipynb #test-on-a-page
+def test_one_column_holds_as_many_pools_as_fit_and_says_how_many_do_not(tmp_path):
+    from pypdf import PdfReader
+
+    run = Run.open("public", tmp_path / "public")
+    pools = ("all", "small_open", "mid_open", "large_open")
+    run.write("results", invented_study(n=60, llms=6, pools=pools)["results"])
+    make_figure("tradeoff_seconds", run)
+    file = C.redraw("tradeoff_seconds", "1", tmp_path / "x.pdf", folder=run.figures)
+    assert float(PdfReader(file).pages[0].mediabox.height) / 72 <= TALLEST
+    whole, narrow = read_record(run.figures / "tradeoff_seconds.json"), read_record(file)
+    assert "4 more pools are left out" in whole["caption"] and narrow["id"] == whole["id"]
+    assert re.match(r"[5-7] more pools are left out", narrow["caption"])
 
 # %% ../nbs/06o_citing.ipynb #46498156
 def test_a_width_that_no_paper_has_is_refused(run, tmp_path):

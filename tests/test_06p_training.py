@@ -12,12 +12,14 @@ import pytest
 
 from llm_routing.findings.results import made_up_queries, made_up_tables
 from llm_routing.findings.training import (
+    SPREAD,
     calibration_table,
     drawn_again,
     excess_of,
     say_shift,
     shift_table,
     training_spread,
+    with_training,
 )
 
 # %% ../nbs/06p_training.ipynb #3ebe0ad1
@@ -67,6 +69,13 @@ def test_a_pool_s_spread_is_over_all_its_folds():
     again = training_spread(queries, outcomes, [], ridge, ["knn"], refits=3)
     assert table.equals(again) and (table.training_sd > 0).all() and table.measured.tolist() == [True, False]
     assert training_spread(queries, outcomes, [], {}, ["knn"]).empty
+
+# %% ../nbs/06p_training.ipynb #t-with-training
+def test_a_router_that_was_not_refitted_says_so():
+    rows = pd.DataFrame({"dataset": "d", "pool": ["all", "all", "small"], "system": ["ridge", "knn", "ridge"]})
+    spread = pd.DataFrame([("d", "all", "ridge", 1.0, 3, True), ("d", "all", "knn", 1.0, 3, False)], columns=SPREAD)
+    assert with_training(rows, spread).training.tolist() == ["measured", "other routers", "left out"]
+    assert set(with_training(rows, spread[:0]).training) == {"left out"}
 
 # %% ../nbs/06p_training.ipynb #b9229e93
 def test_calibration_is_per_llm_and_over_seeds():

@@ -6,6 +6,8 @@
 __all__ = []
 
 # %% ../nbs/07a_page.ipynb #74a284a7
+import base64
+import hashlib
 import re
 
 import pandas as pd
@@ -23,6 +25,14 @@ def test_hostile_text_shows_as_text(text):
 def test_a_page_fetches_nothing():
     html = P.page("t", P.drawing())
     assert not re.search(r'(?:src|href)="(?:https?:)?//', html) and "default-src 'none'" in html.replace("&#x27;", "'")
+
+# %% ../nbs/07a_page.ipynb #t-script-hash
+def test_no_script_but_the_pages_own_may_run():
+    html = P.page("t", P.drawing()).replace("&#x27;", "'")
+    script = re.search(r"<script>(.*?)</script>", html, re.S)[1]
+    allowed = re.search(r"script-src ([^;\"]*)", html)[1]
+    assert allowed == f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    assert not re.search(r"<[^>]*\son[a-z]+=", html)
 
 # %% ../nbs/07a_page.ipynb #583d2271
 def test_every_cell_has_its_head_on_a_card():

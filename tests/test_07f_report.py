@@ -15,6 +15,7 @@ import pytest
 from llm_routing.findings import report
 from llm_routing.findings.consistency import numbers_in, stale_numbers
 from llm_routing.findings.figures import make_figures
+from llm_routing.findings.ledger import say_counts
 from llm_routing.findings.headline import glance, headline_rows
 from llm_routing.findings.plot_parts import invented_study
 from llm_routing.findings.result_tables import write_main_results, write_tables
@@ -24,10 +25,10 @@ from llm_routing.study.runs import Run
 STUDY = invented_study(n=80)
 LEDGER = pd.DataFrame(
     [
-        {"number": "a.b", "published": 1.0, "reproduced": 1.0, "difference": 0.0, "verdict": "exact", "command": ""},
+        {"number": "a.b", "published": 1.0, "reproduced": 1.0, "verdict": "exact", "kind": "checksum"},
         {"number": "c.d", "published": 2.0, "verdict": "not in this profile", "command": "llm-routing run"},
     ]
-).assign(hardware="a GPU", ci_low=None, ci_high=None)
+).assign(hardware="a GPU", ci_low=None, ci_high=None).fillna({"kind": "", "command": ""})
 
 # %% ../nbs/07f_report.ipynb #f2c1ee45
 @pytest.fixture(scope="module")
@@ -79,6 +80,7 @@ def test_long_tables_are_files_and_what_is_not_in_this_profile_is_folded(html):
     assert "900 rows: see the file." in html and "Where the other numbers can be had" in html
     ledger = html.split(">The ledger<")[1].split("Where the other numbers")[0]
     assert "a.b" in ledger and "c.d" not in ledger
+    assert say_counts(LEDGER) in ledger and "1 checksum" in ledger
 
 # %% ../nbs/07f_report.ipynb #ab5cfd70
 def test_figures_and_tables_have_numbers_and_can_be_cited(html):

@@ -43,6 +43,16 @@ def test_a_table_with_another_interval_is_named(folder):
     assert (row.where, row.found, row.expected) == ("tables/headline.csv", "1.3100", "1.2500")
     assert row.what == "gain of r argmax on d, all"
 
+# %% ../nbs/07g_consistency.ipynb #t-router-gains
+def test_a_router_s_gain_is_the_same_in_its_chapter_and_in_the_main_table(folder):
+    row = {"dataset": "d", "pool": "all", "router": "r", "accuracy": 61.25, "gain": 1.25, "queries_low": -0.4}
+    path = folder / "tables" / "router_gains.csv"
+    pd.DataFrame([row]).to_csv(path, index=False)
+    assert stale_numbers(folder).empty  # an interval over queries alone is another quantity
+    pd.DataFrame([row | {"gain": 1.31}]).to_csv(path, index=False)
+    [found] = stale_numbers(folder).itertuples()
+    assert (found.where, found.what) == ("tables/router_gains.csv", "gain of r argmax on d, all")
+
 # %% ../nbs/07g_consistency.ipynb #095bd5cf
 def test_a_caption_with_an_old_number_is_named(folder):
     (folder / "calibration.json").write_text(json.dumps({"caption": "ECE: r 1.8 points."}))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llm_routing.cli.stages import STAGES, chosen_stages, foundation, imported_modules, keep, notebook_code, stage_index
-from llm_routing.cli.stages import why_stale
+from llm_routing.cli.stages import record, why_stale, written
 from llm_routing.study.profiles import load_profile
 from llm_routing.study.runs import Run
 from llm_routing.study.tables import StudyError, digest, project_root
@@ -133,6 +133,20 @@ def test_each_file_that_a_stage_stands_on_makes_it_stale(small, checkout, name, 
     with open(checkout / file, "a") as f:
         f.write(" ")
     assert says in why_stale(stage, small)
+
+# %% ../nbs/08a_stages.ipynb #t-every-output
+def test_each_file_that_a_stage_wrote_is_missed_when_it_is_lost(small):
+    stage, was = STAGES[4], written(small)
+    names = ("scores.parquet", "04_routers.ipynb", "router_costs.json", "figures/x.csv")
+    small.figures.mkdir()
+    for name in names:
+        (small.folder / name).write_text("new")
+    record(stage, small, foundation(stage, small), was, 1.0)
+    for name in names:
+        assert why_stale(stage, small) == ""
+        (small.folder / name).unlink()
+        assert why_stale(stage, small) == f"{name} is missing or was changed"
+        (small.folder / name).write_text("new")
 
 # %% ../nbs/08a_stages.ipynb #t-ingredients-cells
 def test_code_cells_count_and_other_cells_do_not(small, checkout):

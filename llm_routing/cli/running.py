@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUIET', 'SAVING', 'PACKAGES', 'CHOICES', 'STOPS', 'execute_stage', 'scrub_notebook', 'duration', 'heartbeat',
-           'expected_seconds', 'hardware', 'provenance', 'checksums', 'write_checksums', 'open_run', 'beside', 'alone',
-           'at_work', 'ask_to_stop', 'run_study', 'publish']
+           'seconds_elsewhere', 'expected_seconds', 'hardware', 'provenance', 'checksums', 'write_checksums',
+           'open_run', 'beside', 'alone', 'at_work', 'ask_to_stop', 'run_study', 'publish']
 
 # %% ../../nbs/08d_running.ipynb #imports
 import json
@@ -22,9 +22,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from llm_routing.cli.stages import (
-    STAGE_NAMES,
     STAGES,
     Stage,
     adopt,
@@ -80,11 +80,11 @@ def execute_stage(
     progress: bool = True,
 ) -> float:  # wall seconds
     "Execute one stage's notebook into the run folder. Raises `StudyError` naming notebook, cell and error."
+    began = time.perf_counter()
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    began = time.perf_counter()
     again = "run the same command again: it goes on from this stage"
     try:
         try:
@@ -118,7 +118,7 @@ def _papermill(stage: Stage, run: Run, progress: bool) -> None:
         progress_bar=bar if progress else False,
         extra_arguments=QUIET,
         **SAVING,
-        stdout_file=sys.stdout if stage.live and progress else None,
+        stdout_file=sys.stdout if stage.live and progress and run.profile.source.has_responses else None,
     )
 
 # %% ../../nbs/08d_running.ipynb #scrub-notebook
@@ -154,13 +154,13 @@ def duration(
 @contextmanager
 def heartbeat(
     name: str,  # of the stage
-    expected: float | None,  # seconds; None where nothing is known
+    expected: tuple[float, str] | None,  # seconds and where they come from; None where nothing is known
     every: float = 30,  # seconds
     say=lambda text: print(text, file=sys.stderr, flush=True),
 ):
     "Say at intervals that a stage is at work, and for how long."
     done, began = threading.Event(), time.monotonic()
-    of = f" of about {duration(expected)}" if expected else ""
+    of = f" of about {duration(expected[0])}, {expected[1]}" if expected else ""
 
     def beat():
         while not done.wait(max(every, (time.monotonic() - began) / 10)):  # the longer it takes, the more rarely
@@ -174,11 +174,35 @@ def heartbeat(
         done.set()
         thread.join()
 
+# %% ../../nbs/08d_running.ipynb #seconds-elsewhere
+def seconds_elsewhere(
+    stage: str,  # its name
+    run: Run,
+) -> float | None:
+    """What a stage took on another machine, in the same profile or with the same kind of source, for as many queries
+    where they are known. None where no such run was timed."""
+    timed = pd.read_csv(project_root() / "data" / "timings" / "stages.csv").set_index(["study", "stage"])
+    like = [(study, stage) for study in (run.profile.name, run.profile.source.kind) if (study, stage) in timed.index]
+    if not like:
+        return None
+    seconds, queries = timed.loc[like[0], ["seconds", "queries"]]
+    try:
+        share = pq.read_metadata(run.path("queries")).num_rows / queries
+    except (OSError, ValueError):
+        return seconds
+    return seconds * max(share, 0.2)  # to start a notebook, and to draw, takes as long for few queries
+
 # %% ../../nbs/08d_running.ipynb #expected-seconds
-def expected_seconds(stage: str, run: Run) -> float | None:
-    "What a stage took the last time, here or in the profile's own folder; None where it never ran."
+def expected_seconds(
+    stage: str,  # its name
+    run: Run,
+) -> tuple[float, str] | None:  # seconds, and where they come from
+    "What a stage took the last time, here or in the profile's own folder, or else on another machine; None if unknown."
     known = read_state(Run(run.profile, home_of(run.profile.name))) | read_state(run)
-    return known[stage]["seconds"] if stage in known else None
+    if stage in known:
+        return known[stage]["seconds"], "as last time"
+    elsewhere = seconds_elsewhere(stage, run)
+    return (elsewhere, "an estimate from another machine") if elsewhere else None
 
 # %% ../../nbs/08d_running.ipynb #ca007944
 def _said(*command: str, cwd: Path | None = None) -> str:
@@ -234,7 +258,7 @@ CHOICES = "query_id pool group system policy seed llms".split()  # the columns o
 def checksums(
     run: Run,
 ) -> pd.DataFrame:  # table, rows, columns, sha256
-    "The checksums of a finished run's tables: all columns of those that are exact, of `selections` the choices alone."
+    "The checksums of a run's tables: all columns of those that are exact, of `selections` the choices alone."
     rows = []
     for table in ("queries", "responses", "outcomes", "selections"):
         frame, part = read_table(table, run.path(table)), "all"
@@ -245,9 +269,7 @@ def checksums(
 
 # %% ../../nbs/08d_running.ipynb #f4a645b7-2
 def write_checksums(run: Run) -> None:
-    "Keep the checksums beside the results, once every stage is done."
-    if set(STAGE_NAMES) - set(read_state(run)):
-        return
+    "Keep the checksums beside the results."
     text = checksums(run).to_csv(index=False, lineterminator="\n")
     atomic_write(run.figures / "tables" / "checksums.csv", lambda tmp: tmp.write_text(text, encoding="utf-8"))
 
@@ -363,8 +385,6 @@ def run_study(
             wish = "--force" if force else "--fresh" if again and "responses" in stage.writes else ""
             if _run_stage(stage, run, wish, progress):
                 ran.append(stage.name)
-        if ran:
-            write_checksums(run)
         if not ran and _recorded(run) != sorted(read_state(run)):
             keep(run, "provenance.json", provenance(run))  # a kill came between
     return ran
@@ -416,6 +436,8 @@ def _run_stage(stage: Stage, run: Run, wish: str, progress: bool) -> bool:
     before, was = foundation(stage, run), written(run)
     with heartbeat(stage.name, expected, every=30 if progress and not sys.stderr.isatty() else threading.TIMEOUT_MAX):
         seconds = execute_stage(stage, run, progress)
+    if "selections" in stage.writes:
+        write_checksums(run)
     record(stage, run, before, was, seconds)
     keep(run, "provenance.json", provenance(run))
     if progress:
@@ -423,10 +445,10 @@ def _run_stage(stage: Stage, run: Run, wish: str, progress: bool) -> bool:
     return True
 
 # %% ../../nbs/08d_running.ipynb #04e4a21d-2
-def _announce(stage: Stage, run: Run, reason: str, expected: float | None, progress: bool) -> None:
+def _announce(stage: Stage, run: Run, reason: str, expected: tuple[float, str] | None, progress: bool) -> None:
     "Say that a stage begins, why, and for about how long; and which of its tables come from elsewhere."
     if progress:
-        took = f"; about {duration(expected)}, as last time" if expected else ""
+        took = f"; about {duration(expected[0])}, {expected[1]}" if expected else ""
         print(f"{stage.name}: {reason}{took}", file=sys.stderr)
     for table in (t for t in stage.reads if foreign(t, run)):
         print(
@@ -449,9 +471,12 @@ def publish(
         name, why = next(iter(stale.items()))
         raise StudyError(f"{name} {why}: `llm-routing run --profile {run.profile.name}` first")
     place = work_folder() / "figures" / run.profile.name
-    part = place.with_name(f".{place.name}.new")
-    shutil.rmtree(part, ignore_errors=True)
+    part, old = (place.with_name(f".{place.name}.{what}") for what in ("new", "old"))
+    for left in (part, old):
+        shutil.rmtree(left, ignore_errors=True)
     shutil.copytree(run.figures, part)
-    shutil.rmtree(place, ignore_errors=True)
+    if place.exists():
+        os.replace(place, old)
     os.replace(part, place)
+    shutil.rmtree(old, ignore_errors=True)
     return place

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .figure_files import read_record, save_picture, style
-from .figures import FIGURES, figure_data, find_figure, round_drawn
+from .figure_files import TALLEST, read_record, save_picture, style
+from .figures import FIGURES, MODELLED, figure_data, find_figure, name_modelled_seconds, round_drawn
+from .plot_parts import first_places, say_left_out
 from .result_tables import about, tex
 from ..study.profiles import Profile, load_profile
 from ..study.runs import Run
@@ -223,10 +224,30 @@ def redraw(
     if columns not in WIDTHS or to.suffix not in (".pdf", ".svg", ".png"):
         raise StudyError("a figure is drawn for 1 or 2 columns, as .pdf, .svg or .png")
     with style(WIDTHS[columns]):
-        fig = find_figure(name).draw(read_drawn(path.with_suffix(".csv")))
-        save_picture(fig, to, read_record(path))
+        fig, record = _on_a_page(name, read_drawn(path.with_suffix(".csv")), read_record(path))
+        if MODELLED in record["caption"]:
+            name_modelled_seconds(fig)
+        save_picture(fig, to, record)
         plt.close(fig)
     return to
+
+# %% ../../nbs/06o_citing.ipynb #on-a-page
+def _on_a_page(name: str, data: pd.DataFrame, record: dict) -> tuple:
+    "A figure with as many of its places as a page holds, and its record, whose caption counts those left out."
+    import matplotlib.pyplot as plt
+
+    figure, shown = find_figure(name), data
+    fig = figure.draw(shown)
+    most = len(data[["dataset", "pool"]].drop_duplicates()) if "pool" in data else 1
+    while fig.get_figheight() > TALLEST and most > 1:
+        plt.close(fig)
+        most -= 1
+        shown = first_places(data, most)
+        fig = figure.draw(shown)
+    if shown is not data:
+        caption = record["caption"].replace(say_left_out(data), "")
+        record = record | {"caption": say_left_out(shown) + caption}
+    return fig, record
 
 # %% ../../nbs/06o_citing.ipynb #b04265d0
 def read_drawn(csv: Path) -> pd.DataFrame:

@@ -26,6 +26,8 @@ KEY = ["dataset", "pool", "group", "system", "policy"]
 # %% ../../nbs/07g_consistency.ipynb #722da448
 def keyed(table: pd.DataFrame) -> pd.DataFrame | None:
     "A table with all columns of `KEY`, routers without a policy under ArgMax; None where it has no row per system."
+    if {"router", "accuracy", "gain"} <= set(table):
+        table = table.rename(columns={"router": "system"})
     if not {"dataset", "system"} <= set(table):
         return None
     table = table.assign(pool=table["pool"] if "pool" in table else "all")

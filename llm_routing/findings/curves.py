@@ -12,6 +12,7 @@ import pandas as pd
 
 from .gap import argmax_score
 from .results import each_test_set, place
+from ..routing.base import share_away
 from ..routing.training import make_router
 from ..study.statistics import bootstrap_means, interval, mean_intervals
 from ..study.tables import StudyError, matrix
@@ -88,7 +89,8 @@ def learning_curves(
     shares: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2),
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # of `training_curve`, with dataset and router
-    "Accuracy on test, under ArgMax and of the upper bound. Raises `StudyError` for a router without scores."
+    """Accuracy on test, under ArgMax and of the upper bound, and the share that ArgMax sends away. Raises `StudyError`
+    for a router without scores."""
     lost = [r for r in routers if r not in set(scores["router"])]
     if lost:
         raise StudyError(
@@ -96,7 +98,7 @@ def learning_curves(
             f"the routers are {', '.join(scores['router'].unique())}"
         )
     curves, steps = (
-        [pd.DataFrame(columns=["dataset", "pool", "router", "what", *CURVE])],
+        [pd.DataFrame(columns=["dataset", "pool", "router", "what", *CURVE, "share_away"])],
         [pd.DataFrame(columns=["dataset", "pool", "router", "what", *DOUBLING])],
     )
     for t in each_test_set(queries, outcomes, scores):
@@ -106,8 +108,9 @@ def learning_curves(
         sizes, at = [*n, int((t.queries["split"] == "train").sum())], {"dataset": t.dataset, "pool": t.pool}
         parts = [*parts, t.probability]
         for what, reached in (("argmax", argmax_score), ("upper_bound", reach)):
-            drawn = training_curve(sizes, np.stack([reached(t.score, p) for p in parts], 1))
-            for table, rows in zip((curves, steps), drawn):
+            curve, step = training_curve(sizes, np.stack([reached(t.score, p) for p in parts], 1))
+            curve = curve.assign(share_away=[share_away(p) for p in parts])
+            for table, rows in zip((curves, steps), (curve, step)):
                 table.append(rows.assign(**at, router=t.router, what=what)[list(table[0])])
     return tuple(pd.concat(t[1:] or t, ignore_index=True) for t in (curves, steps))
 

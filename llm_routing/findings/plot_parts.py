@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from .figure_files import COLUMN, COLOURS, PAGE, name_of, width_of
+from .figure_files import COLUMN, COLOURS, PAGE, TALLEST, name_of, width_of
 from ..study.tables import ALL_LLMS
 
 # %% ../../nbs/06i_plot_parts.ipynb #5ce2a400
@@ -43,10 +43,11 @@ def first_places(
 ) -> pd.DataFrame:  # with `left_out`, how many places are not there, if there are any
     "The rows of so many places at most, taken from the datasets in turn: what fits a page of a paper."
     keys = data[["dataset", "pool"]].drop_duplicates()
+    before = int(data["left_out"].iloc[0]) if "left_out" in data else 0
     turn = keys.groupby("dataset", sort=False).cumcount().sort_values(kind="stable").index[:most]
     kept = set(keys.loc[turn].itertuples(index=False, name=None))
     rows = data[[k in kept for k in zip(data.dataset, data.pool)]]
-    return rows if len(kept) == len(keys) else rows.assign(left_out=len(keys) - len(kept))
+    return rows if len(kept) == len(keys) else rows.assign(left_out=before + len(keys) - len(kept))
 
 # %% ../../nbs/06i_plot_parts.ipynb #a5cd4acd
 def say_left_out(data: pd.DataFrame) -> str:
@@ -68,6 +69,7 @@ def panels(
     width = width_of(own or (COLUMN if n * least <= COLUMN else PAGE))
     across = max(1, min(n, int(width // least)))
     down = -(-n // across)
+    height = max(0.85 * height, min(height, TALLEST / down))
     fig, axes = plt.subplots(down, across, figsize=(width, down * height), sharey=sharey, squeeze=False)
     for ax in axes.flat[n:]:
         ax.set_visible(False)

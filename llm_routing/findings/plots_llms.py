@@ -324,6 +324,8 @@ def draw_pairs(data: pd.DataFrame):
         ax.set_yticks(range(len(llms) - 1), [short[m] for m in llms[:-1]])
         ax.set_xticks(range(len(llms) - 1), [short[m] for m in llms[1:]], rotation=90)
         ax.set_title(f"{name} (n = {part.n.iloc[0]:,})")
+    fig.supxlabel("weaker LLM; in each cell, the gain in points", fontsize=7)
+    fig.supylabel("stronger LLM", fontsize=7)
     return fig
 
 # %% ../../nbs/06k_plots_llms.ipynb #7cb4c705
@@ -398,6 +400,7 @@ def draw_subjects(data: pd.DataFrame):
         ax.set_yticks(range(len(wide)), wide.index)
         ax.set_xticks(range(wide.shape[1]), [short[m] for m in wide], rotation=90)
         ax.set_title(name)
+    fig.supxlabel("accuracy (%) in each cell", fontsize=7)
     return fig
 
 # %% ../../nbs/06k_plots_llms.ipynb #786f5607

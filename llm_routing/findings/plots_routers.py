@@ -207,6 +207,7 @@ def draw_choices(data: pd.DataFrame):
         ax.set_yticks(range(len(down)), [short[m] for m in down])
         ax.set_xticks(range(len(across)), [short[m] for m in across], rotation=90)
         ax.set(title=f"{name}\n(n = {part.n.iloc[0]:,})", ylabel="cheapest right LLM", xlabel="router's choice")
+    fig.supxlabel("test queries (%) in each cell", fontsize=7)
     return fig
 
 # %% ../../nbs/06l_plots_routers.ipynb #a429f7ee
@@ -266,7 +267,7 @@ def draw_calibration(data: pd.DataFrame):
     each = list(places(data))
     routers = [r for r in HEADLINE_ROUTERS if r in set(data.router)] or data.router.unique().tolist()[:4]
     width = width_of(COLUMN if len(routers) <= 4 and len(each) <= 2 else PAGE)
-    high = 0.95 if width < 4 else 1.25 if len(each) <= 6 else 0.83
+    high = 0.79 if len(each) > 6 else 0.95 if width < 4 else 1.25
     shape = {"figsize": (width, 0.55 + high * len(each)), "sharex": True, "sharey": True, "squeeze": False}
     fig, axes = plt.subplots(len(each), len(routers), **shape)
     for row, (name, part) in zip(axes, each):
@@ -340,20 +341,26 @@ def _lead_scale(rows: pd.DataFrame) -> float:
 
 # %% ../../nbs/06l_plots_routers.ipynb #b524ea90
 def draw_pool_gains(data: pd.DataFrame):
-    "A row of two panels for every place: gain by size, and by the best LLM's lead."
+    "Two panels for every place: gain by size, and by the best LLM's lead; two places in a row where there is room."
     import matplotlib.pyplot as plt
 
     each = list(places(data))
-    size = (width_of(COLUMN), 0.5 + 1.5 * len(each))
-    fig, axes = plt.subplots(len(each), 2, figsize=size, sharey="row", squeeze=False)
-    for row, (name, part) in zip(axes, each):
+    width = width_of(COLUMN if len(each) <= 4 else PAGE)
+    across = 2 if width > 4 and len(each) > 1 else 1
+    down = -(-len(each) // across)
+    fig, axes = plt.subplots(down, 2 * across, figsize=(width, 0.5 + 1.5 * down), squeeze=False)
+    for ax in axes.flat[2 * len(each) :]:
+        ax.set_visible(False)
+    for row, (name, part) in zip(axes.reshape(-1, 2), each):
+        row[1].sharey(row[0])
+        row[1].tick_params(labelleft=False)
         for ax, (along, unit) in zip(row, POOL_AXES.items()):
             _pool_lines(ax, part[part.along == along])
             ax.set(xlabel=unit)
             ax.grid(linewidth=0.4)
         row[0].set(title=name, ylabel="gain (points)")
     routers = _in_order(data.router)
-    legend(fig, marks([(name_of(r), *look(r), look(r)[0]) for r in routers]), 2 if size[0] < 4 else 4)
+    legend(fig, marks([(name_of(r), *look(r), look(r)[0]) for r in routers]), 2 if width < 4 else 4)
     return fig
 
 # %% ../../nbs/06l_plots_routers.ipynb #4c9a6298
@@ -494,7 +501,7 @@ MISTAKES_SHORT = {
 }
 
 # %% ../../nbs/06l_plots_routers.ipynb #c82fcc1d
-EFFECT_UNITS = {"accuracy (%)": "accuracy (points)", "latency (s)": "seconds per query"}
+EFFECT_UNITS = {"accuracy (%)": "change in accuracy (points)", "latency (s)": "change in seconds per query"}
 
 # %% ../../nbs/06l_plots_routers.ipynb #e14c53d3
 def errata_data(

@@ -100,7 +100,7 @@ def _gain_row(ax, y: float, part: pd.DataFrame, named: list[str]) -> None:
         for r in own[own.system == router].itertuples():
             colour, mark = look(router)
             ax.hlines(y + off, r.gain_low, r.gain_high, color=colour, linewidth=1.1)
-            face = "white" if r.share_away < 0.005 else colour
+            face = "white" if r.share_away == 0 else colour
             ax.plot(r.gain, y + off, mark, color=colour, markersize=3.4, markerfacecolor=face, markeredgewidth=0.8)
 
 # %% ../../nbs/06j_plots_systems.ipynb #5190e8a1
@@ -134,7 +134,8 @@ def _router_marks(routers: list[str]) -> list:
 def _thin_mark(data: pd.DataFrame, named: list[str]) -> list:
     "The legend entry of the routers without a name in the figure."
     others = set(data.system[data.group == "router"]) - set(named)
-    return marks([(f"{len(others)} other routers", MUTED, "|", MUTED)]) if others else []
+    many = f"{len(others)} other router{'s' * (len(others) > 1)}"
+    return marks([(many, MUTED, "|", MUTED)]) if others else []
 
 # %% ../../nbs/06j_plots_systems.ipynb #e4b073a9
 def points(row) -> str:
@@ -337,7 +338,7 @@ def _common_ends(data: pd.DataFrame) -> tuple[float, float]:
 # %% ../../nbs/06j_plots_systems.ipynb #0aaa31c9
 def _covered(ax, y: np.ndarray, part: pd.DataFrame) -> None:
     "The share of the oracle's distance, written at the right of each row."
-    texts = ["" if pd.isna(v) else minus(f"{v:+.0f}%") for v in part.covered]
+    texts = ["" if pd.isna(v) else minus(f"{v:+.0f}%") if abs(v) >= 0.5 else "0%" for v in part.covered]
     for at, text in zip([1, *y], ["covers", *texts]):
         where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "annotation_clip": False}
         ax.annotate(text, (1, at), va="center", ha="left", xytext=(3, 0), color=MUTED, **where)
@@ -393,7 +394,7 @@ def tradeoff_data(
     "Accuracy and price of every LLM, router and policy, and which are on the front; empty where there are no prices."
     bounds = (results.group == "bound") & (results.system == "oracle") & (results.policy == "cheapest")
     rows = results[((results.group != "bound") | bounds) & (results[price] > 0)]
-    rows = first_places(rows[~rows.policy.str.endswith("as_published")])
+    rows = first_places(rows[~rows.policy.str.endswith("as_published")], 4)  # their lists of names take a page
     if rows.empty:
         return pd.DataFrame()
     names = [label(s, p if g == "router" else "") for g, s, p in zip(rows.group, rows.system, rows.policy)]
@@ -419,7 +420,7 @@ def draw_tradeoff(data: pd.DataFrame):
     "A panel per dataset and pool: systems as points, the front as a line, its points with numbers and their names."
     price, each = data.columns[4], list(places(data))
     most = max(part.front.max() for _, part in each)
-    fig, axes = panels(len(each), (2.3 if len(each) <= 4 else 1.85) + 0.115 * most, 3.0)
+    fig, axes = panels(len(each), 2.3 + 0.115 * most, 3.0)
     for ax, (name, part) in zip(axes, each):
         _tradeoff_panel(ax, part, price)
         few_ticks(ax, part[price])

@@ -26,6 +26,7 @@ from .experiments import experiments_section
 from .figure_files import modelled, name_of, partial_note, read_record, write_text
 from .headline import glance, headline_rows
 from .figures import FIGURES, has_money
+from .ledger import say_counts
 from .page import Html, copies, drawing, el, files, joined, page, picture, sortable, split_caption
 from .plot_parts import place
 from .result_tables import ABOUT, about, main_results, name_modelled, readable_rows, shown_columns
@@ -349,9 +350,8 @@ def ledger_block(run: Run) -> Html:
     if ledger.empty:
         return Html("")
     late = ledger.verdict == "not in this profile"
-    count = ", ".join(f"{n} {v}" for v, n in ledger.verdict.value_counts().items())
     found = shown_columns("ledger", ledger[~late])
-    parts = [el("p", f"Verdicts: {count}.")]
+    parts = [el("p", say_counts(ledger))]
     if len(found):
         parts.append(sortable(found, "Numbers that this profile has", folded=True))
     if late.any():

@@ -6,7 +6,7 @@
 __all__ = ['ABOUT', 'HEADS', 'MOST_ROWS', 'MAIN_COLUMNS', 'MORE_COLUMNS', 'About', 'about', 'head', 'digits_of', 'number',
            'is_number', 'column_cells', 'shown_columns', 'markdown_table', 'tex', 'breakable', 'column_types',
            'latex_table', 'frame_latex', 'frame_markdown', 'name_modelled', 'marked', 'write_tables', 'main_results',
-           'ranks', 'readable_rows', 'span', 'write_main_results']
+           'ranks', 'readable_rows', 'span', 'away', 'training_note', 'write_main_results']
 
 # %% ../../nbs/06n_result_tables.ipynb #80cb7f9d
 import re
@@ -31,19 +31,22 @@ class About:
     columns: tuple[str, ...] = ()  # of the Markdown and LaTeX forms; all if none are named
 
 # %% ../../nbs/06n_result_tables.ipynb #ad8513f9
-_CURVE = ("dataset", "pool", "router", "n_train", "accuracy", "ci_low", "ci_high")
+_CURVE = ("dataset", "pool", "router", "n_train", "accuracy", "ci_low", "ci_high", "share_away")
 
 # %% ../../nbs/06n_result_tables.ipynb #d0586679
 _ABOUT_SYSTEMS = {
-    "main_results": About("Main results", "Every bound, LLM, router and policy: accuracy, gain, cost, seconds, calls."),
+    "main_results": About(
+        "Main results", "Every bound, LLM, router and policy: accuracy, gain, share sent away, cost, seconds, calls."
+    ),
     "comparisons": About(
         "Comparisons",
         "Every router and LLM against the best single LLM: difference, interval, corrected p, detectable difference.",
-        ("dataset", "pool", "system", "policy", "n", "gain", "gain_low", "gain_high", "p_holm", "verdict"),
+        ("dataset", "pool", "system", "policy", "n", "gain", "gain_low", "gain_high", "p_holm", "share_away")
+        + ("verdict",),
     ),
     "routers": About(
         "Routers",
-        "Every router with its own quality: accuracy over seeds, log-loss, calibration error, parameters.",
+        "Every router with its own quality: accuracy, share sent away, log-loss, calibration error, parameters.",
         (
             "dataset",
             "pool",
@@ -52,6 +55,7 @@ _ABOUT_SYSTEMS = {
             "accuracy",
             "accuracy_sd",
             "gap_closed",
+            "share_away",
             "log_loss",
             "ece",
             "parameters",
@@ -60,12 +64,25 @@ _ABOUT_SYSTEMS = {
     "headline": About(
         "Headline",
         "Every router and policy against the best single LLM chosen on train, and what its corrected test says.",
-        ("dataset", "pool", "way", "system", "policy", "gain", "gain_low", "gain_high", "p_holm", "outcome", "chosen"),
+        ("dataset", "pool", "way", "system", "policy", "gain", "gain_low", "gain_high", "p_holm")
+        + ("share_away", "outcome", "chosen"),
     ),
-    "router_gains": About("Router gains", "Every router's gain over the best single LLM as its chapter computes it."),
-    "ranks": About("Ranks", "LLMs and routers by accuracy, with the interval of the rank and how often each is first."),
+    "router_gains": About(
+        "Router gains", "Every router's gain over the best single LLM; intervals over queries alone, not corrected."
+    ),
+}
+
+# %% ../../nbs/06n_result_tables.ipynb #about-routers
+_ABOUT_GAPS = {
+    "ranks": About(
+        "Ranks",
+        "LLMs and routers by accuracy, the interval of the rank, how often each is first, the share sent away.",
+    ),
     "power": About("Detectable differences", "The smallest true difference that a test set shows four times in five."),
-    "gap_parts": About("Where the distance goes", "Points between the best single LLM and the oracle, lost by cause."),
+    "gap_parts": About(
+        "Where the distance goes",
+        "Points between the best single LLM and the oracle, lost by cause, and the share that the router sends away.",
+    ),
     "sampling_noise": About("Sampling noise", "How much of the oracle is chance, where several samples were scored."),
 }
 
@@ -78,10 +95,17 @@ _ABOUT_POOLS = {
     "pool_trends": About(
         "Trends over pools", "Rank correlations of the gain with the lead, the diversity and the size."
     ),
-    "learning_curves": About("Learning curves", "Accuracy by number of training queries.", _CURVE),
-    "training_size": About("The last doubling", "What the second half of the training queries brought."),
-    "aiq": About("AIQ", "The mean height of each router's curve of accuracy over seconds, or over cost."),
-    "pairs": About("Pairs, by RouteLLM's measures", "APGR and CPT of every router between a strong and a weak LLM."),
+    "learning_curves": About("Learning curves", "Accuracy and share sent away by number of training queries.", _CURVE),
+    "training_size": About(
+        "The last doubling", "What the second half of the training queries brought, and the share sent away."
+    ),
+    "aiq": About(
+        "AIQ", "The mean height of each router's curve of accuracy over seconds, or over cost; the share sent away."
+    ),
+    "pairs": About(
+        "Pairs, by RouteLLM's measures",
+        "APGR and CPT of every router between a strong and a weak LLM; the share that it sends away in the whole pool.",
+    ),
     "subset_frontier": About(
         "Votes of several LLMs", "Subsets that vote: accuracy, gain, calls and cost along the frontier."
     ),
@@ -91,7 +115,8 @@ _ABOUT_POOLS = {
 _ABOUT_CHANCE = {
     "unsolved": About("Queries that no LLM solves", "The share of test queries on which no LLM of a pool is right."),
     "calibration": About(
-        "Calibration by LLM", "Expected calibration error by router and LLM; the row without one is the mean."
+        "Calibration by LLM",
+        "Expected calibration error by router and LLM (the row without one is the mean), and the share sent away.",
     ),
     "shift": About(
         "Train against test", "Each LLM's accuracy on train and test; a warning where it may have seen the training."
@@ -139,7 +164,7 @@ _ABOUT_PAPER = {
 }
 
 # %% ../../nbs/06n_result_tables.ipynb #92fce19f
-ABOUT = {**_ABOUT_SYSTEMS, **_ABOUT_POOLS, **_ABOUT_PAPER, **_ABOUT_CHANCE}
+ABOUT = {**_ABOUT_SYSTEMS, **_ABOUT_GAPS, **_ABOUT_POOLS, **_ABOUT_PAPER, **_ABOUT_CHANCE}
 
 # %% ../../nbs/06n_result_tables.ipynb #bb652261
 def about(
@@ -157,8 +182,10 @@ _MEASURES = {
     "gain": "gain (points)",
     "gain_low": "gain, 95% low",
     "gain_high": "gain, 95% high",
+    "queries_low": "gain, 95% low over queries",
+    "queries_high": "gain, 95% high over queries",
     "points": "difference (points)",
-    "share_away": "sent elsewhere (share)",
+    "share_away": "share away",
     "latency_s": "seconds",
     "cost": "cost per query",
     "usd_per_1000": "USD per 1,000 queries",
@@ -404,17 +431,18 @@ def write_tables(
 
 # %% ../../nbs/06n_result_tables.ipynb #2c86ceef
 MAIN_COLUMNS = ["dataset", "pool", "group", "system", "policy", "n", "accuracy", "ci_low", "ci_high"]
-MORE_COLUMNS = ["gain", "gain_low", "gain_high", "share_away", "latency_s", "cost", "usage", "p_holm"]
+MORE_COLUMNS = ["gain", "gain_low", "gain_high", "share_away", "latency_s", "cost", "usage", "p_holm", "training"]
 
 # %% ../../nbs/06n_result_tables.ipynb #838e55d4
 def main_results(
-    results: pd.DataFrame,  # the results table
+    results: pd.DataFrame,  # the results table; with `training` where it is known
 ) -> pd.DataFrame:
     "The columns of the main table; bounds, then LLMs, then routers, best first."
     order = results.groupby(["dataset", "pool"], sort=False).ngroup()
     rows = results.assign(order=order).round({"accuracy": 4})
     keys, up = ["order", "group", "accuracy", "system", "policy"], [True, True, False, True, True]
-    return rows.sort_values(keys, ascending=up)[[*MAIN_COLUMNS, *MORE_COLUMNS]].reset_index(drop=True)
+    columns = [c for c in (*MAIN_COLUMNS, *MORE_COLUMNS) if c in rows]
+    return rows.sort_values(keys, ascending=up)[columns].reset_index(drop=True)
 
 # %% ../../nbs/06n_result_tables.ipynb #58c12388
 def ranks(
@@ -444,17 +472,26 @@ def span(middle: float, low: float, high: float, sign: str = "") -> str:
     "A number with its interval."
     return "" if pd.isna(middle) else f"{middle:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
 
+# %% ../../nbs/06n_result_tables.ipynb #away-cell
+def away(row) -> str:
+    "The share of queries that a router sends away from its most frequent LLM: 0 for a constant alone; LLMs have none."
+    if row.group != "router" or pd.isna(row.share_away):
+        return ""
+    return f"{row.share_away:.3f}" if row.share_away else "0"
+
 # %% ../../nbs/06n_result_tables.ipynb #94e53827
 def _main_columns(table: pd.DataFrame, latency: str = "measured") -> dict[str, Callable]:
     "Head -> the cell of a row, for the columns that have values."
     cells = {
         "accuracy (%)": lambda r: span(r.accuracy, r.ci_low, r.ci_high),
         "gain (points)": lambda r: span(r.gain, r.gain_low, r.gain_high, "+"),
+        "share away": away,
         "cost per query": lambda r: "" if pd.isna(r.cost) else f"{r.cost:.3g}",
         "seconds": lambda r: number(r.latency_s, 3),
         "LLMs called": lambda r: number(r.usage, 1),
     }
     empty = {"cost per query": table.cost, "seconds": table.latency_s, "gain (points)": table.gain}
+    empty["share away"] = table.share_away
     kept = {h: f for h, f in cells.items() if h not in empty or empty[h].notna().any()}
     return {modelled(h) if latency == "modelled" else h: f for h, f in kept.items()}
 
@@ -505,6 +542,20 @@ def _narrow_latex(table: pd.DataFrame) -> str:
             rows.append([tex(name_of(r.system)), f"{r.accuracy:.1f}", gain])
     return latex_table(rows, ["system", "accuracy (%)", "gain (points)"], "lrr", tuple(breaks[1:]))
 
+# %% ../../nbs/06n_result_tables.ipynb #training-note
+def training_note(
+    table: pd.DataFrame,  # of `main_results`
+) -> str:
+    "Which routers' intervals hold a spread over training samples of their own, and which one of others, or none."
+    routers = table[table["group"] == "router"]
+    source = routers["training"] if "training" in routers else pd.Series("left out", routers.index)
+    said = []
+    for kind in ("measured", "other routers", "left out"):
+        names = list(dict.fromkeys(map(name_of, routers["system"][source == kind])))
+        if names:
+            said.append(f"{kind} ({', '.join(names)})")
+    return f"Spread over training samples in the routers' intervals: {'; '.join(said)}." if said else ""
+
 # %% ../../nbs/06n_result_tables.ipynb #788ed648
 def write_main_results(
     results: pd.DataFrame,  # the results table
@@ -515,7 +566,11 @@ def write_main_results(
     "(one column)."
     table, out = main_results(results), Path(folder) / "tables"
     write_text(out / "main_results.csv", csv_text(table))
-    write_text(out / "main_results.md", marked(_main_markdown(table, latency), "md", folder))
-    write_text(out / "main_results.tex", marked(_main_latex(table, latency), "tex", folder))
+    texts, note = {"md": _main_markdown(table, latency), "tex": _main_latex(table, latency)}, training_note(table)
+    if note:
+        texts["md"] += f"\n{note}\n"
+        texts["tex"] += f"{{\\footnotesize {tex(note)}\\par}}\n"
+    for kind, text in texts.items():
+        write_text(out / f"main_results.{kind}", marked(text, kind, folder))
     write_text(out / "main_results_narrow.tex", marked(_narrow_latex(table), "tex", folder))
     return table

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['KEYS', 'made_up_selections', 'made_up_systems', 'made_up_queries', 'made_up_tables', 'SystemScores', 'system_scores',
            'by_pool', 'place', 'reference_columns', 'share_away', 'training_noise', 'mean_taken', 'mean_over_seeds',
-           'with_intervals', 'system_rows', 'whole_error_tests', 'add_tests', 'results_table', 'read_router_costs',
-           'with_router_time', 'solved', 'outcome_matrix', 'known_means', 'TestSet', 'each_test_set']
+           'with_intervals', 'system_rows', 'whole_error_tests', 'add_tests', 'results_table', 'with_share_away',
+           'read_router_costs', 'with_router_time', 'solved', 'outcome_matrix', 'known_means', 'TestSet',
+           'each_test_set']
 
 # %% ../../nbs/06b_results.ipynb #dbf0ec08
 import json
@@ -304,6 +305,18 @@ def results_table(
         table = system_rows(system_scores(rows), resamples, confidence, seed, points)
         frames.append(table.assign(dataset=dataset, pool=pool))
     return pd.concat(frames, ignore_index=True)
+
+# %% ../../nbs/06b_results.ipynb #with-away
+def with_share_away(
+    table: pd.DataFrame,  # dataset, pool, and `router` or `system`
+    results: pd.DataFrame,  # of `results_table`
+) -> pd.DataFrame:  # the table with `share_away`; NaN where a row is no router, or has no ArgMax
+    "Add the share of queries that each router sends, under ArgMax, elsewhere than to the LLM it calls most."
+    rows = results[(results["group"] == "router") & (results["policy"] == "argmax")]
+    shares = rows.set_index(["dataset", "pool", "system"])["share_away"]
+    router = table["router"] if "router" in table else table["system"]
+    keys = pd.MultiIndex.from_arrays([table["dataset"], table["pool"], router])
+    return table.assign(share_away=shares.reindex(keys).to_numpy())
 
 # %% ../../nbs/06b_results.ipynb #8b3f5c04
 def read_router_costs(

@@ -72,6 +72,7 @@ def _judged_pattern(some: str) -> re.Pattern:
         rf"|better))(?!\w)"
         rf"|(?:correct|right|best|richtig|korrekt|correcta?|correcte) (?:is|ist|es|est"
         rf"|one is)\s\(?(?P<after>{some}){_STOP}"
+        rf"|{_START}(?P<it>{some})\sit\sis(?=\W*(?:\Z|\n))"
         rf"|(?P<cjk>{some})\s*(?:选项|選項|项|項|번|番)?\s*(?:是|が|이|가|为|は|은)?\s*(?:正确|正確|对的|正解|正しい|정답|맞)"
         rf"|(?:only|leaves|leaving|left with|left is)\s(?:us with\s)?(?:option\s"
         rf"|choice\s)?\(?(?P<only>{some}){_STOP}(?=\)?[\s*]*(?:{end}))"

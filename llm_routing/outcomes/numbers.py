@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RULES', 'stated', 'clause_value', 'read_hash', 'read_boxed', 'read_answer', 'read_line', 'read_bold', 'read_prose',
-           'read_words', 'read_field', 'extract_number']
+           'read_field', 'extract_number']
 
 # %% ../../nbs/03e_numbers.ipynb #03e0003
 import re
@@ -108,7 +108,9 @@ _RANGE = re.compile(
 )
 _RANGE_BEFORE = re.compile(
     r"(?:\b(?:either|between|entre|zwischen|tra)\s\$?\d[^.;\n]{0,30}?"
-    rf"|(?<!from )(?<![\d.,])\d[\d.,]*(?<![,.]){_JOINT}\$?)\Z",
+    rf"|(?<!from )(?<!from \$)(?<![\d.,])\d[\d.,]*(?<![,.]){_JOINT}\$?"
+    r"|(?:\A\W*|\b(?:somewhere|anywhere|anything|probably|perhaps|maybe|possibly|likely|about|rang(?:e|es|ing)"
+    rf"|var(?:y|ies)|is|be|are|takes?|costs?|needs?)\s)from\s\$?\d[\d.,]*{_JOINT}\$?)\Z",
     re.I,
 )
 
@@ -127,7 +129,7 @@ _LIST = re.compile(
 )
 _COMPOUND = re.compile(r"\s(?!(?:of|in|per|for|to|at|from|by|with|on|times|or)\b)[a-z]+(?:,|\sand)?\s\d+\s[a-z]+\s*\Z")
 _TWO_VALUES = re.compile(r"=\s?[-$\d.,]{1,20}\s(?:or|and)\s[a-zA-Z]\s?=")
-_GUESS = r"\b(?:could|might|may)(?: also)? be\s[^.;\n]{0,40}?\d"
+_GUESS = r"\b(?:(?:could|might|may)(?: also)? be|[Mm]aybe|[Pp]erhaps)\s[^.;\n]{0,40}?\d"
 _TWO_GUESSES = re.compile(rf"{_GUESS}[^.;\n]{{0,40}}?{_GUESS}")
 _CENTS = re.compile(r"(?:\s?dollars?)?(?: and|,) (\d{1,2}) cents?")
 
@@ -382,10 +384,17 @@ _ASIDE = re.compile(
 )
 _CUT_MARK = re.compile(r"<<[^<>\n]*\Z")
 
+# %% ../../nbs/03e_numbers.ipynb #03e-in-words
+def _in_words(s: str) -> Fraction | None:
+    "The one number that a sentence says in words."
+    found = {spoken(m[0]) for m in WORDS.finditer(s)}
+    return found.pop() if len(found) == 1 else None
+
 # %% ../../nbs/03e_numbers.ipynb #03e0061
 def read_prose(text: str, start: int) -> Reading | None:
-    "The number that the last telling sentence states."
-    parts, spare = without_loop(sentences(plain(_CUT_MARK.sub("", text[-3000:])))), None
+    "The number that the last telling sentence states, or says in words where the text has no digits."
+    told = sentences(plain(_CUT_MARK.sub("", text[-3000:])))
+    parts, spare = without_loop(told), None
     for i in range(len(parts) - 1, -1, -1):
         aside = _ASIDE.match(parts[i]) or "=" not in parts[i] and foreign(parts[i])
         if not aside and refused(parts[i]):
@@ -394,14 +403,8 @@ def read_prose(text: str, start: int) -> Reading | None:
         if value is not None and not aside and parts[i].rstrip()[-1:] not in "?=+*":
             return Reading(value, 0, len(text))
         spare = value if spare is None else spare
+    spare = _in_words(told[-1]) if spare is None and told else spare
     return None if spare is None else Reading(spare, 0, len(text))
-
-# %% ../../nbs/03e_numbers.ipynb #03e0063
-def read_words(text: str, start: int) -> Reading | None:
-    "The one number that the last sentence of a text without digits says in words."
-    parts = sentences(plain(text[-1000:]))
-    found = {spoken(m[0]) for m in WORDS.finditer(parts[-1])} if parts else set()
-    return Reading(found.pop(), 0, len(text)) if len(found) == 1 else None
 
 # %% ../../nbs/03e_numbers.ipynb #03e0066
 _PLAIN_FIELD = re.compile(r"-?\$?(?:\d{1,15}|\d{1,3}(?:,\d{3}){1,4})(?:\.\d{1,9})?\Z")
@@ -464,7 +467,6 @@ RULES = (
     Rule("line", 1, ("A",), re.compile(r"(?:^|(?<=\n))A(?:ns|NS)?[.:] ?"), read_line),
     Rule("bold", 2, ("**",), re.compile(r"\*\*([^*\n]{1,80})\*\*"), read_bold),
     Rule("sentence", 3, (), None, read_prose),
-    Rule("words", 4, (), None, read_words),
 )
 
 # %% ../../nbs/03e_numbers.ipynb #03e0073

@@ -243,7 +243,7 @@ _WORD = "|".join([*sorted(_UNITS, key=len, reverse=True), "hundred", "thousand",
 WORDS = re.compile(
     rf"\b(?:(?:minus|negative)\s)?(?:(?:{_WORD})\b(?:[\s-](?:and\s)?(?=(?:{_WORD})\b))?+){{1,20}}+"
     rf"(?:[\s-](?:{'|'.join(_PARTS)})\b)?|\b(?:a\s)?half\b"
-    r"|[负負]?[零〇一二两兩三四五六七八九十百千万萬亿億]+(?:点[零一二三四五六七八九]+)?",
+    r"|[负負]?(?!一[共起样樣定些直般])[零〇一二两兩三四五六七八九十百千万萬亿億]+(?:点[零一二三四五六七八九]+)?",
     re.I,
 )
 

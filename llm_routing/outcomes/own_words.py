@@ -94,7 +94,8 @@ _NEXT_QUERY = re.compile(
 )
 _ANSWERED = re.compile(
     r"####[\s*]*[-$]?[\d.]|boxed\s?\{|(?:nswer|NSWER)(?:\s(?:is|would be)|[*_\"']*:)[\s*_$\"']*[\w($\\-]"
-    r"|(?:\n|^)A(?:ns)?:|\([A-J]\)[.*]*\s*\n|(?:答案|정답|答え|正解)(?:是|为|は|은|：|:)"
+    r"|(?:\n|^)A(?:ns)?:|\([A-J]\)[.*]*\s*\n|(?:ption|hoice)(?:\sis:?|:)[\s*_(\"']*[A-J]\b"
+    r"|(?:答案|정답|答え|正解)(?:是|为|は|은|：|:)"
 )
 _SHORT = re.compile(r"[\s*_(\[{\"'`$]*(?:[A-Za-z]|-?[\d.,]+)[\s*_)\]}\"'`.:,;$!%]*")
 _NEXT_HINT = re.compile(

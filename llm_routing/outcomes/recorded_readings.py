@@ -75,16 +75,26 @@ def upstream_letters(
     rows = json_list(unzipped(fetch(path), path), path)
     return pd.Series({f"mmlu_pro-{r['question_id']:05d}": r.get("pred") for r in rows}, dtype=object)
 
+# %% ../../nbs/03l_recorded_readings.ipynb #03l-own
+def _read_by_file(
+    rows: pd.DataFrame,  # of `read_benchmark`, LLM after LLM
+    rules: str,  # of `read_answers`
+) -> pd.DataFrame:  # of `read_answers`
+    "The answers of each LLM, by its own file's options and gold."
+    parts = [read_answers(part, part, rules) for _, part in rows.groupby("llm", sort=False)]
+    return pd.concat(parts, ignore_index=True)
+
 # %% ../../nbs/03l_recorded_readings.ipynb #03l0019
 def recorded_readings(
     dataset: str,  # gsm8k or mmlu_pro
     llms: tuple[str, ...] = (),  # all if empty
 ) -> pd.DataFrame:  # dataset, llm, query_id, text, gold, answer, rule, original, harness, upstream
-    "Every recorded response to a data set, and what each reader reads in it. Raises `SourceError`."
+    """Every recorded response to a data set whose file says what is right, and what each reader reads in it. Raises
+    `SourceError`."""
     source = Source(kind="recorded", datasets=[dataset], llms=list(llms), incomplete="leave_out")
     rows = read_benchmark(dataset, source)
-    queries = rows.drop_duplicates("query_id")
-    here, there = read_answers(rows, queries), read_answers(rows, queries, "as_published")
+    rows = rows[rows.gold != ""].reset_index(drop=True)
+    here, there = _read_by_file(rows, "default"), _read_by_file(rows, "as_published")
     harness = [harness_answer(t, c) for t, c in zip(rows.text, rows.choices)]
     if dataset == "gsm8k":
         upstream = [json_answer(t) for t in rows.text]

@@ -105,7 +105,7 @@ def priced_outcomes(
     return outcomes.assign(cost=paid.where(outcomes["llm"] != ALL_LLMS, pooled))
 
 # %% ../../nbs/05a_choices.ipynb #f5005021
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
     "A router's view of the queries at hand, and what validation queries tell about the LLMs."
 

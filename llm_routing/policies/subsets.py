@@ -12,6 +12,7 @@ __all__ = ['THRIFT', 'SWEEPS', 'SETTLED', 'LogOdds', 'alike', 'fit_log_odds', 'o
 # %% ../../nbs/05d_subsets.ipynb #imports
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -64,11 +65,10 @@ def fit_log_odds(
     return LogOdds(*(float(x) for x in minimize(loss, np.ones(2), method="L-BFGS-B").x)) if some.any() else LogOdds()
 
 # %% ../../nbs/05d_subsets.ipynb #odds-of
+@lru_cache(maxsize=1)
 def odds_of(s: Scores) -> LogOdds:
-    "The log-odds weights that validation teaches, learnt once for all policies that vote by them."
-    if "log_odds" not in vars(s):
-        vars(s)["log_odds"] = fit_log_odds(s.calibration, s.seen_answer, s.seen)
-    return vars(s)["log_odds"]
+    "The log-odds weights that validation teaches; kept for the last scores, since several policies vote by them."
+    return fit_log_odds(s.calibration, s.seen_answer, s.seen)
 
 # %% ../../nbs/05d_subsets.ipynb #sub00014
 def vote_weights(s: Scores) -> np.ndarray:

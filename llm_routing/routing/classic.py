@@ -127,15 +127,19 @@ class KNN(Router):
         self.scores = scores
         V = self.features.transform(v_texts)
         ks = sorted({max(1, min(k, len(texts) // 4)) for k in self.ks})  # on few queries, fewer neighbours
-        losses = [log_loss(self.neighbours(V, k), v_scores) for k in ks] if len(ks) > 1 else [0.0]
+        losses = [log_loss(p, v_scores) for p in self.for_each(V, ks)] if len(ks) > 1 else [0.0]
         self.k = ks[int(np.argmin(losses))]
 
-    def neighbours(self, X, k):
+    def for_each(self, X, ks):
+        "The neighbours' mean scores (n_queries, n_llms) for each k: how near all are is found once."
         out = []
         for start in range(0, X.shape[0], 512):
             near = dense_array(X[start : start + 512] @ self.X.T)
-            out.append(self.scores[most_similar(near, k)].mean(1))
-        return np.concatenate(out)
+            out.append([self.scores[most_similar(near, k)].mean(1) for k in ks])
+        return [np.concatenate(means) for means in zip(*out)]
+
+    def neighbours(self, X, k):
+        return self.for_each(X, [k])[0]
 
     def estimate(self, texts):
         return self.neighbours(self.features.transform(texts), self.k)

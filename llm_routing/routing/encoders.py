@@ -15,7 +15,7 @@ import re
 import sqlite3
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -159,7 +159,7 @@ class Tfidf(Encoder):
         )
 
     def transform(self, texts):
-        return self.model.transform(texts)
+        return ONCE.shared(lambda: self.model.transform(texts), "transformed", self.model, digest(*texts))
 
 # %% ../../nbs/04a_encoders.ipynb #tfidf-state
 @patch
@@ -234,9 +234,9 @@ def pretrained_model(folder: str, revision: str | None = None, config=None):
     the encoder alone."""
     from transformers import AutoConfig, AutoModel, T5EncoderModel
 
-    config = config or AutoConfig.from_pretrained(folder, revision=revision)
+    config = config or AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
     kind = T5EncoderModel if config.model_type == "t5" else AutoModel
-    return kind.from_pretrained(folder, config=config, revision=revision)
+    return kind.from_pretrained(folder, config=config, revision=revision, trust_remote_code=False)
 
 # %% ../../nbs/04a_encoders.ipynb #weights-of
 def weights_of(folder: str, revision: str | None = None) -> str:
@@ -339,7 +339,8 @@ def hidden_states(folder: str, cache: str | Path | None = None) -> Pretrained:
     "The encoder that mean-pools the middle layer of the LLM in `folder` (or on the hub)."
     from transformers import AutoConfig
 
-    return Pretrained(folder, cache=cache, layer=(AutoConfig.from_pretrained(folder).num_hidden_layers + 1) // 2)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return Pretrained(folder, cache=cache, layer=(config.num_hidden_layers + 1) // 2)
 
 # %% ../../nbs/04a_encoders.ipynb #6ef896fe
 @dataclass
@@ -368,7 +369,8 @@ class TokenStates(Pretrained):
     def transform(self, texts):
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(self.folder or minilm_folder(), revision=self.revision)
+        folder = self.folder or minilm_folder()
+        config = AutoConfig.from_pretrained(folder, revision=self.revision, trust_remote_code=False)
         if self.above > config.num_hidden_layers:
             have = config.num_hidden_layers
             raise ValueError(f"encoder {self.folder or 'minilm'} has {have} layers, so not {self.above} last ones")
@@ -555,9 +557,10 @@ def make_encoder(
 class Once:
     "What `make` gives, kept under a key: the `size` results that were used last, and how long each took to make."
 
-    size: int = 32
+    size: int = 64
     spared: float = 0.0  # seconds that were not spent again
     kept: dict = field(default_factory=dict)
+    sharing: bool = False  # whether what `shared` makes is kept too
 
     def __call__(self, make, *key):
         if key in self.kept:
@@ -571,6 +574,23 @@ class Once:
         if len(self.kept) > self.size:
             self.kept.pop(next(iter(self.kept)))
         return value
+
+# %% ../../nbs/04a_encoders.ipynb #share
+@patch
+@contextmanager
+def share(self: Once):
+    "While this lasts, `shared` keeps what it makes."
+    self.sharing = True
+    try:
+        yield
+    finally:
+        self.sharing = False
+
+# %% ../../nbs/04a_encoders.ipynb #shared
+@patch
+def shared(self: Once, make, *key):
+    "What `make` gives; kept under a key while `share` lasts, and made anew at all other times."
+    return self(make, *key) if self.sharing else make()
 
 # %% ../../nbs/04a_encoders.ipynb #once-here
 ONCE = Once()

@@ -97,7 +97,7 @@ STYLE = [i for i, name in enumerate(SURFACE_FEATURES) if name not in ("question_
 # %% ../../nbs/04e_recommended.ipynb #style-fn
 def style(texts: list[str]) -> np.ndarray:
     "(n_texts, 11) the surface features that tell one kind of query from another."
-    return np.array([surface(t) for t in texts])[:, STYLE]
+    return ONCE.shared(lambda: np.array([surface(t) for t in texts])[:, STYLE], "style", digest(*texts))
 
 # %% ../../nbs/04e_recommended.ipynb #nearness
 def nearness(seen: np.ndarray, places: np.ndarray, k: int = 5, same: bool = False) -> np.ndarray:
@@ -168,7 +168,11 @@ def learn_kinds(self: Familiar, texts, scores):
     "Cluster the styles of the training queries, and keep the mean over these kinds."
     S = self.scaled(style(texts))
     count = max(1, min(self.kinds, len(texts) // 10, len(np.unique(S.round(6), axis=0))))
-    self.kind_centres = KMeans(count, n_init=3, random_state=self.seed).fit(S).cluster_centers_
+
+    def group():
+        return KMeans(count, n_init=3, random_state=self.seed).fit(S).cluster_centers_
+
+    self.kind_centres = ONCE(group, "kinds", digest(*texts), count, self.seed)
     self.overall = mean_over_kinds(scores, self.kind_of(S), count)
 
 # %% ../../nbs/04e_recommended.ipynb #kind-of

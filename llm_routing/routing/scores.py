@@ -55,7 +55,7 @@ def per_query(
 def one_gain(
     seeds: list[pd.DataFrame],  # of `per_query`, folds put together, one per seed
 ) -> dict[str, float]:
-    "Accuracy, gain and its interval (percent), and the share sent away, means over seeds."
+    "Accuracy, gain and its interval over queries (percent), and the share sent away, means over seeds."
     gain = np.mean([100 * (s["score"] - s["single"]).to_numpy() for s in seeds], axis=0)
     low, high = interval(bootstrap_means(gain[:, None]), len(gain))[0]
     away = [1 - s["llm"].value_counts(normalize=True).iloc[0] for s in seeds]
@@ -64,8 +64,8 @@ def one_gain(
         "seeds": len(seeds),
         "accuracy": 100 * np.mean([s["score"].mean() for s in seeds]),
         "gain": gain.mean(),
-        "gain_low": low,
-        "gain_high": high,
+        "queries_low": low,
+        "queries_high": high,
         "share_away": np.mean(away),
     }
 
@@ -93,7 +93,7 @@ def gains(
 # %% ../../nbs/04_routers.ipynb #verdicts
 def verdicts(gained: pd.DataFrame) -> pd.DataFrame:
     "Per data set and pool: routers whose interval is above 0, below 0, or holds 0; constants are counted apart."
-    low, high = gained["gain_low"] > 0, gained["gain_high"] < 0
+    low, high = gained["queries_low"] > 0, gained["queries_high"] < 0
     said = np.select([gained["kind"] == "constant", low, high], ["constant", "gains", "loses"], "cannot tell")
     table = gained.assign(said=said).groupby(["dataset", "pool", "said"], sort=False).size().unstack(fill_value=0)
     return table.reindex(columns=["gains", "loses", "cannot tell", "constant"], fill_value=0).rename_axis(columns=None)

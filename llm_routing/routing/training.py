@@ -176,13 +176,14 @@ def run_router(
     if "train" not in parts:
         raise ValueError(f"router {name!r}: no training queries in {sorted(queries['dataset'].unique())}")
     began, spared = time.perf_counter(), ONCE.spared
-    router = train_router(name, parts, llms, seed, **{k: v for k, v in params.items() if k != "seeds"})
-    seconds = time.perf_counter() - began + ONCE.spared - spared  # as if nothing had been made before
-    frames = [
-        score_frame(ids, llms, router.predict(texts), name, seed)
-        for split, (ids, texts, _) in parts.items()
-        if split != "train"
-    ]
+    with ONCE.share():
+        router = train_router(name, parts, llms, seed, **{k: v for k, v in params.items() if k != "seeds"})
+        seconds = time.perf_counter() - began + ONCE.spared - spared  # as if nothing had been made before
+        frames = [
+            score_frame(ids, llms, router.predict(texts), name, seed)
+            for split, (ids, texts, _) in parts.items()
+            if split != "train"
+        ]
     return router, pd.concat(frames, ignore_index=True), seconds
 
 # %% ../../nbs/04f_training.ipynb #e3f0f84b
