@@ -237,9 +237,9 @@ def campaign(
     out: Path | None = None,  # a CSV file for the rows so far
 ) -> pd.DataFrame:
     "Stop each stage at each rename: a row for each moment, with the number of the one that was run on from for it."
-    rows = []
+    rows, imports = [], functools.cache(imported_modules)  # reading all code for each moment would take longest
     for stage in stages:
-        with mock.patch.object(stages_module, "imported_modules", functools.cache(imported_modules)):  # quicker
+        with mock.patch.object(stages_module, "imported_modules", lambda *args: set(imports(*args))):
             rows += stopped_at_each(study, stage, home, last)
         if out:
             table(rows).to_csv(out, index=False)

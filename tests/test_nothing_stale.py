@@ -59,6 +59,7 @@ def test_weights_replaced_in_place_make_their_stages_run_again(small):
     replace_in_place(small / "encoder" / "model.safetensors")
     said = llm_routing(small, "--to", "04")
     assert f"04_routers: weights of {small / 'encoder'} changed" in said and "02_generation" not in said
+    assert {p.name for p in small.iterdir()} == {"wren", "finch", "encoder", "small.toml", "run"}  # nothing beside it
 
 
 @pytest.mark.slow

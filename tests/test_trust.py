@@ -1,6 +1,7 @@
 """What breaks runs, and what hostile input does: a short campaign of those in `campaigns/`, and what the long ones
 found."""
 
+import ast
 import json
 import re
 import shutil
@@ -110,6 +111,17 @@ def test_weights_are_safetensors_and_no_code_is_downloaded():
     assert len(code) > 30
     for file, text in code.items():
         assert not [x for x in UNSAFE_CODE if x in text], file
+
+
+def test_every_model_is_loaded_without_its_code():
+    calls = 0
+    for file in (ROOT / "llm_routing").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "from_pretrained":
+                said = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
+                assert said.get("trust_remote_code") is False, f"{file.name}, line {node.lineno}"
+                calls += 1
+    assert calls > 8
 
 
 def test_models_of_the_paper_are_pinned_to_a_commit():
