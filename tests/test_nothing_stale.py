@@ -102,6 +102,30 @@ def test_fresh_uses_no_response_of_before(small, place):
     assert "02_generation: --fresh" in again and f"{requests} of {requests} requests" in again
 
 
+LOOKS = """
+import os, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+(folder / "read").read_text()
+(folder / "asked").exists()
+list((folder / "listed").iterdir())
+(folder / "written").write_text("")
+(folder / "written").read_text()
+(folder / "moved").write_text("")
+os.replace(folder / "moved", folder / "made")
+(folder / "made").exists()
+"""
+
+
+def test_the_campaign_sees_what_a_process_looks_at_before_it_writes_it(tmp_path):
+    folder, log = tmp_path / "run", tmp_path / "looked"
+    (folder / "listed").mkdir(parents=True)
+    for name in ("read", "written"):
+        (folder / name).write_text("before")
+    env = os.environ | renames.hooked(tmp_path, renames.LOOK, LOOK=str(folder), LOOKED=str(log))
+    subprocess.run([sys.executable, "-c", LOOKS, str(folder)], env=env, check=True)
+    assert set(log.read_text().split()) == {f"{folder}/{name}" for name in ("read", "asked", "listed/")}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["02_generation", "04_routers"])
 def test_a_stage_stopped_at_any_rename_is_made_again_as_it_was(small, tmp_path, stage):
