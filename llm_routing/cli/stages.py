@@ -69,7 +69,7 @@ STAGES = [
         "sources extraction",
         asks=True,
     ),
-    stage("04_routers", "queries outcomes", "scores", "routers seed", "routers"),
+    stage("04_routers", "queries outcomes", "scores", "routers seed"),
     stage(
         "05_policies",
         "queries responses outcomes scores",
@@ -82,7 +82,7 @@ STAGES = [
         " ".join(TABLES),
         "",
         "name description needs analysis routers source generation extraction policies seed",
-        "reference",
+        "reference routers",
     ),
 ]
 

@@ -104,7 +104,8 @@ def say_how_much(at: pd.DataFrame) -> str:
     for outcome, words in OUTCOME_WORDS.items():
         rows = at[at["outcome"] == outcome]
         each = ", ".join(f"{n} ({points(r)})" for n, r in zip(_quoted(rows), rows.itertuples()))
-        where = each if outcome != "constant" and len(at) <= 4 else _listed(rows, at)
+        few = outcome in ("gains", "loses") or outcome != "constant" and len(at) <= 4
+        where = each if few else _listed(rows, at)
         if len(rows):
             parts.append(f"{who_speaks(at) if not parts else 'It'} {words} on {where}.")
     top, far = at["gain_at_most"].dropna(), at["oracle_gain"].dropna()

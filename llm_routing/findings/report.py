@@ -22,6 +22,7 @@ import pandas as pd
 
 from .citing import bibtex, data_keys, latex_figure, record_of, references
 from .claims import advice, answers, claim, headline, say_votes
+from .experiments import experiments_section
 from .figure_files import name_of, partial_note, read_record, write_text
 from .headline import glance, headline_rows
 from .figures import FIGURES, has_money
@@ -431,6 +432,7 @@ LAYERS = {
         "method": "What was done",
         "findings": "Findings",
         "why": "Why",
+        "experiments": "Experiments",
         "builder": "For a system",
         "limits": "Limits",
     },
@@ -472,6 +474,7 @@ def write_report(
         method_section(run, results),
         claims_section(run, FINDINGS, "Findings", "findings"),
         claims_section(run, WHY, "Why", "why"),
+        experiments_section(run),
         builder_section(run, results),
         limits_section(run, results),
         gallery(run),
