@@ -7,9 +7,9 @@ and all caches removed, under a hook in every process that copies the run folder
 `os.rename`. So every rename is met, and every moment between two files that belong together. Of each copy is checked
 that `status` calls no stage up to date whose outputs are not those of the whole run, and that no stage before is lost.
 Then the study is run on from each copy, and has to end as the whole run did, byte by byte. Two copies count as one
-moment where they have the same files, but for figures, executed notebooks and temporary files that the run from the
-other never looked at: under a second hook, its kernels note each file that they open, ask for or list before they
-write it. (Chapter 06 alone renames over a hundred figure files.) Exits 1 where a moment does harm.
+moment where they have the same files, but for results (no tables), executed notebooks and temporary files that the run
+from the other never looked at: under a second hook, its kernels note each file that they open, ask for or list before
+they write it. (Chapter 06 alone renames over a hundred figure files.) Exits 1 where a moment does harm.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import pandas as pd
 
 from llm_routing.cli.running import open_run, run_study
 from llm_routing.cli import stages as stages_module
-from llm_routing.cli.stages import STAGE_NAMES, STAGES, imported_modules, read_state, why_stale
+from llm_routing.cli.stages import STAGE_NAMES, STAGES, imported_modules, is_result, read_state, why_stale
 from llm_routing.routing.encoders import train_encoder
 from llm_routing.study.runs import Run
 from llm_routing.study.tables import StudyError, digest, project_root
@@ -47,7 +47,7 @@ max_tokens = 16
 latency = "none"
 few_shot = 0
 commit_every_s = 0
-batch_size = 20
+batch_size = 40
 [generation.prompts]
 fcot = "<START_QUESTION>\\n{{query}}\\n<END_QUESTION>\\n<START_ANSWER>\\n"
 [[generation.pool]]
@@ -128,10 +128,10 @@ def make_study(folder: Path) -> Path:
 def results(folder: Path) -> dict[str, bytes]:
     "A run's tables and figures."
     files = [*folder.glob("*.parquet"), *folder.glob("*.csv"), *(folder / "figures").rglob("*.*")]
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files if is_result(p)}
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files if is_alike(p)}
 
 
-def is_result(file: Path) -> bool:
+def is_alike(file: Path) -> bool:
     "Whether a file is one that every run makes alike: no temporary one, and none of measured seconds."
     return file.suffix in KINDS and file.name not in MEASURED and not file.name.startswith(".")
 
@@ -209,7 +209,7 @@ class Moment:
 
 def is_only_written(name: str) -> bool:
     "Whether a file is one that the hook would see a kernel look at, and that the runner does not read."
-    return name.startswith("figures/") or "/" not in name and name.endswith((".ipynb", ".csv", ".*"))
+    return name.startswith("figures/") or "/" not in name and (is_result(name) or name.endswith((".ipynb", ".*")))
 
 
 def run_on(number: int, folder: Path, whole: dict[str, bytes], home: Path, last: str = "") -> Moment:
@@ -237,9 +237,9 @@ def campaign(
     out: Path | None = None,  # a CSV file for the rows so far
 ) -> pd.DataFrame:
     "Stop each stage at each rename: a row for each moment, with the number of the one that was run on from for it."
-    rows = []
+    rows, imports = [], functools.cache(imported_modules)  # reading all code for each moment would take longest
     for stage in stages:
-        with mock.patch.object(stages_module, "imported_modules", functools.cache(imported_modules)):  # quicker
+        with mock.patch.object(stages_module, "imported_modules", lambda *args: set(imports(*args))):
             rows += stopped_at_each(study, stage, home, last)
         if out:
             table(rows).to_csv(out, index=False)

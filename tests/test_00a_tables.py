@@ -7,6 +7,8 @@ __all__ = []
 
 # %% ../nbs/00a_tables.ipynb #test-imports
 import errno
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -90,6 +92,13 @@ def test_a_failed_write_leaves_the_old_file(queries, tmp_path):
     with pytest.raises(TableError):
         write_table("queries", queries.assign(split="none"), file)
     assert file.read_bytes() == old and [p.name for p in tmp_path.iterdir()] == ["queries.parquet"]
+
+# %% ../nbs/00a_tables.ipynb #t-umask
+def test_a_file_follows_the_umask(tmp_path):
+    code = "import os, sys; os.umask(0o027); from llm_routing.study.tables import atomic_write; "
+    code += "atomic_write(sys.argv[1], lambda tmp: tmp.write_text('x'))"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")], check=True)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
 
 # %% ../nbs/00a_tables.ipynb #test-checksum
 def test_a_checksum_depends_on_every_value_and_not_on_how_it_is_held():

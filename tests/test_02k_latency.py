@@ -57,6 +57,15 @@ def test_the_engine_that_sampled_is_timed_and_no_other_is_started(timed, tmp_pat
     assert [len(k) for k in kept] == [4] * len(timed.pool)  # before any other engine could be started
     assert (add_latency(table, toy_queries(), timed, own, [own]).latency_s > 0).all()
 
+# %% ../nbs/02k_latency.ipynb #t-timing-key
+def test_another_request_is_timed_again(timed, tmp_path):
+    own = Store(tmp_path)
+    for change, kept in (({}, 4), ({"temperature": 0.2}, 8), ({"samples": 1}, 8), ({"max_tokens": 9}, 12)):
+        settings = timed.model_copy(update={**change, "pool": timed.pool[:1]})
+        add_latency(answer_queries(toy_queries(), settings, own, [own]), toy_queries(), settings, own, [own])
+        rows = [Store(tmp_path, ("request",)).read(s) for s in own.sections() if s.startswith("latency-")]
+        assert sum(map(len, rows)) == kept, change
+
 # %% ../nbs/02k_latency.ipynb #2863c242
 def test_a_limit_of_time_ends_the_measuring_and_is_not_tried_again(timed, tmp_path):
     own, brief = Store(tmp_path), timed.model_copy(update={"latency_minutes": 1e-9, "latency_queries": 6})

@@ -33,7 +33,10 @@ def test_time_is_linear_in_the_length(unit):
     times = []
     for n in (20_000, 80_000):
         text = unit * (n // len(unit))
-        start = time.process_time()
-        field(text)
-        times.append(time.process_time() - start)
+        runs = []
+        for _ in range(3):  # the shortest of three, since a garbage collection may fall into one
+            start = time.process_time()
+            field(text)
+            runs.append(time.process_time() - start)
+        times.append(min(runs))
     assert times[1] < 8 * times[0] + 0.05

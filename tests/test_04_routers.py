@@ -9,7 +9,7 @@ __all__ = []
 import numpy as np
 import pandas as pd
 
-from llm_routing.routing.scores import gains, router_table, validation_table, verdicts
+from llm_routing.routing.scores import gains, per_query, router_table, validation_table, verdicts
 from llm_routing.routing.training import count_parameters, run_router, seeds_of
 from llm_routing.study.tasks import tasks
 
@@ -85,6 +85,7 @@ def test_a_constant_is_called_one_and_gains_nothing():
     split = np.repeat(["train", "validation", "test"], 30)
     queries = pd.DataFrame({"query_id": ids, "dataset": "toy", "split": split, "text": texts, "fold": -1})
     outcomes = pd.DataFrame({"query_id": np.repeat(ids, 2), "llm": llms * 90, "score": scores.ravel()})
+    outcomes = outcomes.assign(latency_s=1.0, cost=np.nan, majority_answer=None)
     rows = pd.concat([run_router(name, queries, outcomes)[1] for name in ("prior", "mlc")])
     table = gains(rows.assign(pool="all", fold=-1), list(tasks(queries, outcomes, [])), outcomes).set_index("router")
     assert table.loc["prior", "kind"] == "constant"
@@ -95,3 +96,18 @@ def test_a_constant_is_called_one_and_gains_nothing():
         and table.loc["mlc", "share_away"] > 0.2
     )
     assert verdicts(table.reset_index()).iloc[0].to_dict() == {"gains": 1, "loses": 0, "cannot tell": 0, "constant": 1}
+
+# %% ../nbs/04_routers.ipynb #t-ties
+def test_of_equally_likely_llms_the_cheaper_is_called_and_validation_helps_to_name_the_best():
+    ids = ["t0", "t1", "v0", "v1", "x0"]
+    split = ["train", "train", "validation", "validation", "test"]
+    queries = pd.DataFrame({"query_id": ids, "dataset": "toy", "split": split, "text": ids, "fold": -1})
+    long = pd.DataFrame({"query_id": np.repeat(ids, 2), "llm": ["costly", "cheap"] * 5})
+    score = [1, 0, 1, 1, 0, 1, 0, 1, 1, 0]  # "costly" is best on train alone, "cheap" on train and validation
+    outcomes = long.assign(score=np.float64(score), latency_s=[9.0, 1.0] * 5, cost=np.nan, majority_answer=None)
+    scores = long.assign(pool="all", fold=-1, router="even", seed=0, probability=0.5, predicted=1)
+    [task] = tasks(queries, outcomes, [])
+    [row] = per_query(task, scores, outcomes).itertuples()
+    assert (row.llm, row.score, row.single) == ("cheap", 0.0, 0.0)
+    [row] = per_query(task, scores, outcomes, price="cost").itertuples()
+    assert (row.llm, row.score) == ("costly", 1.0)  # costs are not known: the first

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/04a_encoders.ipynb #test-imports
+import json
 import shutil
 import sqlite3
 from pathlib import Path
@@ -85,11 +86,13 @@ def test_the_trained_encoder_is_the_same_for_the_same_seed(tmp_path):
     assert (make_encoder(f"hf:{a}").transform(TEXTS[:2]) == make_encoder(f"hf:{b}").transform(TEXTS[:2])).all()
 
 # %% ../nbs/04a_encoders.ipynb #55839b5f-1
-def test_an_encoder_is_trained_again_when_anything_that_it_is_made_from_changes(tmp_path):
+def test_an_encoder_is_trained_again_when_anything_that_it_is_made_from_changes(tmp_path, monkeypatch):
     first = {"texts": TEXTS, "steps": 3, "width": 16, "seed": 0}
     others = [{"texts": TEXTS[:-1]}, {"steps": 4}, {"width": 32}, {"seed": 1}]
     places = [train_encoder(home=tmp_path, **{**first, **other}) for other in [{}, *others]]
     assert len(set(places)) == 5 and train_encoder(home=tmp_path, **first) == places[0]
+    monkeypatch.setattr("transformers.__version__", "0")
+    assert train_encoder(home=tmp_path, **first) not in places
 
 # %% ../nbs/04a_encoders.ipynb #55839b5f-2
 @pytest.mark.parametrize("lost", ["model.safetensors", "tokenizer.json", "config.json", "manifest.json"])
@@ -119,6 +122,8 @@ def test_each_parameter_of_a_vector_is_part_of_its_key(tmp_path):
         seen.append(Pretrained(folder, cache=cache, **change).transform(TEXTS[:3]))
         assert (seen[-1] == Pretrained(folder, **change).transform(TEXTS[:3])).all()
     assert not (seen[0] == seen[1]).all() and not (seen[0] == seen[2]).all()
+    states = TokenStates(folder, above=1, cache=cache).transform(TEXTS[:3])
+    assert (states == TokenStates(folder, above=1).transform(TEXTS[:3])).all()  # of another kind, from the same cache
 
 # %% ../nbs/04a_encoders.ipynb #55839b5f-4
 def test_without_cache_no_vector_of_before_is_used(tmp_path, monkeypatch):
@@ -131,3 +136,15 @@ def test_without_cache_no_vector_of_before_is_used(tmp_path, monkeypatch):
     monkeypatch.setenv("LLM_ROUTING_NO_CACHE", "1")
     monkeypatch.setattr(module, "_PUT", set())
     assert (encoder.transform(TEXTS[:3]) == right).all()
+
+# %% ../nbs/04a_encoders.ipynb #t-no-code
+def test_code_that_comes_with_an_encoder_is_never_run(tmp_path):
+    folder = Path(shutil.copytree(train_encoder(TEXTS, tmp_path / "kept", steps=1, width=16), tmp_path / "mine"))
+    settings = json.loads((folder / "config.json").read_text()) | {"model_type": "own"}
+    settings["auto_map"] = {"AutoConfig": "own.Own", "AutoModel": "own.Own"}
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    for encoder in ("hf", "hidden"):
+        with pytest.raises(ValueError):
+            make_encoder(f"{encoder}:{folder}").transform(["two plus two"])
+    assert not (tmp_path / "ran").exists()

@@ -179,3 +179,13 @@ def test_each_setting_that_a_stage_reads_is_part_of_what_it_stands_on(name, chan
     stage, base = STAGES[stage_index(name)], Run.open("mini")
     changed = Run(load_profile("mini", [change]), base.folder)
     assert foundation(stage, changed)["profile"] != foundation(stage, base)["profile"]
+
+# %% ../nbs/08a_stages.ipynb #t-ingredients-tables
+@pytest.mark.parametrize("stage", [s for s in STAGES if s.reads], ids=lambda s: s.name)
+def test_each_table_that_a_stage_reads_is_part_of_what_it_stands_on(stage, tmp_path):
+    run = Run(load_profile("mini"), tmp_path)
+    for table in stage.reads:
+        before = foundation(stage, run)
+        run.path(table).write_bytes(b"other rows")
+        now = foundation(stage, run)
+        assert [k for k in now if now[k] != before[k]] == [f"table {table}"]

@@ -59,6 +59,7 @@ def test_weights_replaced_in_place_make_their_stages_run_again(small):
     replace_in_place(small / "encoder" / "model.safetensors")
     said = llm_routing(small, "--to", "04")
     assert f"04_routers: weights of {small / 'encoder'} changed" in said and "02_generation" not in said
+    assert {p.name for p in small.iterdir()} == {"wren", "finch", "encoder", "small.toml", "run"}  # nothing beside it
 
 
 @pytest.mark.slow
@@ -99,6 +100,30 @@ def test_fresh_uses_no_response_of_before(small, place):
     assert pd.read_parquet(small / "run" / "responses.parquet").text.equals(right.text)
     again = llm_routing(small, "--to", "02", "--fresh", *where)
     assert "02_generation: --fresh" in again and f"{requests} of {requests} requests" in again
+
+
+LOOKS = """
+import os, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+(folder / "read").read_text()
+(folder / "asked").exists()
+list((folder / "listed").iterdir())
+(folder / "written").write_text("")
+(folder / "written").read_text()
+(folder / "moved").write_text("")
+os.replace(folder / "moved", folder / "made")
+(folder / "made").exists()
+"""
+
+
+def test_the_campaign_sees_what_a_process_looks_at_before_it_writes_it(tmp_path):
+    folder, log = tmp_path / "run", tmp_path / "looked"
+    (folder / "listed").mkdir(parents=True)
+    for name in ("read", "written"):
+        (folder / name).write_text("before")
+    env = os.environ | renames.hooked(tmp_path, renames.LOOK, LOOK=str(folder), LOOKED=str(log))
+    subprocess.run([sys.executable, "-c", LOOKS, str(folder)], env=env, check=True)
+    assert set(log.read_text().split()) == {f"{folder}/{name}" for name in ("read", "asked", "listed/")}
 
 
 @pytest.mark.slow

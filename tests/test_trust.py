@@ -1,6 +1,7 @@
 """What breaks runs, and what hostile input does: a short campaign of those in `campaigns/`, and what the long ones
 found."""
 
+import ast
 import json
 import re
 import shutil
@@ -37,6 +38,15 @@ def test_the_committed_campaign_is_complete_and_did_no_harm():
     assert table.seed.nunique() == 1  # one pass
     killed = table[table.kind == "killed"]
     assert set(killed["where"]) == set(STAGE_NAMES) and killed.groupby("where").how.nunique().min() >= 7
+
+
+def test_the_committed_renames_are_those_of_every_stage_and_did_no_harm():
+    import pandas as pd
+
+    table = pd.read_csv(ROOT / "campaigns" / "renames.csv")
+    run_on = table[table.number == table.run_on_from].groupby("stage").size()
+    assert list(table.stage.unique()) == STAGE_NAMES and (table.verdict == "held").all() and run_on.min() >= 3
+    assert table.groupby("stage").moment.nunique().eq(2).all()
 
 
 def test_the_committed_fuzzing_is_half_an_hour_without_a_finding():
@@ -110,6 +120,17 @@ def test_weights_are_safetensors_and_no_code_is_downloaded():
     assert len(code) > 30
     for file, text in code.items():
         assert not [x for x in UNSAFE_CODE if x in text], file
+
+
+def test_every_model_is_loaded_without_its_code():
+    calls = 0
+    for file in (ROOT / "llm_routing").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "from_pretrained":
+                said = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
+                assert said.get("trust_remote_code") is False, f"{file.name}, line {node.lineno}"
+                calls += 1
+    assert calls > 8
 
 
 def test_models_of_the_paper_are_pinned_to_a_commit():

@@ -501,7 +501,7 @@ MISTAKES_SHORT = {
 }
 
 # %% ../../nbs/06l_plots_routers.ipynb #c82fcc1d
-EFFECT_UNITS = {"accuracy (%)": "change in accuracy (points)", "latency (s)": "change in seconds per query"}
+EFFECT_UNITS = {"accuracy (%)": "change (points)", "latency (s)": "change (seconds)"}
 
 # %% ../../nbs/06l_plots_routers.ipynb #e14c53d3
 def errata_data(

@@ -40,16 +40,18 @@ def per_query(
     task: Task,
     s: pd.DataFrame,  # the task's rows of one router and seed
     outcomes: pd.DataFrame,  # of the task
-) -> pd.DataFrame:  # a row per test query: llm, score, single (the score of the best single LLM on train)
+    price: str = "seconds",  # of equally likely LLMs the one with less of it is called, or "cost"
+) -> pd.DataFrame:  # a row per test query: llm, score, single (of the LLM that is best on train and validation)
     "Where a router sends the test queries of a task, and what that and the best single LLM score."
-    ids = task.ids("test")
+    ids, seen = task.ids("test"), task.ids("train") + task.ids("validation")
     p = matrix(s[s["query_id"].isin(ids)], "probability", ids, task.llms)
     truth = matrix(outcomes[outcomes["query_id"].isin(ids)], "score", ids, task.llms)
-    seen = task.ids("train")
     best = matrix(outcomes[outcomes["query_id"].isin(seen)], "score", seen, task.llms).mean(0).argmax()
-    chosen = p.argmax(1)
-    score = truth[np.arange(len(ids)), chosen]
-    return pd.DataFrame({"query_id": ids, "llm": np.array(task.llms)[chosen], "score": score, "single": truth[:, best]})
+    asked = outcomes[outcomes["query_id"].isin(task.ids("validation"))].groupby("llm")
+    paid = asked[{"seconds": "latency_s", "cost": "cost"}[price]].mean().reindex(task.llms).fillna(0).to_numpy()
+    chosen = np.where(p == p.max(1, keepdims=True), paid, np.inf).argmin(1)
+    score, llm = truth[np.arange(len(ids)), chosen], np.array(task.llms)[chosen]
+    return pd.DataFrame({"query_id": ids, "llm": llm, "score": score, "single": truth[:, best]})
 
 # %% ../../nbs/04_routers.ipynb #one-gain
 def one_gain(
@@ -74,6 +76,7 @@ def gains(
     scores: pd.DataFrame,
     each: list[Task],
     outcomes: pd.DataFrame,
+    price: str = "seconds",  # as of `per_query`
 ) -> pd.DataFrame:  # one row per data set, pool and router
     """What each router gains over the best single LLM on test, and whether it routes at all (`kind`: router or
     constant)."""
@@ -82,7 +85,7 @@ def gains(
         own = task.outcomes(outcomes)
         for (name, seed), s in own_scores(task, scores).groupby(["router", "seed"], sort=False):
             key = task.dataset, task.pool, name
-            parts.setdefault(key, {}).setdefault(seed, []).append(per_query(task, s, own))
+            parts.setdefault(key, {}).setdefault(seed, []).append(per_query(task, s, own, price))
     rows = [
         dict(zip(("dataset", "pool", "router"), key)) | one_gain([pd.concat(folds) for folds in seeds.values()])
         for key, seeds in parts.items()
