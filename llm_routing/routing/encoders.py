@@ -6,17 +6,16 @@
 __all__ = ['ENCODERS', 'SURFACE_FEATURES', 'CJK_WORDS', 'ONCE', 'register_encoder', 'Encoder', 'surface', 'Surface', 'Tfidf',
            'Words', 'VectorCache', 'minilm_folder', 'pretrained_model', 'weights_of', 'load_encoder', 'read_layer',
            'mean_pool', 'embed', 'Pretrained', 'hidden_states', 'TokenStates', 'token_vectors', 'Static',
-           'word_tokenizer', 'new_bert', 'learn_masked', 'train_encoder', 'Joined', 'make_encoder', 'Once',
-           'from_texts_alone', 'encoded']
+           'word_tokenizer', 'new_bert', 'learn_masked', 'train_encoder', 'Joined', 'make_encoder', 'from_texts_alone',
+           'encoded']
 
 # %% ../../nbs/04a_encoders.ipynb #imports
 import os
 import re
 import sqlite3
-import time
 from collections import Counter
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 
-from ..study.derived import content_of, derived
+from ..study.derived import Once, content_of, derived
 from ..study.tables import digest
 
 # %% ../../nbs/04a_encoders.ipynb #75d6d22f
@@ -551,46 +550,6 @@ def make_encoder(
     encoder = parts[0] if len(parts) == 1 else Joined(parts)
     encoder.called = name
     return encoder
-
-# %% ../../nbs/04a_encoders.ipynb #once
-@dataclass
-class Once:
-    "What `make` gives, kept under a key: the `size` results that were used last, and how long each took to make."
-
-    size: int = 64
-    spared: float = 0.0  # seconds that were not spent again
-    kept: dict = field(default_factory=dict)
-    sharing: bool = False  # whether what `shared` makes is kept too
-
-    def __call__(self, make, *key):
-        if key in self.kept:
-            value, seconds = self.kept.pop(key)
-            self.spared += seconds
-        else:
-            began = time.perf_counter()
-            value = make()
-            seconds = time.perf_counter() - began
-        self.kept[key] = value, seconds
-        if len(self.kept) > self.size:
-            self.kept.pop(next(iter(self.kept)))
-        return value
-
-# %% ../../nbs/04a_encoders.ipynb #share
-@patch
-@contextmanager
-def share(self: Once):
-    "While this lasts, `shared` keeps what it makes."
-    self.sharing = True
-    try:
-        yield
-    finally:
-        self.sharing = False
-
-# %% ../../nbs/04a_encoders.ipynb #shared
-@patch
-def shared(self: Once, make, *key):
-    "What `make` gives; kept under a key while `share` lasts, and made anew at all other times."
-    return self(make, *key) if self.sharing else make()
 
 # %% ../../nbs/04a_encoders.ipynb #once-here
 ONCE = Once()
