@@ -105,16 +105,21 @@ PARENT = """
 import subprocess, sys
 from llm_routing.generation.engines import mark_children
 mark_children()
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+code = sys.argv[1] + "; print(flush=True); import time; time.sleep(600)"
+child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
+child.stdout.readline()
 print(child.pid, flush=True)
 sys.stdin.read()
 """
 
 # %% ../nbs/02c_engines.ipynb #aa883da1
-def test_the_engine_process_of_a_killed_run_is_ended_and_no_other():
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
-    )
+@pytest.mark.parametrize("title", ["", "VLLM::EngineCore"])
+def test_the_engine_process_of_a_killed_run_is_ended_and_no_other(title):
+    if title:
+        pytest.importorskip("setproctitle", reason="comes with vLLM")
+    code = f"import setproctitle; setproctitle.setproctitle('{title}')" if title else "pass"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, code], env=os.environ, **pipes)
     orphan = psutil.Process(int(parent.stdout.readline()))
     try:
         assert orphan.pid not in end_orphans() and not has_ended(orphan)

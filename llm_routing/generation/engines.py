@@ -207,9 +207,20 @@ def _parent_lives(mark: str) -> bool:
 
     pid, _, started = mark.partition("/")
     try:
-        return f"{psutil.Process(int(pid)).create_time():.0f}" == started
+        process = psutil.Process(int(pid))
+        return f"{process.create_time():.0f}" == started and not has_ended(process)
     except (psutil.Error, ValueError):
         return False
+
+# %% ../../nbs/02c_engines.ipynb #mark-of
+def _mark_of(process) -> str:
+    "The mark that a process carries, or none. One with a title of its own has gaps in its block, where psutil stops."
+    try:
+        block = Path(f"/proc/{process.pid}/environ").read_bytes()
+    except OSError:
+        return process.environ().get(_MARK, "")
+    start = f"{_MARK}=".encode()
+    return next((v.removeprefix(start).decode() for v in block.split(b"\0") if v.startswith(start)), "")
 
 # %% ../../nbs/02c_engines.ipynb #2e96e65d
 def end_orphans() -> list[int]:  # the process ids
@@ -219,7 +230,7 @@ def end_orphans() -> list[int]:  # the process ids
     found = []
     for process in psutil.process_iter():
         try:
-            mark = process.environ().get(_MARK, "")
+            mark = _mark_of(process)
             if mark and process.pid != os.getpid() and not _parent_lives(mark):
                 process.kill()
                 found.append(process.pid)
