@@ -1,14 +1,16 @@
 """What the study itself costs: start-up, papermill, and each stage's time and memory.
 
-    python benchmarks/bench_studies.py [startup] [papermill] [studies] [--profiles mini public]
+    python benchmarks/bench_studies.py [startup] [papermill] [studies] [seconds] [--profiles mini public]
 
 startup    import of each module in a process of its own: processor seconds, the best of three; writes startup.csv
 papermill  a notebook of 60 cells with a megabyte of outputs, run by papermill as the runner sets it, by papermill
 left to itself, and by
            nbclient, which papermill stands on; processor seconds of the process that runs it; writes papermill.csv
-studies    each stage of a profile by the command line, in a folder of its own: wall and processor seconds and the
-largest process's memory;
+studies    each stage of a profile by the command line, in a folder of its own: processor seconds and the largest
+process's memory;
            writes studies.csv
+seconds    what each stage took in the profiles' runs at hand, as they noted it; replaces these profiles' rows in
+           data/timings/stages.csv, from which first runs are estimated (for a TOML file: those of its kind of source)
 Processor seconds are the steadier measure on a busy machine.
 """
 
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import nbclient
@@ -25,11 +28,12 @@ import nbformat
 import papermill
 import pandas as pd
 
-from llm_routing.cli.running import QUIET, SAVING
-from llm_routing.cli.stages import STAGE_NAMES
+from llm_routing.cli.running import QUIET, SAVING, open_run
+from llm_routing.cli.stages import STAGE_NAMES, read_state
 from llm_routing.study.tables import project_root
 
 ROOT = project_root()
+STAGES = ROOT / "data" / "timings" / "stages.csv"
 
 
 def spent(*command: str) -> tuple[float, float, float]:
@@ -101,7 +105,7 @@ def studies(profiles: list[str]) -> pd.DataFrame:
     for profile in profiles:
         with tempfile.TemporaryDirectory() as folder:
             for stage in STAGE_NAMES:
-                wall, cpu, peak = spent(
+                _, cpu, peak = spent(
                     sys.executable,
                     "-m",
                     "llm_routing.cli.runner",
@@ -115,9 +119,21 @@ def studies(profiles: list[str]) -> pd.DataFrame:
                     "--to",
                     stage,
                 )
-                rows.append({"profile": profile, "stage": stage, "seconds": wall, "cpu_seconds": cpu, "peak_mib": peak})
+                rows.append({"profile": profile, "stage": stage, "cpu_seconds": cpu, "peak_mib": peak})
                 print(rows[-1], flush=True)
     return pd.DataFrame(rows)
+
+
+def seconds(profiles: list[str]) -> pd.DataFrame:
+    "The table of stages' seconds, with the rows of these profiles made again."
+    table = pd.read_csv(STAGES)
+    for profile in profiles:
+        run = open_run(profile, make=False)
+        study = run.profile.source.kind if profile.endswith(".toml") else profile
+        took = {stage: noted["seconds"] for stage, noted in sorted(read_state(run).items())}
+        rows = pd.DataFrame({"study": study, "stage": took.keys(), "seconds": took.values()})
+        table = pd.concat([table[table.study != study], rows.assign(queries=len(run.read("queries")))])
+    return table.sort_values(["study", "stage"])
 
 
 def main() -> None:
@@ -125,11 +141,12 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=["startup", "papermill", "studies"])
     parser.add_argument("--profiles", nargs="+", default=["mini", "public"])
     args = parser.parse_args()
-    make = {"startup": startup, "papermill": overhead, "studies": lambda: studies(args.profiles)}
+    make = {"startup": startup, "papermill": overhead}
+    make |= {"studies": partial(studies, args.profiles), "seconds": partial(seconds, args.profiles)}
     for part in args.parts:
         table = make[part]().round(2)
         print(table.to_string(index=False))
-        table.to_csv(Path(__file__).with_name(f"{part}.csv"), index=False)
+        table.to_csv(STAGES if part == "seconds" else Path(__file__).with_name(f"{part}.csv"), index=False)
 
 
 if __name__ == "__main__":

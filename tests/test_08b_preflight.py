@@ -122,6 +122,13 @@ def test_an_endpoint_is_asked_and_its_key_is_not_repeated(monkeypatch):
         assert says in said and "hunter2" not in said
     server.shutdown()
 
+# %% ../nbs/08b_preflight.ipynb #t-endpoint-key
+def test_a_key_that_is_named_and_not_set_is_a_fault(monkeypatch):
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    hosted = '{name="x", model="o/x", base_url="http://127.0.0.1:1/v1", key_env="NO_SUCH_KEY", engine="openai"}'
+    [found] = preflight(load_profile("mini", [f"generation.pool=[{hosted}]"]), [module.endpoints])
+    assert found.verdict == "fault" and "LLM 'x': the environment variable NO_SUCH_KEY is not set" in found.says
+
 # %% ../nbs/08b_preflight.ipynb #8d519a5c
 def test_a_kernel_of_another_python_is_a_fault(tmp_path, monkeypatch):
     folder = tmp_path / "kernels" / "python3"

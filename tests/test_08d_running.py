@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from llm_routing.cli import running
-from llm_routing.cli.running import open_run, publish, run_study
+from llm_routing.cli.running import open_run, publish, run_study, seconds_elsewhere
 from llm_routing.cli.stages import STAGES, why_stale
 from llm_routing.study.tables import StudyError, project_root
 
@@ -75,6 +75,16 @@ def test_a_changed_study_takes_over_what_stays_the_same_and_leaves_the_profiles_
     reseeded = open_run("mini", changes=["seed=5"])
     assert run_study(reseeded, last="01", progress=False) == ["01_queries"]
     assert before == {p.name: p.read_bytes() for p in own.folder.iterdir() if p.is_file()}
+
+# %% ../nbs/08d_running.ipynb #t-estimate
+def test_a_first_run_is_estimated_from_another_machine_and_the_next_from_the_last(scratch, capsys):
+    run = open_run("mini", changes=["source.queries=300"])
+    run_study(run, last="01")
+    assert "00_study: has not run yet; about 1 s, an estimate from another machine" in capsys.readouterr().err
+    whole = seconds_elsewhere("04_routers", open_run("mini"))
+    assert seconds_elsewhere("04_routers", run) / whole == pytest.approx(len(run.read("queries")) / 3800)
+    run_study(run, last="00", force=True)
+    assert "as last time" in capsys.readouterr().err
 
 # %% ../nbs/08d_running.ipynb #t-publish
 def test_only_a_whole_run_of_the_profile_itself_is_published(scratch, tmp_path):

@@ -113,6 +113,48 @@ def mixed(endpoint, tmp_path) -> list:
     return ["--profile", tmp_path / "mixed.toml", "--run-dir", tmp_path / "run"]
 
 
+ODD = "Sample ID\tPrompt\tModel Name\tCorrect\tSubset\treviewer\tResponse time (ms)\n"
+
+
+def write_odd(file: Path, scores=("Yes", "no"), splits=("Training", "dev", "Holdout"), n: int = 60) -> None:
+    "Tabs, other names, words as scores, one score missing, a column too many, milliseconds, and repeated rows."
+    rows = [
+        f"q{i}\tWhat is {i} plus {i}?\t{llm}\t{scores[(i + k) % 2]}\t{splits[i % 3]}\tanna\t{500 + i}"
+        for i in range(n)
+        for k, llm in enumerate(("ada", "bob"))
+    ]
+    rows[7] = rows[7].replace(scores[0], "").replace(scores[1], "")
+    file.write_text(ODD + "\n".join(rows + rows[10:14]) + "\n", encoding="utf-8")
+
+
+def test_import_says_all_that_it_recognised_and_the_run_is_estimated(tmp_path):
+    write_odd(tmp_path / "odd.tsv")
+    assert "--missing drop or --missing zero" in llm_routing("import", tmp_path / "odd.tsv", status=1)
+    said = llm_routing("import", tmp_path / "odd.tsv", "--missing", "drop", "--profile", tmp_path / "odd.toml")
+    for habit in (
+        "separated by tabs",
+        "'Prompt' is read as 'text'",
+        "left out: reviewer",
+        "'dev' as validation",
+        "words are read as right",
+        "4 rows repeat",
+        "1 queries without a score",
+        "milliseconds are turned into seconds",
+        "Next: llm-routing run --profile",
+    ):
+        assert habit in said, habit
+    run = ["run", "--profile", tmp_path / "odd.toml", "--run-dir", tmp_path / "run", "--to", "00"]
+    assert "00_study: has not run yet; about 3 s, an estimate from another machine" in llm_routing(*run)
+
+
+def test_import_tells_all_faults_of_a_file_at_once_and_writes_nothing(tmp_path):
+    write_odd(tmp_path / "odd.tsv", scores=("maybe", "150"), splits=("train", "tset", "train"))
+    said = llm_routing("import", tmp_path / "odd.tsv", "--profile", tmp_path / "odd.toml", status=1)
+    for fault in ("score 'maybe' is not a number", "score 150 is not within", "split 'tset' is unknown", "no test"):
+        assert fault in said, fault
+    assert not (tmp_path / "odd.toml").exists()
+
+
 @pytest.mark.slow
 def test_an_endpoint_answers_for_its_own_llm_alone(endpoint, mixed, tmp_path):
     llm_routing("run", *mixed, "--to", "02")

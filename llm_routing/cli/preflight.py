@@ -255,6 +255,9 @@ def endpoints(profile: Profile) -> Iterator[Finding]:
 # %% ../../nbs/08b_preflight.ipynb #endpoint-1
 def _endpoint_finding(llm: LLM, settings: Generation) -> Finding:
     "What an endpoint says when it is asked."
+    if llm.key_env and not os.environ.get(llm.key_env):
+        unset = f"LLM {llm.name!r}: the environment variable {llm.key_env} is not set"
+        return Finding("endpoints", unset, "fault", "set it to the endpoint's key, or take key_env out of the profile")
     try:
         probe(llm, settings)
     except EngineError as e:

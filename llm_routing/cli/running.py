@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUIET', 'SAVING', 'PACKAGES', 'CHOICES', 'STOPS', 'execute_stage', 'scrub_notebook', 'duration', 'heartbeat',
-           'expected_seconds', 'hardware', 'provenance', 'checksums', 'write_checksums', 'open_run', 'beside', 'alone',
-           'at_work', 'ask_to_stop', 'run_study', 'publish']
+           'seconds_elsewhere', 'expected_seconds', 'hardware', 'provenance', 'checksums', 'write_checksums',
+           'open_run', 'beside', 'alone', 'at_work', 'ask_to_stop', 'run_study', 'publish']
 
 # %% ../../nbs/08d_running.ipynb #imports
 import json
@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from llm_routing.cli.stages import (
     STAGE_NAMES,
@@ -80,11 +81,11 @@ def execute_stage(
     progress: bool = True,
 ) -> float:  # wall seconds
     "Execute one stage's notebook into the run folder. Raises `StudyError` naming notebook, cell and error."
+    began = time.perf_counter()
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    began = time.perf_counter()
     again = "run the same command again: it goes on from this stage"
     try:
         try:
@@ -118,7 +119,7 @@ def _papermill(stage: Stage, run: Run, progress: bool) -> None:
         progress_bar=bar if progress else False,
         extra_arguments=QUIET,
         **SAVING,
-        stdout_file=sys.stdout if stage.live and progress else None,
+        stdout_file=sys.stdout if stage.live and progress and run.profile.source.has_responses else None,
     )
 
 # %% ../../nbs/08d_running.ipynb #scrub-notebook
@@ -154,13 +155,13 @@ def duration(
 @contextmanager
 def heartbeat(
     name: str,  # of the stage
-    expected: float | None,  # seconds; None where nothing is known
+    expected: tuple[float, str] | None,  # seconds and where they come from; None where nothing is known
     every: float = 30,  # seconds
     say=lambda text: print(text, file=sys.stderr, flush=True),
 ):
     "Say at intervals that a stage is at work, and for how long."
     done, began = threading.Event(), time.monotonic()
-    of = f" of about {duration(expected)}" if expected else ""
+    of = f" of about {duration(expected[0])}, {expected[1]}" if expected else ""
 
     def beat():
         while not done.wait(max(every, (time.monotonic() - began) / 10)):  # the longer it takes, the more rarely
@@ -174,11 +175,35 @@ def heartbeat(
         done.set()
         thread.join()
 
+# %% ../../nbs/08d_running.ipynb #seconds-elsewhere
+def seconds_elsewhere(
+    stage: str,  # its name
+    run: Run,
+) -> float | None:
+    """What a stage took on another machine, in the same profile or with the same kind of source, for as many queries
+    where they are known. None where no such run was timed."""
+    timed = pd.read_csv(project_root() / "data" / "timings" / "stages.csv").set_index(["study", "stage"])
+    like = [(study, stage) for study in (run.profile.name, run.profile.source.kind) if (study, stage) in timed.index]
+    if not like:
+        return None
+    seconds, queries = timed.loc[like[0], ["seconds", "queries"]]
+    try:
+        share = pq.read_metadata(run.path("queries")).num_rows / queries
+    except (OSError, ValueError):
+        return seconds
+    return seconds * max(share, 0.2)  # to start a notebook, and to draw, takes as long for few queries
+
 # %% ../../nbs/08d_running.ipynb #expected-seconds
-def expected_seconds(stage: str, run: Run) -> float | None:
-    "What a stage took the last time, here or in the profile's own folder; None where it never ran."
+def expected_seconds(
+    stage: str,  # its name
+    run: Run,
+) -> tuple[float, str] | None:  # seconds, and where they come from
+    "What a stage took the last time, here or in the profile's own folder, or else on another machine; None if unknown."
     known = read_state(Run(run.profile, home_of(run.profile.name))) | read_state(run)
-    return known[stage]["seconds"] if stage in known else None
+    if stage in known:
+        return known[stage]["seconds"], "as last time"
+    elsewhere = seconds_elsewhere(stage, run)
+    return (elsewhere, "an estimate from another machine") if elsewhere else None
 
 # %% ../../nbs/08d_running.ipynb #ca007944
 def _said(*command: str, cwd: Path | None = None) -> str:
@@ -423,10 +448,10 @@ def _run_stage(stage: Stage, run: Run, wish: str, progress: bool) -> bool:
     return True
 
 # %% ../../nbs/08d_running.ipynb #04e4a21d-2
-def _announce(stage: Stage, run: Run, reason: str, expected: float | None, progress: bool) -> None:
+def _announce(stage: Stage, run: Run, reason: str, expected: tuple[float, str] | None, progress: bool) -> None:
     "Say that a stage begins, why, and for about how long; and which of its tables come from elsewhere."
     if progress:
-        took = f"; about {duration(expected)}, as last time" if expected else ""
+        took = f"; about {duration(expected[0])}, {expected[1]}" if expected else ""
         print(f"{stage.name}: {reason}{took}", file=sys.stderr)
     for table in (t for t in stage.reads if foreign(t, run)):
         print(

@@ -349,9 +349,11 @@ def arranged(frame: pd.DataFrame, reading: Reading, findings: Findings) -> pd.Da
             findings.check()
         return long
     left_out(findings, [c for c in frame if c not in known])
-    milliseconds = [c for c, t in known.items() if t == "latency_s" and plain(c).endswith("_ms")]
     long = frame[[c for c, t in known.items() if t != "-"]].rename(columns=known)
-    return long.assign(latency_s=long["latency_s"].map(_thousandth)) if milliseconds else long
+    if not any(t == "latency_s" and plain(c).endswith("_ms") for c, t in known.items()):
+        return long
+    findings.notes.append("latency_s: milliseconds are turned into seconds")
+    return long.assign(latency_s=long["latency_s"].map(_thousandth))
 
 # %% ../../nbs/01e_own_table.ipynb #bcfd3ee2
 def _thousandth(cell: Any) -> Any:
