@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -136,6 +135,19 @@ def test_latency_is_measured_one_at_a_time_warm_and_within_its_limit():
         time.sleep(0.02)
         yield [_done(w) for w in work]
 
-    timed = time_alone(SimpleNamespace(complete=complete), WORK, Sampling(), warm_up=2)
+    timed = time_alone(_engine(complete), WORK, Sampling(), warm_up=2)
     assert calls == [1] * 5 and len(timed) == 3 and all(t > 0.02 for *_, t in timed)
-    assert len(time_alone(SimpleNamespace(complete=complete), WORK * 100, Sampling(), limit_s=0.1)) < 10
+    assert len(time_alone(_engine(complete), WORK * 100, Sampling(), limit_s=0.1)) < 10
+
+# %% ../nbs/02c_engines.ipynb #timed-dead
+def test_an_engine_that_ends_or_is_silent_while_it_is_timed_ends_the_timing():
+    def hangs(work, sampling):
+        time.sleep(20)
+        yield [_done(w) for w in work]
+
+    start = time.monotonic()
+    with pytest.raises(EngineError, match="its process was killed; finished responses are kept"):
+        time_alone(_engine(hangs, lambda: "its process was killed"), WORK, Sampling())
+    with pytest.raises(EngineError, match="no sign of life"):
+        time_alone(_engine(hangs, silence_s=0.5), WORK, Sampling())
+    assert time.monotonic() - start < 18

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from llm_routing.generation.engines import Sampling, Work, watched
+from llm_routing.generation.engines import Sampling, Work, time_alone, watched
 from llm_routing.generation.llms import EngineError, Prompt, make_toy_llm
 from llm_routing.generation.vllm_engine import VLLMEngine, deciding_arguments, vllm_arguments
 from llm_routing.study.profiles import Generation, LLM
@@ -78,6 +78,12 @@ def test_a_refused_request_does_not_end_the_others(engine):
     work = [Work(f"k{i}", Prompt("x" * (50 if i == 2 else 5))) for i in range(6)]
     made = {w.key for group in watched(engine, work, Sampling()) for w, _ in group}
     assert made == {"k0", "k1", "k3", "k4", "k5"} and "maximum model length" in engine.failed["k2"]
+
+# %% ../nbs/02e_vllm.ipynb #timed-after
+def test_an_engine_that_has_sampled_is_timed_without_another_start(engine):
+    work = [Work(f"k{i}", Prompt(f"question {i}")) for i in range(3)]
+    list(watched(engine, work, Sampling()))
+    assert [w.key for w, *_ in time_alone(engine, work, Sampling())] == ["k0", "k1", "k2"]
 
 # %% ../nbs/02e_vllm.ipynb #57596e03
 def test_memory_that_runs_out_reaches_the_user_with_the_fix(engine):

@@ -50,12 +50,11 @@ def test_latency_is_measured_once_and_follows_length(timed, tmp_path):
         assert part.sort_values("completion_tokens").latency_s.is_monotonic_increasing
 
 # %% ../nbs/02k_latency.ipynb #9a65d8fb
-def test_the_engine_that_sampled_is_timed_and_no_other_is_started(timed, tmp_path, monkeypatch):
-    from llm_routing.generation import latency
-
+def test_the_engine_that_sampled_is_timed_and_no_other_is_started(timed, tmp_path):
     own, subset = Store(tmp_path), latency_subset(toy_queries(), 4, 0)
     table = answer_queries(toy_queries(), timed, own, [own], after=timing_hook(subset, timed, own, [own]))
-    monkeypatch.setattr(latency, "make_engine", None)
+    kept = [Store(tmp_path, ("request",)).read(s) for s in own.sections() if s.startswith("latency-")]
+    assert [len(k) for k in kept] == [4] * len(timed.pool)  # before any other engine could be started
     assert (add_latency(table, toy_queries(), timed, own, [own]).latency_s > 0).all()
 
 # %% ../nbs/02k_latency.ipynb #2863c242

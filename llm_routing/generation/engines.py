@@ -235,11 +235,11 @@ def time_alone(
     warm_up: int = 2,  # requests that are run first and not counted
     limit_s: float = float("inf"),  # seconds for all of it; at least one request is timed
 ) -> list[tuple[Work, Completion, float]]:  # with seconds
-    "Run requests one after another, one sample each, and time each. Raises `EngineError`."
+    "Run requests one after another under watch, one sample each, and time each. Raises `EngineError`."
     timed, began = [], time.perf_counter()
     for i, w in enumerate([*work[:1] * warm_up, *work]):
         one, start = Work(w.key, w.prompt, w.samples[:1]), time.perf_counter()
-        made = next((g for g in engine.complete([one], sampling) if g), [])
+        made = [done for group in watched(engine, [one], sampling) for done in group]
         if i >= warm_up and made:
             timed.append((w, made[0][1][0], time.perf_counter() - start))
         if timed and time.perf_counter() - began > limit_s:

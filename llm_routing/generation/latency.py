@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from .engines import Engine, Sampling, Work, hardware, time_alone
+from .engines import Engine, Sampling, Work, hardware, time_alone, watched
 from .llms import model_identity
 from .replicas import make_engine
 from .sampling import requests, sampling_of
@@ -44,9 +44,8 @@ def throughput(
     "How fast all samples of some requests are made when they are asked for at once. Raises `EngineError`."
     start, tokens = time.perf_counter(), 0
     for batch in engine.plan(work, set()):
-        tokens += sum(
-            c.completion_tokens for group in engine.complete(batch, sampling) for _, made in group for c in made
-        )
+        groups = watched(engine, batch, sampling)
+        tokens += sum(c.completion_tokens for group in groups for _, made in group for c in made)
     return round(tokens / (time.perf_counter() - start), 1)
 
 # %% ../../nbs/02k_latency.ipynb #544f22be
