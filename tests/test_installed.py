@@ -63,6 +63,19 @@ def test_an_installed_copy_finds_profiles_in_the_folder_where_it_is_called(insta
 
 
 @pytest.mark.slow
+def test_an_installed_copy_imports_outcomes_but_not_under_the_name_of_a_shipped_profile(installed):
+    command, work = installed
+    rows = [f"what is {i},{llm},{i % 2}" for i in range(40) for llm in ("ada", "bob")]
+    (work / "own.csv").write_text("text,llm,score\n" + "\n".join(rows) + "\n")
+    said = call([command, "import", "own.csv", "--profile", "mini"], work)
+    assert said.returncode == 1 and "'mini' is a profile of the project: take another name" in said.stderr
+    done([command, "import", "own.csv", "--profile", "own"], work)
+    said = call([command, "run", "--profile", "own", "--to", "01"], work)
+    assert said.returncode == 0 and "an estimate from another machine" in said.stderr
+    assert (work / "runs" / "own" / "queries.parquet").is_file()
+
+
+@pytest.mark.slow
 def test_an_installed_copy_says_that_it_has_nothing_to_export(installed):
     command, work = installed
     said = call([command, "export"], work)
