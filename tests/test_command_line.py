@@ -48,8 +48,8 @@ name = "hosted"
 model = "organisation/hosted"
 base_url = "http://127.0.0.1:{port}/v1"
 key_env = "HOST_KEY"
-send = "text"
-prompt = "fcot"
+send = "chat"
+prompt = "zcot"
 
 [routers]
 names = ["mlc"]
@@ -79,9 +79,10 @@ class Endpoint(BaseHTTPRequestHandler):
             self.server.asked.append((body["model"], self.headers["authorization"]))
             self.server.left -= 1
             alive = self.server.left >= 0
-        choice = {"index": 0, "text": "The answer is 7.", "finish_reason": "stop", "logprobs": None}
+        text = {"role": "assistant", "content": "The answer is 7."}
+        choice = {"index": 0, "message": text, "finish_reason": "stop", "logprobs": None}
         usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
-        reply = {"id": "x", "object": "text_completion", "created": 0, "model": body["model"], "usage": usage}
+        reply = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "usage": usage}
         self._say(*((200, reply | {"choices": [choice]}) if alive else (503, {"error": {"message": "gone"}})))
 
     def _say(self, status, body):
