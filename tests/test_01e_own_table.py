@@ -235,6 +235,11 @@ def test_files_that_cannot_be_tables(tmp_path):
             load_table(tmp_path / name)
     assert "not a readable Parquet" in fault_of(tmp_path, b"PAR1 torn", "torn.parquet")
 
+# %% ../nbs/01e_own_table.ipynb #t-widest
+@pytest.mark.parametrize("header", [",".join(f"m{i}" for i in range(100_000)), "x" * 200_000])
+def test_a_header_of_any_length_is_refused_at_once(tmp_path, header):
+    assert "mine.csv" in fault_of(tmp_path, f"query_id,text,{header}\nq1,a,1\n")
+
 # %% ../nbs/01e_own_table.ipynb #own00019
 LINE = {
     "task_name": "gsm8k",

@@ -74,6 +74,13 @@ def test_a_long_table_is_for_machines_alone(tmp_path):
     frame = pd.DataFrame({"n": range(T.MOST_ROWS + 1)})
     assert T.write_tables(tmp_path, power=frame) == ["power.csv"]
 
+# %% ../nbs/06n_result_tables.ipynb #t-no-markup
+def test_a_name_with_markup_is_text_in_a_markdown_table():
+    assert T.markdown_table([["<img src=x>", "< 0.001"]], ["a|b"]).splitlines()[::2] == [
+        r"| a\|b |",
+        "| &lt;img src=x> | < 0.001 |",
+    ]
+
 # %% ../nbs/06n_result_tables.ipynb #b2a53abb
 def test_the_tables_of_a_partial_run_say_so(results, tmp_path):
     rows = pd.DataFrame({"dataset": ["gsm8k"], "queries": [8494], "answered": [812], "llms": [3], "pool": [7]})

@@ -277,10 +277,11 @@ def markdown_table(
     cells: list[list[str]],
     header: list[str],
 ) -> str:
-    "A Markdown table; a bar inside a cell is escaped, a line break becomes a space."
+    "A Markdown table; bars and tags inside a cell are escaped, a line break becomes a space."
 
     def row(values):
-        return "| " + " | ".join(" ".join(str(v).split()).replace("|", r"\|") for v in values) + " |"
+        plain = (re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(str(v).split())) for v in values)
+        return "| " + " | ".join(v.replace("|", r"\|") for v in plain) + " |"
 
     return "\n".join([row(header), "|" + "---|" * len(header), *map(row, cells), ""])
 
