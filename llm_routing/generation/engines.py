@@ -199,6 +199,7 @@ def mark_children() -> None:
     import psutil
 
     os.environ[_MARK] = f"{os.getpid()}/{psutil.Process().create_time():.0f}"
+    os.environ["SPT_NOENV"] = "1"  # else vLLM's engine, which sets its title, wipes the environment that others see
 
 # %% ../../nbs/02c_engines.ipynb #04223b44
 def _parent_lives(mark: str) -> bool:
@@ -212,16 +213,6 @@ def _parent_lives(mark: str) -> bool:
     except (psutil.Error, ValueError):
         return False
 
-# %% ../../nbs/02c_engines.ipynb #mark-of
-def _mark_of(process) -> str:
-    "The mark that a process carries, or none. One with a title of its own has gaps in its block, where psutil stops."
-    try:
-        block = Path(f"/proc/{process.pid}/environ").read_bytes()
-    except OSError:
-        return process.environ().get(_MARK, "")
-    start = f"{_MARK}=".encode()
-    return next((v.removeprefix(start).decode() for v in block.split(b"\0") if v.startswith(start)), "")
-
 # %% ../../nbs/02c_engines.ipynb #2e96e65d
 def end_orphans() -> list[int]:  # the process ids
     "End the engine processes of this user whose parent, a run of the study, is gone."
@@ -230,7 +221,7 @@ def end_orphans() -> list[int]:  # the process ids
     found = []
     for process in psutil.process_iter():
         try:
-            mark = _mark_of(process)
+            mark = process.environ().get(_MARK, "")
             if mark and process.pid != os.getpid() and not _parent_lives(mark):
                 process.kill()
                 found.append(process.pid)

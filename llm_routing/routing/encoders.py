@@ -124,6 +124,9 @@ class Surface(Encoder):
 # %% ../../nbs/04a_encoders.ipynb #cjk-words
 CJK_WORDS = r"[^\W\u3400-\u9fff]+|[\u3400-\u9fff]|[^\w\s]"
 
+# %% ../../nbs/04a_encoders.ipynb #once-here
+ONCE = Once()
+
 # %% ../../nbs/04a_encoders.ipynb #1a1a321f
 @register_encoder("tfidf")
 @dataclass
@@ -550,9 +553,6 @@ def make_encoder(
     encoder = parts[0] if len(parts) == 1 else Joined(parts)
     encoder.called = name
     return encoder
-
-# %% ../../nbs/04a_encoders.ipynb #once-here
-ONCE = Once()
 
 # %% ../../nbs/04a_encoders.ipynb #texts-alone
 def from_texts_alone(name: str) -> bool:
