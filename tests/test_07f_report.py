@@ -23,12 +23,16 @@ from llm_routing.study.runs import Run
 
 # %% ../nbs/07f_report.ipynb #b9578216
 STUDY = invented_study(n=80)
-LEDGER = pd.DataFrame(
-    [
-        {"number": "a.b", "published": 1.0, "reproduced": 1.0, "verdict": "exact", "kind": "checksum"},
-        {"number": "c.d", "published": 2.0, "verdict": "not in this profile", "command": "llm-routing run"},
-    ]
-).assign(hardware="a GPU", ci_low=None, ci_high=None).fillna({"kind": "", "command": ""})
+LEDGER = (
+    pd.DataFrame(
+        [
+            {"number": "a.b", "published": 1.0, "reproduced": 1.0, "verdict": "exact", "kind": "checksum"},
+            {"number": "c.d", "published": 2.0, "verdict": "not in this profile", "command": "llm-routing run"},
+        ]
+    )
+    .assign(hardware="a GPU", ci_low=None, ci_high=None)
+    .fillna({"kind": "", "command": ""})
+)
 
 # %% ../nbs/07f_report.ipynb #f2c1ee45
 @pytest.fixture(scope="module")

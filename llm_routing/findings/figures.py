@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from joblib import Parallel, cpu_count, delayed
 
 from . import plots_llms as L
 from . import plots_routers as R
 from . import plots_systems as S
 from .figure_files import KINDS_OF_FILE, csv_text, modelled, save_figure, style
-from ..study.runs import Run
+from ..study.runs import Run, side_by_side
 from ..study.tables import StudyError, TABLES, digest, project_root
 
 # %% ../../nbs/06m_figures.ipynb #c6c1b0f6
@@ -287,8 +286,7 @@ def make_figures(
     unread = {t for n in names for t in FIGURES[n].reads} - set(tables)
     tables |= {t: _table(t, run) for t in sorted(unread)}  # each once
     each = [(n, run, figure_data(n, run, **tables)) for n in names]
-    saved = Parallel(max(1, min(len(each), cpu_count())))(delayed(save_drawn)(*given) for given in each)
-    return [n for n, path in zip(names, saved) if path]
+    return [n for n, path in zip(names, side_by_side(save_drawn, each)) if path]
 
 # %% ../../nbs/06m_figures.ipynb #b356e405
 def show(

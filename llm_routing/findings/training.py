@@ -9,7 +9,6 @@ __all__ = ['SPREAD', 'MARGIN', 'SHIFT', 'drawn_again', 'fitted_again', 'fitted_o
 # %% ../../nbs/06p_training.ipynb #5d59f10a
 import numpy as np
 import pandas as pd
-from joblib import Parallel, cpu_count, delayed
 from scipy.stats import norm
 
 from .gap import argmax_score
@@ -17,6 +16,7 @@ from .results import TestSet, each_test_set
 from ..routing.base import ROUTERS, make_router
 from ..routing.training import calibration_errors
 from ..study.profiles import Pool
+from ..study.runs import side_by_side
 from ..study.statistics import holm
 from ..study.tables import matrix
 from ..study.tasks import Task, normalised, tasks
@@ -81,7 +81,7 @@ def training_spread(
     data_sets = [[task for task in each if task.dataset == d] for d in dict.fromkeys(task.dataset for task in each)]
     jobs = [(own, outcomes, routers, seed + k, dict(ROUTERS)) for own in data_sets for k in range(refits)]
     found: dict[tuple[str, str, str], list[float]] = {}
-    for run in Parallel(min(len(jobs), cpu_count()))(delayed(fitted_once_more)(*job) for job in jobs):
+    for run in side_by_side(fitted_once_more, jobs):
         for key, accuracy in run.items():
             found.setdefault(key, []).append(accuracy)
     rows = []

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOKENS', 'Outcomes', 'read_outcomes', 'sample_agreement', 'sample_tokens', 'token_costs', 'priced_outcomes', 'Scores',
-           'surest', 'Choice', 'pick', 'draw', 'winning_votes', 'voted_score', 'taken', 'settle_arrays', 'settle',
-           'when_right']
+           'Choice', 'pick', 'draw', 'winning_votes', 'voted_score', 'taken', 'settle_arrays', 'settle', 'when_right']
 
 # %% ../../nbs/05a_choices.ipynb #imports
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..routing.base import surest
 from ..study.profiles import TokenPrice
 from ..study.tables import ALL_LLMS, StudyError, matrix
 
@@ -125,15 +125,6 @@ class Scores:
     def best(self) -> int:
         "The best single LLM on validation; the cheaper of equals."
         return int(surest(self.seen.mean(0)[None], self.price)[0])
-
-# %% ../../nbs/05a_choices.ipynb #8607ddf2
-def surest(
-    p: np.ndarray,  # (n_queries, n_llms)
-    price: np.ndarray,  # (n_llms,), NaN where not known
-) -> np.ndarray:  # (n_queries,)
-    "The LLM with the largest value; of equals the cheapest, and then the first."
-    paid = np.where(p == p.max(1, keepdims=True), np.nan_to_num(price, nan=0.0), np.inf)
-    return paid.argmin(1)
 
 # %% ../../nbs/05a_choices.ipynb #b3c8adf7
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ __all__ = ['policies_of', 'task_rows', 'in_every_fold', 'select', 'task_settings
 import pandas as pd
 
 from .choices import priced_outcomes, read_outcomes
-from .policies import side_by_side
+from .policies import policies_side_by_side
 from .subsets import SWEEPS, frontier_table, try_settings
 from .systems import bound_rows, read_known, read_scores, router_rows
 from ..study.profiles import Policies
@@ -68,7 +68,7 @@ def select(
     outcomes = priced_outcomes(outcomes, settings.token_prices)
     tried = policies_of(scores["router"].unique().tolist(), settings.names, settings.routers)
     given = [(task, task.outcomes(outcomes), own_scores(task, scores), tried, settings) for task in each]
-    for task, (rows, without) in zip(each, side_by_side(task_rows, given)):
+    for task, (rows, without) in zip(each, policies_side_by_side(task_rows, given)):
         at = task.dataset if task.pool == "all" else f"{task.dataset}, {task.pool}"
         frames, left_out = [*frames, rows.assign(at=at)], left_out + [f"{at}: {w}" for w in without]
     whole, without = in_every_fold(pd.concat(frames, ignore_index=True))
@@ -102,7 +102,7 @@ def frontiers(
     own = scores[scores["router"] == router]
     own = own[own["seed"] == own["seed"].min()]
     given = [(task, task.outcomes(outcomes), own_scores(task, own), settings.price, sweeps) for task in each]
-    for task, found in zip(each, side_by_side(task_settings, given)):
+    for task, found in zip(each, policies_side_by_side(task_settings, given)):
         if found:
             parts.setdefault((task.dataset, task.pool), []).append(found)
     tables = [frontier_table(p, resamples).assign(dataset=d, pool=pool) for (d, pool), p in parts.items()]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROUTERS', 'check_texts', 'check_llms', 'check_scores', 'Router', 'register_router', 'make_router', 'Prior',
-           'share_away', 'routed_score', 'log_loss', 'hold_out', 'fit_logistic', 'log_losses', 'dense_array']
+           'share_away', 'routed_score', 'surest', 'log_loss', 'hold_out', 'fit_logistic', 'log_losses', 'dense_array']
 
 # %% ../../nbs/04b_base.ipynb #imports
 import inspect
@@ -143,6 +143,15 @@ def share_away(predicted: np.ndarray) -> float:
 def routed_score(predicted: np.ndarray, scores: np.ndarray) -> float:
     "The mean score of the LLMs that ArgMax chooses by `predicted` (n_queries, n_llms)."
     return float(scores[np.arange(len(scores)), predicted.argmax(1)].mean())
+
+# %% ../../nbs/04b_base.ipynb #8607ddf2
+def surest(
+    p: np.ndarray,  # (n_queries, n_llms)
+    price: np.ndarray,  # (n_llms,), NaN where not known
+) -> np.ndarray:  # (n_queries,)
+    "The LLM with the largest value; of equals the cheapest, and then the first."
+    paid = np.where(p == p.max(1, keepdims=True), np.nan_to_num(price, nan=0.0), np.inf)
+    return paid.argmin(1)
 
 # %% ../../nbs/04b_base.ipynb #62c32450-1
 def log_loss(predicted: np.ndarray, scores: np.ndarray) -> float:

@@ -9,7 +9,7 @@ __all__ = ['validation_table', 'per_query', 'one_gain', 'gains', 'verdicts', 'ju
 import numpy as np
 import pandas as pd
 
-from .base import log_loss, routed_score, share_away
+from .base import log_loss, routed_score, share_away, surest
 from .training import calibration_errors, fit_isotonic, fit_temperature
 from ..study.statistics import bootstrap_means, gap_closed, interval
 from ..study.tables import matrix
@@ -48,8 +48,8 @@ def per_query(
     truth = matrix(outcomes[outcomes["query_id"].isin(ids)], "score", ids, task.llms)
     best = matrix(outcomes[outcomes["query_id"].isin(seen)], "score", seen, task.llms).mean(0).argmax()
     asked = outcomes[outcomes["query_id"].isin(task.ids("validation"))].groupby("llm")
-    paid = asked[{"seconds": "latency_s", "cost": "cost"}[price]].mean().reindex(task.llms).fillna(0).to_numpy()
-    chosen = np.where(p == p.max(1, keepdims=True), paid, np.inf).argmin(1)
+    paid = asked[{"seconds": "latency_s", "cost": "cost"}[price]].mean().reindex(task.llms).to_numpy()
+    chosen = surest(p, paid)
     score, llm = truth[np.arange(len(ids)), chosen], np.array(task.llms)[chosen]
     return pd.DataFrame({"query_id": ids, "llm": llm, "score": score, "single": truth[:, best]})
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, cpu_count, delayed
 from scipy import sparse
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
 from .base import ROUTERS, Router, fit_logistic, log_loss, make_router
 from .encoders import ONCE, Encoder, from_texts_alone
+from ..study.runs import side_by_side
 from ..study.tables import matrix
 from ..study.tasks import Task, llms_of
 from . import classic, networks, published, recommended  # noqa: F401 (found by name)
@@ -239,10 +239,7 @@ def train_all(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # what each router costs, and `scores`, both in the order of the jobs
     "All jobs, those that share nothing side by side."
     groups, outcomes = job_groups(jobs, params), outcomes[["query_id", "llm", "score"]]
-    side_by_side = Parallel(min(len(groups), cpu_count()))
-    each = side_by_side(
-        delayed(train_jobs)([jobs[i] for i in own], outcomes, params, cache, dict(ROUTERS)) for own in groups
-    )
-    done = {i: one for own, results in zip(groups, each) for i, one in zip(own, results)}
+    given = [([jobs[i] for i in own], outcomes, params, cache, dict(ROUTERS)) for own in groups]
+    done = {i: one for own, results in zip(groups, side_by_side(train_jobs, given)) for i, one in zip(own, results)}
     costs, frames = zip(*(done[i] for i in range(len(jobs))))
     return pd.DataFrame(costs), pd.concat(frames, ignore_index=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Run', 'made_folder', 'kept_settings', 'make_table', 'home_of', 'study_of', 'kept_origin', 'refuse_other_study',
-           'own_files', 'register_own']
+           'own_files', 'register_own', 'side_by_side']
 
 # %% ../../nbs/00c_runs.ipynb #imports
 import importlib
@@ -12,11 +12,13 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import pandas as pd
+from joblib import Parallel, cpu_count, delayed
 
 from .profiles import Profile, load_profile, overrides, parse_profile, profile_file
 from llm_routing.study.tables import (
@@ -214,3 +216,8 @@ def register_own(
             del sys.modules[name]
             raise StudyError(f"{file}: {type(e).__name__}: {e}") from e
         cloudpickle.register_pickle_by_value(module)  # processes beside this one do not import the file
+
+# %% ../../nbs/00c_runs.ipynb #side-by-side
+def side_by_side(function: Callable, each: list[tuple]) -> list:
+    "What a function gives for each tuple of arguments, in their order, several at a time."
+    return Parallel(max(1, min(len(each), cpu_count())))(delayed(function)(*given) for given in each)
