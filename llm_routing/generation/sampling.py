@@ -29,7 +29,7 @@ from llm_routing.generation.engines import (
     settings_of,
     watched,
 )
-from .llms import EngineError, Prompt, model_identity, scrub, token_ids
+from .llms import EngineError, Prompt, model_identity, scrub, secrets_now, token_ids
 from .prompts import render, too_long
 from .replicas import make_engine
 from .store import Store, request_key, section_name
@@ -171,16 +171,17 @@ _LATER = {"reasoning": "", "reasoning_tokens": 0}  # columns that older stores l
 # %% ../../nbs/02j_sampling.ipynb #9c2826a6
 def _rows(group: list, llm: LLM) -> list[tuple]:
     "The rows of a finished group."
+    secrets = secrets_now()
     group = [(w, [thoughts_apart(c, llm) for c in completions]) for w, completions in group]
     return [
         (
             w.key,
             s,
-            valid_text(scrub(c.text)),
+            valid_text(scrub(c.text, secrets)),
             c.finish_reason,
             c.prompt_tokens,
             c.completion_tokens,
-            valid_text(scrub(c.reasoning)),
+            valid_text(scrub(c.reasoning, secrets)),
             c.reasoning_tokens,
         )
         for w, completions in group
