@@ -112,11 +112,13 @@ def until(true, limit: float) -> float:
 def kill(study: Study, what: str, limit: float) -> dict:
     "Kill a process of the run; when the run noticed, what the store has, and which processes are left."
     family, place, before = study.job.children(recursive=True), study.log.stat().st_size, study.kept()
-    os.kill(study.find(what).pid, signal.SIGKILL)
+    target = study.find(what)
+    os.kill(target.pid, signal.SIGKILL)
     kernels = [p for p in family if alive(p) and WORDS["kernel"] in " ".join(p.cmdline())]
     signs = {
         "kernel": lambda: not alive(study.job),
-        "engine": lambda: study.said(b"LLM '", place),
+        # one that had done its work is followed by the next LLM's
+        "engine": lambda: study.said(b"LLM '", place) or study.find(what) not in (None, target),
         "runner": lambda: not any(map(alive, kernels)),
     }
     noticed = until(signs[what], limit)
