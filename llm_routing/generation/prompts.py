@@ -59,12 +59,15 @@ def prompt_deviations() -> pd.DataFrame:  # what, as_published, default, reason
 
 # %% ../../nbs/02b_prompts.ipynb #b970e138
 LETTERS = "ABCDEFGHIJKLMNOP"
+_MARKS = [re.compile(rf"(?:^|(?<=[\s(\[])){letter}\s*[).:\]]\s*") for letter in LETTERS]  # `A. `, `(A) `
 
 # %% ../../nbs/02b_prompts.ipynb #f9b0fc10
 def shows_options(text: str, choices: list[str]) -> bool:
     "Whether a text names each option after its letter, such as `A. blue` or `(A) blue`."
-    marks = (rf"(?:^|[\s(\[]){letter}\s*[).:\]]\s*{re.escape(c.strip())}" for letter, c in zip(LETTERS, choices))
-    return all(re.search(mark, text) for mark in marks)
+    return all(
+        any(text.startswith(choice.strip(), m.end()) for m in mark.finditer(text))
+        for mark, choice in zip(_MARKS, choices)
+    )
 
 # %% ../../nbs/02b_prompts.ipynb #029557c8
 def question_text(
