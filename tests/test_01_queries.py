@@ -6,25 +6,12 @@
 __all__ = []
 
 # %% ../nbs/01_queries.ipynb #test-imports
-import pandas as pd
 import pytest
 
 from llm_routing.sources.files import available
-from llm_routing.sources.queries import find_duplicates, leaks, load_queries, read_source, split_sizes
+from llm_routing.sources.queries import load_queries
+from llm_routing.sources.splits import find_duplicates, split_sizes
 from llm_routing.study.profiles import load_profile
-
-# %% ../nbs/01_queries.ipynb #09f1c2cf
-def test_duplicates_and_leaks_are_counted():
-    queries = pd.DataFrame(
-        {
-            "query_id": list("abcd"),
-            "dataset": "d",
-            "split": ["train", "train", "test", "test"],
-            "text": ["A  b", "a b", "A B", "c"],
-        }
-    )
-    assert find_duplicates(queries).iloc[0].tolist() == ["d", 1, 1]
-    assert leaks(queries).values.tolist() == [["d", "c", "train", "a"]]
 
 # %% ../nbs/01_queries.ipynb #09f1c2cf-1
 def test_mini_has_all_splits():
@@ -46,12 +33,3 @@ def test_a_part_of_the_queries_is_drawn_with_the_seed():
     again, other = (load_queries(load_profile("mini", ["source.queries=30", f"seed={s}"])) for s in (0, 1))
     assert few.query_id.tolist() == again.query_id.tolist() != other.query_id.tolist()
     assert len(load_queries(load_profile("mini", ["source.queries=100000"]))) == len(load_queries(load_profile("mini")))
-
-# %% ../nbs/01_queries.ipynb #t-subset-1
-@pytest.mark.skipif(not available("routerdc/gsm8k-test.json"), reason="needs RouterDC's files")
-def test_some_llms_of_a_published_source_can_be_chosen():
-    wanted = ["dolphin-2.9-llama3-8b", "MetaMath-Mistral-7B"]
-    source = load_profile("public", [f"source.llms={wanted}"]).source
-    assert set(read_source(source, 0)[1].llm) == set(wanted)
-    with pytest.raises(ValueError, match="source.llms: no 'gpt'; there are "):
-        read_source(source.model_copy(update={"llms": ["gpt"]}), 0)

@@ -15,7 +15,7 @@ import os
 import pandas as pd
 import pytest
 from llm_routing.sources.published import ROUTELLM, read_gsm8k, read_routerdc, read_routerdc_file, routellm_table
-from llm_routing.sources.queries import SOURCES, read_source
+from llm_routing.sources.readers import SOURCES, read_source
 from llm_routing.sources.files import SourceError, available, fetch, registry, split_validation
 from llm_routing.study.profiles import Source
 from llm_routing.study.tables import check_table

@@ -12,7 +12,7 @@ import pytest
 
 from llm_routing.sources import released as R
 from llm_routing.sources.files import SourceError
-from llm_routing.sources.queries import read_source
+from llm_routing.sources.readers import read_source
 from llm_routing.study.profiles import Source
 from llm_routing.study.tables import check_table
 

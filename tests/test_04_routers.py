@@ -6,108 +6,22 @@
 __all__ = []
 
 # %% ../nbs/04_routers.ipynb #test-imports
-import numpy as np
 import pandas as pd
+import pytest
 
-from llm_routing.routing.scores import gains, per_query, router_table, validation_table, verdicts
-from llm_routing.routing.training import count_parameters, run_router, seeds_of
+from llm_routing.routing.scores import train_routers
+from llm_routing.study.profiles import Routers, load_profile
 from llm_routing.study.tasks import tasks
 
-# %% ../nbs/04_routers.ipynb #0175af2f
-def toy(n=60, seed=0):
-    rng = np.random.default_rng(seed)
-    texts = [
-        f"What is {a} plus {b}?" if a % 2 else f"Who wrote book {a} of the {b} poems?"
-        for a, b in rng.integers(2, 99, (n, 2))
-    ]
-    sums = np.array(["plus" in t for t in texts])
-    return texts, np.where(rng.random((n, 2)) < 0.1, 0.1, np.stack([sums, ~sums], 1)), ["adder", "reader"]
-
-# %% ../nbs/04_routers.ipynb #58a58d29
-def test_stage_scores_validation_and_test_only():
-    texts, scores, llms = toy(90)
-    ids = [f"q{i}" for i in range(90)]
-    queries = pd.DataFrame(
-        {
-            "query_id": ids,
-            "dataset": "toy",
-            "split": np.repeat(["train", "validation", "test"], 30),
-            "text": texts,
-            "fold": -1,
-        }
-    )
-    outcomes = pd.DataFrame({"query_id": np.repeat(ids, 2), "llm": llms * 90, "score": scores.ravel()})
-    vote = pd.DataFrame({"query_id": ids, "llm": "all_llms", "score": 1.0})
-    router, rows, seconds = run_router("mlc", queries, pd.concat([outcomes, vote]))
-    assert set(rows["query_id"]) == set(ids[30:]) and set(rows["llm"]) == set(llms)
-    each, rows = list(tasks(queries, outcomes, [])), rows.assign(pool="all", fold=-1)
-    assert validation_table(rows, each, outcomes).loc["mlc", "toy"] > 80
-    costs = pd.DataFrame(
-        [{"router": "mlc", "seed": 0, "dataset": "toy", "pool": "all", "parameters": count_parameters(router)}]
-    )
-    row = router_table(rows, each, outcomes, costs).iloc[0]
-    assert row.accuracy > 80 and row.gap_closed > 50 and 0 <= row.ece < 0.5 and row.n == 30
-
-# %% ../nbs/04_routers.ipynb #9c90dbae
-def test_routers_that_draw_are_repeated_and_their_spread_is_told():
-    texts, scores, llms = toy()
-    parts = {"train": 30, "validation": 15, "test": 15}
-    queries = pd.DataFrame(
-        {
-            "query_id": [f"q{i}" for i in range(60)],
-            "dataset": "toy",
-            "split": np.repeat([*parts], [*parts.values()]),
-            "text": texts,
-            "fold": -1,
-        }
-    )
-    outcomes = pd.DataFrame({"query_id": np.repeat(queries["query_id"], 2), "llm": llms * 60, "score": scores.ravel()})
-    ran = {
-        (n, s): run_router(n, queries, outcomes, s)
-        for n in ("mlc", "clustering_tfidf")
-        for s in seeds_of(n, [0, 1, 2], {})
-    }
-    costs = pd.DataFrame(
-        [
-            {"router": n, "seed": s, "dataset": "toy", "pool": "all", "parameters": count_parameters(r)}
-            for (n, s), (r, _, _) in ran.items()
-        ]
-    )
-    scores = pd.concat([rows for _, rows, _ in ran.values()]).assign(pool="all", fold=-1)
-    table = router_table(scores, list(tasks(queries, outcomes, [])), outcomes, costs).set_index("router")
-    assert table["seeds"].to_dict() == {"mlc": 1, "clustering_tfidf": 3}
-    assert np.isnan(table.loc["mlc", "accuracy_sd"]) and table.loc["clustering_tfidf", "accuracy_sd"] >= 0
-
-# %% ../nbs/04_routers.ipynb #test-constant
-def test_a_constant_is_called_one_and_gains_nothing():
-    texts, scores, llms = toy(90)
-    ids = [f"q{i}" for i in range(90)]
-    split = np.repeat(["train", "validation", "test"], 30)
-    queries = pd.DataFrame({"query_id": ids, "dataset": "toy", "split": split, "text": texts, "fold": -1})
-    outcomes = pd.DataFrame({"query_id": np.repeat(ids, 2), "llm": llms * 90, "score": scores.ravel()})
-    outcomes = outcomes.assign(latency_s=1.0, cost=np.nan, majority_answer=None)
-    rows = pd.concat([run_router(name, queries, outcomes)[1] for name in ("prior", "mlc")])
-    table = gains(rows.assign(pool="all", fold=-1), list(tasks(queries, outcomes, [])), outcomes).set_index("router")
-    assert table.loc["prior", "kind"] == "constant"
-    assert (table.loc["prior", ["gain", "queries_low", "queries_high"]] == 0).all()
-    assert (
-        table.loc["mlc", "kind"] == "router"
-        and table.loc["mlc", "queries_low"] > 0
-        and table.loc["mlc", "share_away"] > 0.2
-    )
-    assert verdicts(table.reset_index()).iloc[0].to_dict() == {"gains": 1, "loses": 0, "cannot tell": 0, "constant": 1}
-
-# %% ../nbs/04_routers.ipynb #t-ties
-def test_of_equally_likely_llms_the_cheaper_is_called_and_validation_helps_to_name_the_best():
-    ids = ["t0", "t1", "v0", "v1", "x0"]
-    split = ["train", "train", "validation", "validation", "test"]
-    queries = pd.DataFrame({"query_id": ids, "dataset": "toy", "split": split, "text": ids, "fold": -1})
-    long = pd.DataFrame({"query_id": np.repeat(ids, 2), "llm": ["costly", "cheap"] * 5})
-    score = [1, 0, 1, 1, 0, 1, 0, 1, 1, 0]  # "costly" is best on train alone, "cheap" on train and validation
-    outcomes = long.assign(score=np.float64(score), latency_s=[9.0, 1.0] * 5, cost=np.nan, majority_answer=None)
-    scores = long.assign(pool="all", fold=-1, router="even", seed=0, probability=0.5, predicted=1)
-    [task] = tasks(queries, outcomes, [])
-    [row] = per_query(task, scores, outcomes).itertuples()
-    assert (row.llm, row.score, row.single) == ("cheap", 0.0, 0.0)
-    [row] = per_query(task, scores, outcomes, price="cost").itertuples()
-    assert (row.llm, row.score) == ("costly", 1.0)  # costs are not known: the first
+# %% ../nbs/04_routers.ipynb #test-train
+@pytest.mark.parametrize("joint, trained", [(False, ["sums", "books"]), (True, ["sums+books"])])
+def test_a_router_is_trained_for_each_data_set_or_for_all(joint, trained):
+    ids = [f"q{i}" for i in range(12)]
+    queries = pd.DataFrame({"query_id": ids, "dataset": ["sums"] * 6 + ["books"] * 6, "text": ids, "fold": -1})
+    queries["split"] = ["train", "validation", "test"] * 4
+    outcomes = pd.DataFrame({"query_id": ids * 2, "llm": ["a"] * 12 + ["b"] * 12, "score": [0.0, 1.0] * 12})
+    settings = Routers(names=["prior"], compared=["prior"], joint=joint)
+    profile = load_profile("mini").model_copy(update={"routers": settings, "pools": []})
+    costs, scores = train_routers(list(tasks(queries, outcomes, [])), outcomes, profile)
+    assert costs.dataset.tolist() == trained and set(scores.router) == {"prior"}
+    assert set(scores.query_id) == set(queries.query_id[queries.split != "train"])

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llm_routing.policies.selections import frontiers, select
+from llm_routing.policies.selections import select
 from llm_routing.study.profiles import Policies
 from llm_routing.study.tables import ALL_LLMS, StudyError, TableError
 from llm_routing.study.tasks import tasks
@@ -106,18 +106,3 @@ def test_a_system_that_a_fold_lacks_is_left_out_and_named():
     assert "d: best_per_cluster could not be had in every fold" in left_out
     assert "best_per_cluster" not in set(selections.system)
     assert (selections.groupby("system").query_id.nunique() == 600).all()
-
-# %% ../nbs/05_policies.ipynb #119ba47f
-def test_frontiers_put_folds_together():
-    queries, outcomes, scores = small_tables()
-    outcomes = outcomes.assign(majority_answer=np.where(outcomes.score > 0, "1", "2"))
-    sweeps = {"best5_vote": ("k", (1, 2))}
-    queries = queries.assign(split="test", fold=np.arange(len(queries)) % 3, text=queries.query_id)
-    scores = pd.concat([scores.assign(fold=f) for f in range(3)])
-    each = list(tasks(queries, outcomes, []))
-    found = frontiers(each, outcomes, scores, "r", Policies(), sweeps, resamples=100)
-    assert found.policy.tolist() == ["best_single", "best5_vote", "best5_vote"] and found.calls.tolist() == [1, 1, 2]
-    best = scores[(scores.router == "r") & (scores.seed == 0)].drop_duplicates(["query_id", "llm"])
-    chosen = best.sort_values("probability").drop_duplicates("query_id", keep="last")
-    alone = chosen[["query_id", "llm"]].merge(outcomes[["query_id", "llm", "score"]]).score.mean()
-    assert found.accuracy[1] == pytest.approx(100 * alone)

@@ -183,7 +183,7 @@ def _with_settings(about: str, settings: dict) -> str:
 def _listed(kind: str) -> dict[str, str]:
     "Name -> one line, of all things of a kind. Raises `StudyError` for an unknown kind."
     from llm_routing.cli.known_names import registries
-    from llm_routing.sources.queries import SOURCES
+    from llm_routing.sources.readers import SOURCES
 
     known = registries()
     tables = {

@@ -10,6 +10,7 @@ import pandas as pd
 
 from .votes import build_outcomes
 from ..sources.costs import response_cost
+from ..sources.readers import read_source
 from ..study.runs import Run
 
 # %% ../../nbs/03_extraction.ipynb #03x0021
@@ -22,7 +23,5 @@ def load_outcomes(
         responses, settings = run.read("responses"), run.profile.extraction
         cost = response_cost(responses, queries) if run.profile.source.kind == "recorded" else None
         return build_outcomes(responses, queries, settings.rules, settings.label, cost)
-    from llm_routing.sources.queries import read_source
-
     _, outcomes = read_source(run.profile.source, run.profile.seed)
     return outcomes[outcomes.query_id.isin(set(queries.query_id))].reset_index(drop=True)
