@@ -6,14 +6,19 @@
 __all__ = []
 
 # %% ../nbs/04f_training.ipynb #f-test-imports
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from llm_routing.routing.base import ROUTERS, fit_logistic, make_router, routed_score
-from llm_routing.routing.training import calibration_error, fit_isotonic, fit_temperature, tune
+from llm_routing.routing import encoders, training
+from llm_routing.routing.training import calibration_error, fit_isotonic, fit_temperature, prediction_key
+from llm_routing.routing.training import run_router, trained, tune
+from llm_routing.study.tasks import Task
+
+TIMES = ["batched_ms", "single_ms", "single_p99_ms"]
 
 # %% ../nbs/04f_training.ipynb #0175af2f
 def toy(n=60, seed=0):
@@ -130,3 +135,41 @@ def test_recalibration_takes_away_overconfidence_and_keeps_the_order(way):
     better = way(p[:1000], y[:1000])(p[1000:])
     assert calibration_error(better, y[1000:]) < 0.06 < calibration_error(p[1000:], y[1000:])
     assert (np.diff(better[np.argsort(p[1000:, 0]), 0]) >= 0).all()
+
+# %% ../nbs/04f_training.ipynb #t-toy-job
+def toy_job(name="ridge_tfidf", seed=0):
+    texts, scores, llms = toy()
+    split = ["train"] * 40 + ["validation"] * 10 + ["test"] * 10
+    queries = pd.DataFrame({"query_id": [f"q{i}" for i in range(60)], "split": split, "text": texts})
+    outcomes = pd.DataFrame({"query_id": np.repeat(queries.query_id, 2), "llm": llms * 60, "score": scores.ravel()})
+    return (name, seed, Task("toy", "all", -1, llms, queries)), outcomes
+
+# %% ../nbs/04f_training.ipynb #t-kept
+@pytest.mark.parametrize("name", ["ridge_tfidf", "prior"])
+def test_kept_predictions_are_those_that_were_made(tmp_path, monkeypatch, name):
+    job, outcomes = toy_job(name)
+    fresh = [trained(job, outcomes, {}, None, False)[1], trained(job, outcomes, {}, tmp_path, True)[1]]
+    made = []
+    monkeypatch.setattr(training, "run_router", lambda *a, **k: made.append(a[0]) or run_router(*a, **k))
+    paid, rows = trained(job, outcomes, {}, tmp_path, True)
+    assert all(rows.equals(f) for f in fresh) and set(paid) == {"fit_s", "parameters", *TIMES}
+    assert made == ([] if name == "ridge_tfidf" else ["prior"])  # a prior reads no texts, and is not kept
+    monkeypatch.setenv("LLM_ROUTING_NO_CACHE", "1")
+    monkeypatch.setattr(encoders, "_PUT", set())
+    trained(job, outcomes, {}, tmp_path, True)
+    assert made[-1] == name
+
+# %% ../nbs/04f_training.ipynb #t-ingredients
+def test_each_ingredient_of_a_prediction_is_in_its_key(monkeypatch):
+    job, outcomes = toy_job()
+    (name, seed, task), worse = job, outcomes.assign(score=0.0)
+    keys = [prediction_key(job, outcomes, {}), prediction_key(job, worse, {}), prediction_key(job, outcomes, {"a": 1})]
+    keys += [prediction_key(("mlc", seed, task), outcomes, {}), prediction_key((name, 1, task), outcomes, {})]
+    for change in ({"text": "other"}, {"split": "train"}):
+        other = replace(task, queries=task.queries.assign(**change))
+        keys.append(prediction_key((name, seed, other), outcomes, {}))
+    keys.append(prediction_key((name, seed, replace(task, llms=task.llms[:1])), outcomes, {}))
+    monkeypatch.setattr(training, "router_code", lambda: "other code")
+    keys.append(prediction_key(job, outcomes, {}))
+    assert len(set(keys)) == 9 and "" not in keys
+    assert prediction_key(job, outcomes, {"encoder": "minilm"}) == ""

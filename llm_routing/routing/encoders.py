@@ -192,7 +192,8 @@ _PUT: set[str] = set()  # keys of vectors that this process computed: all that c
 class VectorCache:
     "Vectors by key in one SQLite file; `folder=None` keeps nothing."
 
-    def __init__(self, folder: str | Path | None, name: str):
+    def __init__(self, folder: str | Path | None, name: str, dtype: type = np.float16):
+        self.dtype = dtype
         self.path = None if folder is None else Path(folder) / (re.sub(r"\W+", "_", name) + ".sqlite")
 
     def connect(self):
@@ -209,7 +210,7 @@ class VectorCache:
             return {}
         with closing(self.connect()) as db:
             rows = (db.execute("select key, vector from vectors where key = ?", (k,)).fetchone() for k in keys)
-            return {r[0]: np.frombuffer(r[1], np.float16) for r in rows if r}
+            return {r[0]: np.frombuffer(r[1], self.dtype) for r in rows if r}
 
     def put(self, vectors: dict[str, np.ndarray]):
         "Add vectors, all of them or (on a crash) none."
@@ -217,7 +218,8 @@ class VectorCache:
             return
         with closing(self.connect()) as db, db:
             db.executemany(
-                "insert or replace into vectors values (?, ?)", [(k, v.tobytes()) for k, v in vectors.items()]
+                "insert or replace into vectors values (?, ?)",
+                [(k, v.astype(self.dtype).tobytes()) for k, v in vectors.items()],
             )
         _PUT.update(vectors)
 

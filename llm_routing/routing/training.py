@@ -5,11 +5,14 @@
 # %% auto #0
 __all__ = ['Job', 'tune', 'calibration_error', 'calibration_errors', 'fit_temperature', 'fit_isotonic', 'own_size',
            'count_parameters', 'routing_times', 'parts_of', 'score_frame', 'train_router', 'run_router', 'seeds_of',
-           'train_jobs', 'job_groups', 'train_all']
+           'router_code', 'prediction_key', 'trained', 'train_jobs', 'job_groups', 'train_all']
 
 # %% ../../nbs/04f_training.ipynb #imports
+import json
 import time
 from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +22,10 @@ from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
 from .base import ROUTERS, Router, fit_logistic, log_loss, make_router
-from .encoders import ONCE, Encoder, from_texts_alone
+from .encoders import ONCE, Encoder, VectorCache, from_texts_alone
+from ..study import tables
 from ..study.runs import side_by_side
-from ..study.tables import matrix
+from ..study.tables import digest, matrix
 from ..study.tasks import Task, llms_of
 from . import classic, networks, published, recommended  # noqa: F401 (found by name)
 
@@ -194,25 +198,72 @@ def seeds_of(name: str, seeds: list[int], params: dict) -> list[int]:
 # %% ../../nbs/04f_training.ipynb #job
 Job = tuple[str, int, Task]  # a router, its seed, and what it is trained for
 
+# %% ../../nbs/04f_training.ipynb #router-code
+@lru_cache
+def router_code() -> str:
+    "The digest of what fits a router: this package's routers and tables, and the packages that they call."
+    files = sorted(file for m in (classic, tables) for file in Path(m.__file__).parent.glob("*.py"))
+    return digest(*files, *map(version, ("numpy", "scipy", "scikit-learn", "torch")))
+
+# %% ../../nbs/04f_training.ipynb #prediction-key
+def prediction_key(
+    job: Job,
+    outcomes: pd.DataFrame,  # of its task
+    params: dict,  # of its router
+    *more: str,  # what else decides what is kept
+) -> str:  # empty where nothing is kept
+    "A digest of all that decides what a router predicts: code, parameters, seed, queries by split, and scores."
+    name, seed, task = job
+    kind, preset = ROUTERS[name]
+    encoder = ({"encoder": getattr(kind, "encoder", "")} | preset | params)["encoder"]
+    if not (kind.__module__.startswith("llm_routing.") and from_texts_alone(encoder)):
+        return ""
+    queries = task.queries[["query_id", "split", "text"]].astype(str)
+    scores = matrix(outcomes, "score", list(queries["query_id"]), task.llms)
+    settings = json.dumps([name, params, seed, task.llms, *more], sort_keys=True)
+    return digest(router_code(), settings, "\0".join(queries.to_numpy().ravel()), scores.tobytes())
+
+# %% ../../nbs/04f_training.ipynb #trained
+def trained(
+    job: Job,
+    outcomes: pd.DataFrame,  # of its task
+    params: dict,  # of its router
+    cache: Path | None,  # folder of what is kept
+    timed: bool,  # whether to time routing
+) -> tuple[dict, pd.DataFrame]:  # what the router costs, and its `scores` rows
+    "A router's predictions: those that are kept, or made now."
+    name, seed, task = job
+    store, key = VectorCache(cache, "predictions", np.float64), prediction_key(job, outcomes, params, str(timed))
+    costs = ["fit_s", "parameters", *(["batched_ms", "single_ms", "single_p99_ms"] if timed else [])]
+    values = store.get([key]).get(key)
+    if values is None:
+        router, rows, seconds = run_router(name, task.queries, outcomes, seed, cache=cache, **params)
+        test = task.queries["text"][task.queries["split"] == "test"].tolist()
+        times = routing_times(router, test) if timed else {}
+        values = np.r_[seconds, count_parameters(router), list(times.values()), rows["probability"]]
+        store.put({key: values} if key else {})
+    asked = [q for split, q in task.queries.groupby("split", sort=False)["query_id"] if split != "train"]
+    p = values[len(costs) :].reshape(-1, len(llms_of(outcomes)))
+    rows = score_frame(pd.concat(asked), llms_of(outcomes), p, name, seed)
+    return dict(zip(costs, values)) | {"parameters": int(values[1])}, rows
+
 # %% ../../nbs/04f_training.ipynb #train-jobs
 def train_jobs(
     jobs: list[Job],  # of one group
     outcomes: pd.DataFrame,
     params: dict[str, dict],  # router -> its parameters
-    cache: Path | None = None,  # folder for embeddings
+    cache: Path | None = None,  # folder of embeddings and predictions
     known: dict | None = None,  # routers beside those of this package
 ) -> list[tuple[dict, pd.DataFrame]]:  # for each job what the router costs, and its `scores` rows
     "Routers trained one after the other. A router is timed once for a pool, with its first seed and fold."
     ROUTERS.update(known or {})
     done, times = [], {}
     for name, seed, task in jobs:
-        own = task.outcomes(outcomes)
-        router, rows, seconds = run_router(name, task.queries, own, seed, cache=cache, **params.get(name, {}))
-        if (name, task.pool) not in times:
-            test = task.queries["text"][task.queries["split"] == "test"]
-            times[name, task.pool] = routing_times(router, test.tolist())
+        timed = (name, task.pool) not in times
+        paid, rows = trained((name, seed, task), task.outcomes(outcomes), params.get(name, {}), cache, timed)
+        times.setdefault((name, task.pool), {k: v for k, v in paid.items() if k.endswith("_ms")})
         costs = {"router": name, "seed": seed, "dataset": task.dataset, "pool": task.pool, "fold": task.fold}
-        costs |= {"fit_s": seconds, "parameters": count_parameters(router)} | times[name, task.pool]
+        costs |= paid | times[name, task.pool]
         done.append((costs, rows.assign(pool=task.pool, fold=task.fold)))
     return done
 
@@ -235,7 +286,7 @@ def train_all(
     jobs: list[Job],
     outcomes: pd.DataFrame,
     params: dict[str, dict],  # router -> its parameters
-    cache: Path | None = None,  # folder for embeddings
+    cache: Path | None = None,  # folder of embeddings and predictions
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # what each router costs, and `scores`, both in the order of the jobs
     "All jobs, those that share nothing side by side."
     groups, outcomes = job_groups(jobs, params), outcomes[["query_id", "llm", "score"]]
