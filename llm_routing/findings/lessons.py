@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HOLDS', 'FAILS', 'OPEN', 'NO_DATA', 'MARGIN', 'Interval', 'PARTS', 'MLC', 'Judged', 'RIVALS', 'JUDGES', 'LESSON',
            'above', 'not_above', 'within', 'every', 'said', 'Part', 'Evidence', 'points', 'unsolved', 'short_of_oracle',
-           'more_training', 'weaker_half', 'beats_weak', 'no_better_than_best', 'prediction_is_best', 'is_better',
+           'more_training', 'weaker_half', 'beats_weak', 'no_better_than_best', 'is_better', 'prediction_is_best',
            'classifier_loses_most', 'no_slower', 'not_slower', 'published_evidence', 'published_bounds',
            'published_routers', 'published_seconds', 'is_demonstration', 'evidence_of', 'lesson_rows', 'make_lessons',
            'lesson_verdicts', 'overall', 'say_verdicts', 'by_source']
@@ -193,6 +193,11 @@ def no_better_than_best(e: Evidence) -> Judged:
         return "no multi-label router", NO_DATA
     return f"{label(MLC)} less the best single LLM on train: {said(e.lead)}", not_above(e.lead)
 
+# %% ../../nbs/07e_lessons.ipynb #e1f9d178
+def is_better(x: Interval) -> str:
+    "The claim that one policy is better than another: not if it leads by less than the margin."
+    return HOLDS if x[1] > 0 else FAILS if x[2] < MARGIN else OPEN
+
 # %% ../../nbs/07e_lessons.ipynb #a323ea94
 RIVALS = ("argmax", "random_top3", "sorted_prediction")
 
@@ -207,11 +212,6 @@ def prediction_is_best(e: Evidence) -> Judged:
     least = min(leads, key=lambda p: leads[p][1])
     text = f"Prediction less {name_of(least)}, the closest of {len(rivals)} other policies: {said(leads[least])}"
     return text, every([is_better(x) for x in leads.values()])
-
-# %% ../../nbs/07e_lessons.ipynb #e1f9d178
-def is_better(x: Interval) -> str:
-    "The claim that one policy is better than another: not if it leads by less than the margin."
-    return HOLDS if x[1] > 0 else FAILS if x[2] < MARGIN else OPEN
 
 # %% ../../nbs/07e_lessons.ipynb #4e196a4a
 def classifier_loses_most(e: Evidence) -> Judged:
