@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, cpu_count, delayed
 from scipy import sparse
 from scipy.stats import binomtest
 from sklearn.cluster import KMeans
@@ -285,10 +286,8 @@ def clustering_errata(queries: pd.DataFrame, outcomes: pd.DataFrame) -> list[tup
         parts = parts_of(q, outcomes, llms_of(outcomes[outcomes.query_id.isin(set(q.query_id))]))
         if not {"train", "validation", "test"} <= set(parts):
             continue
-        old, new = (
-            cluster_scores(*(parts[s][1:] for s in ("train", "validation", "test")), leak=leak)
-            for leak in (True, False)
-        )
+        given = [parts[s][1:] for s in ("train", "validation", "test")]
+        old, new = Parallel(min(2, cpu_count()))(delayed(cluster_scores)(*given, leak=leak) for leak in (True, False))
         rows.append(
             erratum(
                 7,
