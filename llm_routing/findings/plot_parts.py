@@ -138,7 +138,7 @@ def half_up(values: pd.Series | np.ndarray) -> list[str]:
     return ["" if pd.isna(v) else f"{v:.0f}" for v in values]
 
 # %% ../../nbs/06i_plot_parts.ipynb #away-words
-AWAY = "Away: the share of queries that a router does not send to the LLM that it calls most; a constant has none. "
+AWAY = "Away: the share of queries that a router sends elsewhere than to the LLM (or LLMs) that it calls most. "
 
 # %% ../../nbs/06i_plot_parts.ipynb #away-words-1
 def away_words(

@@ -218,7 +218,7 @@ def draw_difficulty(data: pd.DataFrame):
     from matplotlib.ticker import MaxNLocator
 
     each = list(places(data))
-    fig, axes = panels(len(each), 2.0, 1.6)
+    fig, axes = panels(len(each), 2.1, 1.6)
     for ax, (name, part) in zip(axes, each):
         k = part.llms.iloc[0]
         one = part[part.system == part.system.iloc[0]]
@@ -226,8 +226,8 @@ def draw_difficulty(data: pd.DataFrame):
         ax.plot([0, k], [0, 100], color=MUTED, linewidth=0.6, linestyle=":")
         for system, rows in part.groupby("system", sort=False):
             _difficulty_line(ax, system, rows)
-        title = f"{name}\n(n = {one.queries.sum():,}{_away_of(part)})"
-        ax.set(title=title.replace(", ", ",\n", name.count(",")), ylim=(-2, 104))
+        said = [f"(n = {one.queries.sum():,})", *map(away_words, part.share_away.dropna().unique())]
+        ax.set(title="\n".join([name.replace(", ", ",\n"), *said]), ylim=(-2, 104))
         ax.set(xlabel=f"LLMs that are right, of {k}", xlim=(-0.7, k + 0.7))
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes[0].set_ylabel("percent")
@@ -241,12 +241,6 @@ def _difficulty_line(ax, system: str, rows: pd.DataFrame) -> None:
     dash = "--" if system == "best_single" else "-"
     ax.vlines(rows.right, rows.ci_low, rows.ci_high, color=colour, linewidth=0.6)
     ax.plot(rows.right, rows.accuracy, marker=mark, color=colour, linestyle=dash, markersize=2.8, linewidth=0.9)
-
-# %% ../../nbs/06k_plots_llms.ipynb #away-of-router
-def _away_of(part: pd.DataFrame) -> str:
-    "The share that one place's only router sends away, after a comma."
-    said = [away_words(s) for s in part.share_away.dropna().unique()]
-    return ", ".join(["", *said])
 
 # %% ../../nbs/06k_plots_llms.ipynb #41f92296
 def _difficulty_marks(systems: list[str]) -> list:

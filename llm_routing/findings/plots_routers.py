@@ -298,7 +298,8 @@ def _reliability(ax, rows: pd.DataFrame, router: str) -> None:
     ax.set_xticklabels(["0", ".5", "1"])
     if len(rows):
         ax.text(0.05, 0.97, f"{100 * rows.ece.iloc[0]:.1f}", va="top", color=INK)
-        ax.text(0.97, 0.04, away_words(rows.share_away.iloc[0]), ha="right", color=MUTED)
+        behind = {"facecolor": "white", "linewidth": 0, "pad": 0.6}
+        ax.text(0.98, 0.05, away_words(rows.share_away.iloc[0]), ha="right", color=MUTED, bbox=behind, zorder=1.5)
 
 # %% ../../nbs/06l_plots_routers.ipynb #7082d8c0
 def say_calibration(data: pd.DataFrame) -> str:

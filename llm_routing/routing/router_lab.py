@@ -54,15 +54,14 @@ def learning_curve(
 
 # %% ../../nbs/04g_router_lab.ipynb #a5959d84
 def say_learning(curves: pd.DataFrame) -> str:
-    "A sentence per dataset on the router that ends best: what the last growth of the training set brought it."
+    "A sentence per dataset on the recommended router, or the first: what the last growth of the training set brought."
     lines = []
     for dataset, part in curves[curves["router"] != "best single LLM"].groupby("dataset", sort=False):
-        best = part.loc[part["mean"].idxmax(), "router"]
-        own = part[part["router"] == best].sort_values("size")
+        named = "recommended" if "recommended" in set(part["router"]) else part["router"].iloc[0]
+        own = part[part["router"] == named].sort_values("size")
         (small, before), (large, after) = own[["size", "mean"]].iloc[-2:].values
-        lines.append(
-            f"{dataset}: {best} rises by {after - before:+.1f} points from {small:.0f} to {large:.0f} training queries."
-        )
+        sizes = f"{small:.0f} to {large:.0f} training queries"
+        lines.append(f"{dataset}: {named} changes by {after - before:+.1f} points from {sizes}.")
     return " ".join(lines)
 
 # %% ../../nbs/04g_router_lab.ipynb #feature-gains
