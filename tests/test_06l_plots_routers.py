@@ -50,6 +50,7 @@ def test_curves_of_another_shape_are_refused(study):
 # %% ../nbs/06l_plots_routers.ipynb #dd642e61
 def test_leads_are_drawn_in_points_whatever_the_table_has():
     row = {"dataset": "d", "router": "mlc", "along": "dominance", "pools": 3, "gain": 1, "gain_low": 0, "gain_high": 2}
+    row["share_away"] = 0.1
     assert R.pool_gains_data(pd.DataFrame([row | {"value": 0.12}])).value.tolist() == pytest.approx([12])
     assert R.pool_gains_data(pd.DataFrame([row | {"value": 12.0}])).value.tolist() == pytest.approx([12])
 

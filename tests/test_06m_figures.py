@@ -131,7 +131,7 @@ def made_up_tables(places: list) -> dict[str, pd.DataFrame]:
         for k in range(4)
     ]
     pools = [
-        (d, p, r, a, v, 9, 1.5, 0.5, 2.5)
+        (d, p, r, a, v, 9, 1.5, 0.5, 2.5, v / 9)
         for d, p in places
         for r in ("recommended", "mlc", "knn")
         for a, values in (("size", (2, 3, 4)), ("dominance", (0.01, 0.1, 0.2)))
@@ -144,11 +144,12 @@ def made_up_tables(places: list) -> dict[str, pd.DataFrame]:
     ]
     names = "mistake what evidence dataset system quantity as_published corrected effect ci_low ci_high".split()
     own = ["dataset", "pool", "router"]
+    along = ["along", "value", "pools", "gain", "gain_low", "gain_high", "share_away"]
     gap = [(d, p, "recommended", -0.2, -0.5, 0.6, 18.7, 4.8, 23.4, 0.02) for d, p in places]
     return {
         "gap_parts": pd.DataFrame(gap, columns=[*own, *CAUSES, "gap", "share_away"]),
         "learning_curves": pd.DataFrame(curves, columns=["dataset", "pool", *CURVE_COLUMNS[1:]]),
-        "pool_curves": pd.DataFrame(pools, columns=[*own, "along", "value", "pools", "gain", "gain_low", "gain_high"]),
+        "pool_curves": pd.DataFrame(pools, columns=[*own, *along]),
         "errata": pd.DataFrame(errata, columns=names),
         "upstream": pd.DataFrame(misread, columns=["dataset", "llm", "n", "published", "here"]),
     }
@@ -177,7 +178,7 @@ def test_every_figure_keeps_its_texts_apart(name, kind, width):
 @pytest.mark.parametrize(
     "name",
     ["plateau", "accuracy", "tradeoff_cost", "tradeoff_seconds", "difficulty", "causes", "choices", "calibration"]
-    + ["learning_curves"],
+    + ["learning_curves", "pool_gains"],
 )
 def test_a_figure_of_routers_says_how_much_they_route(name):
     figure, study = F.FIGURES[name], _STUDIES.setdefault("small", _STUDIES.get("small") or tables_of("small"))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_PLACES', 'AWAY', 'place', 'places', 'first_places', 'say_left_out', 'panels', 'rows_only', 'few_ticks', 'minus',
-           'legend', 'marks', 'heat_cells', 'half_up', 'away_words', 'beside', 'away_beside', 'wilson', 'front',
-           'right_matrix', 'pool_members', 'invented_study']
+           'legend', 'marks', 'heat_cells', 'half_up', 'away_words', 'away_range', 'beside', 'away_beside', 'wilson',
+           'front', 'right_matrix', 'pool_members', 'invented_study']
 
 # %% ../../nbs/06i_plot_parts.ipynb #6e2ce4ef
 import re
@@ -148,6 +148,12 @@ def away_words(
     if pd.isna(share):
         return ""
     return "constant" if share == 0 else "<1% away" if share < 0.01 else f"{100 * share:.0f}% away"
+
+# %% ../../nbs/06i_plot_parts.ipynb #away-range
+def away_range(shares: pd.Series) -> str:
+    "The least and the largest of some shares sent away, in words."
+    low, high = away_words(shares.min()), away_words(shares.max())
+    return low if low == high else f"{low.removesuffix(' away')} to {high}"
 
 # %% ../../nbs/06i_plot_parts.ipynb #beside
 def beside(

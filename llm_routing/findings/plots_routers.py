@@ -17,6 +17,7 @@ import pandas as pd
 from .figure_files import COLOURS, COLUMN, INK, MUTED, PAGE, look, name_of, short_names, width_of
 from llm_routing.findings.plot_parts import (
     AWAY,
+    away_range,
     away_words,
     first_places,
     half_up,
@@ -339,7 +340,7 @@ def pool_gains_data(
     named = rows[rows.router.isin(HEADLINE_ROUTERS)]
     rows = (named if len(named) else rows).assign(pool=rows.get("pool", "all"))
     scale = np.where(rows.along.eq("dominance") & (rows.value.abs().max() <= 100), _lead_scale(rows), 1)
-    columns = ["dataset", "pool", "router", "along", "value", "pools", "gain", "gain_low", "gain_high"]
+    columns = ["dataset", "pool", "router", "along", "value", "pools", "gain", "gain_low", "gain_high", "share_away"]
     return rows.assign(value=rows.value * scale)[columns].reset_index(drop=True)
 
 # %% ../../nbs/06l_plots_routers.ipynb #2648f4db
@@ -369,7 +370,9 @@ def draw_pool_gains(data: pd.DataFrame):
             ax.grid(linewidth=0.4)
         row[0].set(title=name, ylabel="gain (points)")
     routers = _in_order(data.router)
-    legend(fig, marks([(name_of(r), *look(r), look(r)[0]) for r in routers]), 2 if width < 4 else 4)
+    shares = data.groupby("router").share_away
+    names = {r: f"{name_of(r)} ({away_range(shares.get_group(r))})" for r in routers}
+    legend(fig, marks([(names[r], *look(r), look(r)[0]) for r in routers]), 1 if width < 4 else 3)
     return fig
 
 # %% ../../nbs/06l_plots_routers.ipynb #4c9a6298
@@ -404,7 +407,8 @@ def caption_pool_gains(data: pd.DataFrame) -> str:
     return (
         "Mean gain over the best single LLM of every pool that can be made of the study's LLMs, by the pool's "
         "size and by the "
-        f"lead of its best LLM over its second best (thirds of the pools), with 95% intervals. {say_pool_gains(data)}"
+        "lead of its best LLM over its second best (thirds of the pools), with 95% intervals. In brackets: what share "
+        f"of queries is sent away, from the least of these means to the largest. {AWAY}{say_pool_gains(data)}"
     )
 
 # %% ../../nbs/06l_plots_routers.ipynb #437d0e03

@@ -91,7 +91,8 @@ _ABOUT_GAPS = {
 _ABOUT_POOLS = {
     "best_subsets": About("Best pools by size", "The pool of every size with the highest oracle."),
     "pool_curves": About(
-        "Gain by kind of pool", "Mean gains of pools by size, by the lead of the best LLM, by diversity."
+        "Gain by kind of pool",
+        "Mean gains of pools, and mean shares sent away, by size, by the lead of the best LLM, by diversity.",
     ),
     "pool_trends": About(
         "Trends over pools", "Rank correlations of the gain with the lead, the diversity and the size."
