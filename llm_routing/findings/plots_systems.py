@@ -277,7 +277,7 @@ def say_accuracy(data: pd.DataFrame) -> str:
     "A sentence per place: the highest LLM, the router that is named beforehand, the highest bound."
     lines, kinds = [], {"llm": "highest LLM ", "router": "", "bound": "highest bound "}
     for name, part in places(data):
-        own = part[(part.group != "router") | part.system.isin(_named(part)[:1] or part.system)]
+        own = part[(part.group != "router") | part.system.isin(_named(part)[:1])]
         top = {g: rows.loc[rows.accuracy.idxmax()] for g, rows in own.groupby("group")}
         said = [f"{kind}{top[g].label} {percent(top[g])}" for g, kind in kinds.items() if g in top]
         lines.append(f"{name} (n = {part.n.max():,}): {', '.join(said)}.")
