@@ -11,6 +11,7 @@ import pytest
 
 from llm_routing.routing.base import make_router, routed_score
 from llm_routing.routing.classic import bradley_terry, most_similar, nearest
+from llm_routing.routing.encoders import ONCE
 
 # %% ../nbs/04c_classic.ipynb #c-test-similar
 @pytest.mark.parametrize("values", [3, 40, 10**6])  # many equals, some, none
@@ -18,6 +19,18 @@ def test_the_most_similar_are_those_of_a_stable_sort(values):
     near = np.random.default_rng(0).integers(values, size=(50, 200)) / values
     for k in (1, 7, 200):
         assert np.array_equal(most_similar(near, k), np.sort(np.argsort(-near, axis=1, kind="stable")[:, :k], axis=1))
+
+# %% ../nbs/04c_classic.ipynb #t-neighbours-once
+def test_pools_of_the_same_questions_look_for_neighbours_once():
+    texts, llms = [f"What is {i} plus {i % 7}?" for i in range(60)], ["a", "b"]
+    scores = np.random.default_rng(0).random((60, 2)).round()
+    alone = make_router("knn", encoder="tfidf", ks=(5,)).fit(texts, scores, llms).predict(texts)
+    before = set(ONCE.kept)
+    with ONCE.share():
+        for m in (2, 1):
+            knn = make_router("knn", encoder="tfidf", ks=(5,)).fit(texts, scores[:, :m], llms[:m])
+            assert (knn.predict(texts) == alone[:, :m]).all()
+    assert [k[0] for k in set(ONCE.kept) - before].count("neighbours") == 1
 
 # %% ../nbs/04c_classic.ipynb #c-test-one
 @pytest.mark.parametrize("name", ["elo", "sw_ranking", "gbt", "ridge", "ridge_tfidf", "random_forest", "mlc", "knn"])

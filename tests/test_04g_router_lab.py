@@ -41,6 +41,8 @@ def test_more_training_helps_where_there_is_something_to_learn():
     mean = curve.set_index(["router", "size"])["mean"]
     assert mean["mlc", 60] > mean["best single LLM", 60] and mean["mlc", 60] >= mean["mlc", 8]
     assert "mlc" in say_learning(curve.assign(dataset="toy"))
+    lucky = pd.concat([curve.assign(router="recommended", mean=1.0), curve]).assign(dataset="toy")
+    assert "recommended" in say_learning(lucky)  # named before any result, not the best on test
 
 # %% ../nbs/04g_router_lab.ipynb #ad204917
 def test_a_newcomer_that_is_always_right_takes_over():

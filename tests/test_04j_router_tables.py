@@ -37,6 +37,7 @@ def test_stage_scores_validation_and_test_only():
         }
     )
     outcomes = pd.DataFrame({"query_id": np.repeat(ids, 2), "llm": llms * 90, "score": scores.ravel()})
+    outcomes["latency_s"] = 1.0
     vote = pd.DataFrame({"query_id": ids, "llm": "all_llms", "score": 1.0})
     router, rows, seconds = run_router("mlc", queries, pd.concat([outcomes, vote]))
     assert set(rows["query_id"]) == set(ids[30:]) and set(rows["llm"]) == set(llms)
@@ -62,6 +63,7 @@ def test_routers_that_draw_are_repeated_and_their_spread_is_told():
         }
     )
     outcomes = pd.DataFrame({"query_id": np.repeat(queries["query_id"], 2), "llm": llms * 60, "score": scores.ravel()})
+    outcomes["latency_s"] = 1.0
     ran = {
         (n, s): run_router(n, queries, outcomes, s)
         for n in ("mlc", "clustering_tfidf")
@@ -111,3 +113,6 @@ def test_of_equally_likely_llms_the_cheaper_is_called_and_validation_helps_to_na
     assert (row.llm, row.score, row.single) == ("cheap", 0.0, 0.0)
     [row] = per_query(task, scores, outcomes, price="cost").itertuples()
     assert (row.llm, row.score) == ("costly", 1.0)  # costs are not known: the first
+    costs = pd.DataFrame([{"router": "even", "seed": 0, "dataset": "toy", "pool": "all", "parameters": 1}])
+    found = router_table(scores, [task], outcomes, costs).accuracy, gains(scores, [task], outcomes).accuracy
+    assert [x.tolist() for x in found] == [[0.0], [0.0]]  # both tables call the cheaper one

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 
 from llm_routing.findings.gap import PARTS, cross_fitted, decompose, gap_parts, gap_story, noise_table, unsolved_table
-from llm_routing.findings.results import made_up_queries, made_up_tables
+from llm_routing.findings.results import made_up_queries, made_up_selections, made_up_tables
 
 # %% ../nbs/06d_gap.ipynb #3504f523
 def test_gap_parts_add_up():
@@ -70,11 +70,20 @@ def test_decompose_uses_every_router_of_a_dataset():
     rng = np.random.default_rng(3)
     p = rng.random((200, 3))
     outcomes, scores = made_up_tables(rng.random((200, 3)) < p, p)
-    table = decompose(
-        made_up_queries(), outcomes, pd.concat([scores, scores.assign(router="s", probability=1 - scores.probability)])
-    )
+    both = pd.concat([scores, scores.assign(router="s", probability=1 - scores.probability)])
+    table = decompose(made_up_queries(), outcomes, both, made_up_selections({("llm", "a", "", 0): np.ones(200)}))
     assert (
         table.router.tolist() == ["r", "s"]
         and table.features[0] == table.features[1]
         and table.gained[0] > table.gained[1]
     )
+
+# %% ../nbs/06d_gap.ipynb #t-gained-as-selected
+def test_what_a_router_gains_is_what_its_selections_score():
+    truth = np.random.default_rng(4).random((200, 2)) < 0.5
+    outcomes, even = made_up_tables(truth, np.full((200, 2), 0.5))  # equally likely: ArgMax calls the cheaper, b
+    chosen = made_up_selections({("router", "r", "argmax", 0): truth[:, 1], ("router", "r", "argmax", 1): truth[:, 0]})
+    row = decompose(made_up_queries(), outcomes, even, chosen).iloc[0]
+    single = truth[:, truth.mean(0).argmax()].mean()
+    assert row.gained == pytest.approx(100 * (truth[:, 1].mean() - single)) and row.gained != 0
+    assert row[["features", "model", "policy", "gained"]].sum() == pytest.approx(row.gap)

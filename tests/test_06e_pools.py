@@ -46,9 +46,11 @@ def test_pools_by_hand():
 # %% ../nbs/06e_pools.ipynb #c775fa7f
 def test_trends_average_the_pools_of_a_bin():
     rows = pd.DataFrame({"size": [2, 2, 2, 3], "dominance": [1.0, 5, 9, 2], "diversity": [0.1, 0.1, 0.1, 0.1]})
+    rows["share_away"] = [0.0, 0.3, 0.6, 0.5]
     gains = np.tile([0.1, 0.2, 0.3, 0.6], (50, 1))
     table = trend_curves(rows, gains, resamples=100).set_index(["along", "value"])
     assert table.loc[("size", 2)].gain == pytest.approx(20) and table.loc[("size", 3)].gain == pytest.approx(60)
+    assert table.loc["size"].share_away.round(6).tolist() == [0.3, 0.5]
     assert table.loc["size"].pools.tolist() == [3, 1] and table.loc["diversity"].pools.tolist() == [
         4
     ]  # equals stay together

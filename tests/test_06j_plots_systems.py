@@ -68,6 +68,13 @@ def test_the_front_is_numbered_from_cheap_to_expensive(results):
 def test_no_price_no_figure(results):
     assert S.seconds_data(results.assign(latency_s=np.nan)).empty and S.cost_data(results.assign(cost=0.0)).empty
 
+# %% ../nbs/06j_plots_systems.ipynb #t-named-router
+def test_a_caption_names_the_router_that_was_named_beforehand(results):
+    rows = results.copy()
+    rows.loc[rows.system == "knn", "accuracy"] = 99.0  # the best on test
+    said = S.say_accuracy(S.accuracy_data(rows))
+    assert "Recommended" in said and "kNN" not in said
+
 # %% ../nbs/06j_plots_systems.ipynb #363f77c2
 def test_a_large_pool_shows_its_best_llms():
     data = S.accuracy_data(invented_study(("gsm8k",), n=60, llms=14)["results"])

@@ -32,7 +32,7 @@ def test_a_large_pool_has_no_plot_of_sets():
 
 # %% ../nbs/06k_plots_llms.ipynb #c564786f
 def test_nobody_scores_where_no_llm_is_right(tables):
-    data = P.difficulty_data(*tables)
+    data = P.difficulty_data(*tables, invented_study(n=200)["results"])
     ends = data.set_index("right").accuracy
     assert (ends[0] == 0).all() and (ends[4] == 100).all()
     assert np.allclose(data.groupby(["dataset", "system"]).share.sum(), 100)
@@ -54,7 +54,7 @@ def test_subjects_need_queries(tables):
 
 # %% ../nbs/06k_plots_llms.ipynb #b2d1f38c
 def test_causes_are_those_of_one_router():
-    rows = [("d", "all", r, 1.0, 2.0, 3.0, 4.0, 5.0, 15.0) for r in ("mlc", "recommended")]
-    names = ["dataset", "pool", "router", "labels", "features", "model", "policy", "gained", "gap"]
+    rows = [("d", "all", r, 1.0, 2.0, 3.0, 4.0, 5.0, 15.0, 0.1) for r in ("mlc", "recommended")]
+    names = ["dataset", "pool", "router", "labels", "features", "model", "policy", "gained", "gap", "share_away"]
     data = P.causes_data(pd.DataFrame(rows, columns=names))
     assert len(data) == 1 and data.router.tolist() == ["recommended"] and P.causes_data(pd.DataFrame()).empty

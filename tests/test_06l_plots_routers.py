@@ -29,7 +29,7 @@ def test_shares_of_traffic_are_whole(study):
 
 # %% ../nbs/06l_plots_routers.ipynb #38bad9c8
 def test_choices_count_every_query_once(study):
-    data = R.choices_data(study["queries"], study["selections"])
+    data = R.choices_data(study["queries"], study["selections"], study["results"])
     assert np.allclose(data.groupby("dataset").share.sum(), 100) and set(data.router) == {"recommended"}
     assert (data.right[data.best == "no LLM"] == 0).all() and (data.right[data.best == data.choice] == 100).all()
 
@@ -37,11 +37,11 @@ def test_choices_count_every_query_once(study):
 def test_perfect_probabilities_have_no_calibration_error(study):
     exact = study["outcomes"][["query_id", "llm", "score"]].rename(columns={"score": "probability"})
     scores = exact.assign(router="mlc", pool="all", fold=-1, seed=0, predicted=1)
-    assert R.calibration_data(study["queries"], study["outcomes"], scores).ece.max() < 0.1
+    assert R.calibration_data(study["queries"], study["outcomes"], scores, study["results"]).ece.max() < 0.1
 
 # %% ../nbs/06l_plots_routers.ipynb #e3537f61
 def test_curves_of_another_shape_are_refused(study):
-    curves = pd.DataFrame([("gsm8k", "mlc", 50, 60.0, 58.0, 62.0)], columns=R.CURVE_COLUMNS)
+    curves = pd.DataFrame([("gsm8k", "mlc", 50, 60.0, 58.0, 62.0, 0.1)], columns=R.CURVE_COLUMNS)
     data = R.curves_data(curves, study["results"])
     assert data.best_single.notna().all() and "Best" not in R.say_curves(data)
     with pytest.raises(StudyError, match="'ci_low' is missing"):
@@ -50,6 +50,7 @@ def test_curves_of_another_shape_are_refused(study):
 # %% ../nbs/06l_plots_routers.ipynb #dd642e61
 def test_leads_are_drawn_in_points_whatever_the_table_has():
     row = {"dataset": "d", "router": "mlc", "along": "dominance", "pools": 3, "gain": 1, "gain_low": 0, "gain_high": 2}
+    row["share_away"] = 0.1
     assert R.pool_gains_data(pd.DataFrame([row | {"value": 0.12}])).value.tolist() == pytest.approx([12])
     assert R.pool_gains_data(pd.DataFrame([row | {"value": 12.0}])).value.tolist() == pytest.approx([12])
 

@@ -15,7 +15,9 @@ from matplotlib.text import Text
 
 from llm_routing.findings import figures as F
 from llm_routing.findings.figure_files import COLUMN, PAGE, ROUTER_NAMES, figure_record, read_record, style
-from llm_routing.findings.plot_parts import invented_study
+from llm_routing.findings.plot_parts import AWAY, invented_study
+from llm_routing.findings.plots_llms import CAUSES
+from llm_routing.findings.plots_routers import CURVE_COLUMNS
 from llm_routing.study.runs import Run
 from llm_routing.study.tables import StudyError
 
@@ -123,10 +125,13 @@ def tables_of(kind: str) -> dict[str, pd.DataFrame]:
 def made_up_tables(places: list) -> dict[str, pd.DataFrame]:
     "The tables that chapters write, for these datasets and pools."
     curves = [
-        (d, p, r, 50 * 4**k, 60.0 + k, 57.0 + k, 63.0 + k) for d, p in places for r in ("mlc", "knn") for k in range(4)
+        (d, p, r, 50 * 4**k, 60.0 + k, 57.0 + k, 63.0 + k, 0.3)
+        for d, p in places
+        for r in ("mlc", "knn")
+        for k in range(4)
     ]
     pools = [
-        (d, p, r, a, v, 9, 1.5, 0.5, 2.5)
+        (d, p, r, a, v, 9, 1.5, 0.5, 2.5, v / 9)
         for d, p in places
         for r in ("recommended", "mlc", "knn")
         for a, values in (("size", (2, 3, 4)), ("dominance", (0.01, 0.1, 0.2)))
@@ -139,11 +144,12 @@ def made_up_tables(places: list) -> dict[str, pd.DataFrame]:
     ]
     names = "mistake what evidence dataset system quantity as_published corrected effect ci_low ci_high".split()
     own = ["dataset", "pool", "router"]
-    gap = [(d, p, "recommended", 4.8, 18.7, 0.6, -0.5, -0.2, 23.4) for d, p in places]
+    along = ["along", "value", "pools", "gain", "gain_low", "gain_high", "share_away"]
+    gap = [(d, p, "recommended", -0.2, -0.5, 0.6, 18.7, 4.8, 23.4, 0.02) for d, p in places]
     return {
-        "gap_parts": pd.DataFrame(gap, columns=[*own, "labels", "features", "model", "policy", "gained", "gap"]),
-        "learning_curves": pd.DataFrame(curves, columns=[*own, "n_train", "accuracy", "ci_low", "ci_high"]),
-        "pool_curves": pd.DataFrame(pools, columns=[*own, "along", "value", "pools", "gain", "gain_low", "gain_high"]),
+        "gap_parts": pd.DataFrame(gap, columns=[*own, *CAUSES, "gap", "share_away"]),
+        "learning_curves": pd.DataFrame(curves, columns=["dataset", "pool", *CURVE_COLUMNS[1:]]),
+        "pool_curves": pd.DataFrame(pools, columns=[*own, *along]),
         "errata": pd.DataFrame(errata, columns=names),
         "upstream": pd.DataFrame(misread, columns=["dataset", "llm", "n", "published", "here"]),
     }
@@ -167,3 +173,19 @@ def test_every_figure_keeps_its_texts_apart(name, kind, width):
         assert width is None or fig.get_figwidth() == width
         check_texts(fig)
     assert "nan" not in figure.caption(data) and len(figure.alt(data)) > 40
+
+# %% ../nbs/06m_figures.ipynb #says-away
+@pytest.mark.parametrize(
+    "name",
+    ["plateau", "accuracy", "tradeoff_cost", "tradeoff_seconds", "difficulty", "causes", "choices", "calibration"]
+    + ["learning_curves", "pool_gains"],
+)
+def test_a_figure_of_routers_says_how_much_they_route(name):
+    figure, study = F.FIGURES[name], _STUDIES.setdefault("small", _STUDIES.get("small") or tables_of("small"))
+    constant = study["results"].assign(share_away=0.0)
+    tables = {t: study[t].assign(share_away=0.0) if "share_away" in study[t] else study[t] for t in figure.reads}
+    for given, said in ((study, "away"), (tables | {"results": constant}, "constant")):
+        data = F.round_drawn(figure.data(*(given[t] for t in figure.reads)))
+        with style():
+            assert any(said in t.get_text() for t, _ in boxes_of(figure.draw(data)))
+        assert AWAY.strip() in figure.caption(data)

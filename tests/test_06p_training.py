@@ -16,11 +16,15 @@ from llm_routing.findings.training import (
     calibration_table,
     drawn_again,
     excess_of,
+    fitted_once_more,
     say_shift,
     shift_table,
     training_spread,
     with_training,
 )
+from llm_routing.routing.encoders import ONCE
+from llm_routing.study.profiles import Pool, load_profile
+from llm_routing.study.tasks import tasks
 
 # %% ../nbs/06p_training.ipynb #3ebe0ad1
 def test_duplicates_are_drawn_together():
@@ -58,6 +62,19 @@ def test_cross_fitted_queries_have_no_shift():
     score = np.ones((10, 2))
     assert shift_table(made_up_queries(10, fold=np.arange(10) % 5, text="x"), made_up_tables(score, score)[0]).empty
 
+# %% ../nbs/06p_training.ipynb #t-features-once
+def test_refits_read_the_same_texts_once():
+    split = ["train"] * 40 + ["validation"] * 10 + ["test"] * 10
+    queries = made_up_queries(60, split=split, text=[f"word{i % 7} number {i}" for i in range(60)])
+    score = np.random.default_rng(0).random((60, 3)) < 0.5
+    outcomes, _ = made_up_tables(score, score)
+    each = list(tasks(queries, outcomes, [Pool(name="all"), Pool(name="pair", llms=["a", "b"])]))
+    before = set(ONCE.kept)
+    fitted_once_more(each, outcomes, {"ridge_tfidf": {}, "knn": {"encoder": "tfidf"}}, seed=11)
+    kinds = [k[0] for k in set(ONCE.kept) - before]
+    assert kinds.count("encoded") == 1  # for two routers and two pools
+    assert kinds.count("transformed") == 2  # of validation, and of test
+
 # %% ../nbs/06p_training.ipynb #67115356
 def test_a_pool_s_spread_is_over_all_its_folds():
     rng = np.random.default_rng(0)
@@ -69,6 +86,12 @@ def test_a_pool_s_spread_is_over_all_its_folds():
     again = training_spread(queries, outcomes, [], ridge, ["knn"], refits=3)
     assert table.equals(again) and (table.training_sd > 0).all() and table.measured.tolist() == [True, False]
     assert training_spread(queries, outcomes, [], {}, ["knn"]).empty
+
+# %% ../nbs/06p_training.ipynb #t-headline-refitted
+@pytest.mark.parametrize("profile,left_out", [("mini", set()), ("public", set()), ("recorded", {"mlc"})])
+def test_headline_routers_are_refitted_but_for_one_that_takes_too_long(profile, left_out):
+    settings = load_profile(profile)
+    assert set(settings.routers.names) - set(settings.analysis.refitted) == left_out
 
 # %% ../nbs/06p_training.ipynb #t-with-training
 def test_a_router_that_was_not_refitted_says_so():

@@ -76,7 +76,8 @@ def test_claims_of_an_invented_study():
     heading, text = C.claim_plateau(plateau_data(study["results"]))
     assert heading.startswith("Routers lie") and text.startswith("Of 8 intervals")
     assert "of 2" in C.claim_cost(cost_data(study["results"]))[0]
-    heading, text = C.claim_difficulty(difficulty_data(study["queries"], study["outcomes"], study["selections"]))
+    tables = [study[t] for t in ("queries", "outcomes", "selections", "results")]
+    heading, text = C.claim_difficulty(difficulty_data(*tables))
     assert "open to routing" in heading and "nan" not in text
 
 # %% ../nbs/07b_claims.ipynb #b76e74f8

@@ -67,6 +67,20 @@ def test_errata_effects_are_differences(study):
     assert (row.as_published, row.corrected, row.effect) == (2.0, 1.5, -0.5) and row.ci_low == row.ci_high == -0.5
     assert (errata[errata.mistake == 3].effect == 0).all()  # constant seconds: over right answers or all is the same
 
+# %% ../nbs/07d_errata.ipynb #t-own-seconds
+def test_seconds_of_this_run_are_called_modelled_where_they_are(study):
+    selections, queries = study
+    rows = R.seconds_errata(R.per_query(selections, queries))
+    rows += [R.erratum(3, "the authors' released file", "gsm8k", "oracle", "latency (s)", 3.0, 2.5)]
+    errata = pd.DataFrame(rows, columns=R.ERRATUM)
+    named = R.name_own_seconds(errata, "modelled")
+    assert set(zip(named.evidence, named.quantity)) == {
+        ("this run", "modelled seconds"),
+        ("the authors' released file", "latency (s)"),
+    }
+    assert "modelled seconds" in R.mistakes_table(named).largest_effect[2]
+    assert R.name_own_seconds(errata, "measured").equals(errata)
+
 # %% ../nbs/07d_errata.ipynb #48569e57
 def test_the_released_files_errata(tmp_path, monkeypatch):
     monkeypatch.setenv("LLM_ROUTING_DATA", str(tmp_path))

@@ -79,6 +79,12 @@ def test_seconds_that_vary_cannot_tell():
     lessons = R.make_lessons(read_reference(), tables, pd.DataFrame(), load_profile("public"))
     assert lessons[(lessons.source == "public") & (lessons.part == "V")].verdict.item() == R.OPEN
 
+# %% ../nbs/07e_lessons.ipynb #t-modelled-seconds
+def test_modelled_seconds_are_called_so_and_the_paper_s_are_not():
+    lessons = R.make_lessons(read_reference(), study(), pd.DataFrame(), load_profile("recorded"))
+    said = lessons[lessons.part == "V"].set_index("source").evidence
+    assert "modelled seconds" in said["recorded"] and "modelled" not in " ".join(said["the paper's table"])
+
 # %% ../nbs/07e_lessons.ipynb #d0d4eab2
 def test_the_bottleneck_can_be_the_classifier_the_policy_or_neither():
     rng = np.random.default_rng(0)

@@ -7,13 +7,14 @@ __all__ = ['MISTAKES', 'ERRATUM', 'TWINS', 'QUANTITIES', 'ORDERS', 'RELEASED_ROW
            'per_query', 'share_interval', 'vote_right', 'answers_on_test', 'reading_errata', 'labelled_errata', 'twins',
            'both_ways', 'twin_errata', 'seconds_errata', 'order_parts', 'order_errata', 'cluster_scores',
            'clustering_errata', 'filter_errata', 'sampling_errata', 'unpaired', 'ranking_errata', 'released_errata',
-           'released_both', 'resampled', 'make_errata', 'mistakes_table']
+           'released_both', 'resampled', 'name_own_seconds', 'make_errata', 'mistakes_table']
 
 # %% ../../nbs/07d_errata.ipynb #04a0b0ad
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, cpu_count, delayed
 from scipy import sparse
 from scipy.stats import binomtest
 from sklearn.cluster import KMeans
@@ -30,7 +31,7 @@ from ..routing.training import parts_of
 from ..sources.released import as_published, corrected, fetch_released, parse_released, published_draws
 from ..study.profiles import Pool
 from ..study.runs import Run
-from ..study.statistics import bootstrap_means, interval
+from ..study.statistics import best_llm, bootstrap_means, interval
 from ..study.tables import ALL_LLMS, project_root
 from ..study.tasks import Task, llms_of, own_scores, tasks
 
@@ -269,7 +270,7 @@ def cluster_scores(
     for k in (k for k in ks if k <= X.shape[0]):
         model = KMeans(k, n_init=3, random_state=seed).fit(fitted)
         home = model.predict(X)
-        best = np.array([(train[1][home == c] if (home == c).any() else train[1]).mean(0).argmax() for c in range(k)])
+        best = np.array([best_llm(train[1][home == c] if (home == c).any() else train[1]) for c in range(k)])
 
         def scored(F, scores):
             return scores[np.arange(F.shape[0]), best[model.predict(F)]]
@@ -285,10 +286,8 @@ def clustering_errata(queries: pd.DataFrame, outcomes: pd.DataFrame) -> list[tup
         parts = parts_of(q, outcomes, llms_of(outcomes[outcomes.query_id.isin(set(q.query_id))]))
         if not {"train", "validation", "test"} <= set(parts):
             continue
-        old, new = (
-            cluster_scores(*(parts[s][1:] for s in ("train", "validation", "test")), leak=leak)
-            for leak in (True, False)
-        )
+        given = [parts[s][1:] for s in ("train", "validation", "test")]
+        old, new = Parallel(min(2, cpu_count()))(delayed(cluster_scores)(*given, leak=leak) for leak in (True, False))
         rows.append(
             erratum(
                 7,
@@ -423,6 +422,15 @@ def resampled(rel, rows: np.ndarray):
         **{c: getattr(rel, c)[rows] for c in ("split", "right", "labelled", "logit")},
     )
 
+# %% ../../nbs/07d_errata.ipynb #own-seconds
+def name_own_seconds(
+    errata: pd.DataFrame,  # `ERRATUM`
+    latency: str,  # of the profile
+) -> pd.DataFrame:
+    "The errata; seconds of a run whose source models them are called so, unlike those of others' files."
+    own = (errata["evidence"] == "this run") & (errata["quantity"] == "latency (s)") & (latency == "modelled")
+    return errata.assign(quantity=errata["quantity"].mask(own, "modelled seconds"))
+
 # %% ../../nbs/07d_errata.ipynb #6f07acaa
 def make_errata(
     run: Run,
@@ -444,7 +452,8 @@ def make_errata(
     if run.profile.source.kind == "released":
         rows += released_errata(run)
     order = ["mistake", "evidence", "quantity", "dataset", "pool", "system"]
-    return pd.DataFrame(rows, columns=ERRATUM).sort_values(order, kind="stable").reset_index(drop=True)
+    table = name_own_seconds(pd.DataFrame(rows, columns=ERRATUM), run.profile.generation.latency)
+    return table.sort_values(order, kind="stable").reset_index(drop=True)
 
 # %% ../../nbs/07d_errata.ipynb #d85a6dd7
 ELSEWHERE = {

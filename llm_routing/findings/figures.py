@@ -117,7 +117,7 @@ _WHY = [
         "difficulty",
         "Accuracy by difficulty",
         "On which queries does the router differ from the best single LLM?",
-        _LLMS, L.difficulty_data, L.draw_difficulty, L.caption_difficulty, L.alt_difficulty,
+        (*_LLMS, "results"), L.difficulty_data, L.draw_difficulty, L.caption_difficulty, L.alt_difficulty,
     ),
     Figure(
         "causes",
@@ -135,13 +135,13 @@ _WHY = [
         "choices",
         "The router's choice against the cheapest right choice",
         "Which LLMs does a router take for one another?",
-        ("queries", "selections"), R.choices_data, R.draw_choices, R.caption_choices, R.alt_choices,
+        ("queries", "selections", "results"), R.choices_data, R.draw_choices, R.caption_choices, R.alt_choices,
     ),
     Figure(
         "calibration",
         "Calibration of the routers' scores",
         "When a router says 70%, is the LLM right on 70% of such queries?",
-        ("queries", "outcomes", "scores"),
+        ("queries", "outcomes", "scores", "results"),
         R.calibration_data, R.draw_calibration, R.caption_calibration, R.alt_calibration,
     ),
     Figure(
@@ -225,7 +225,7 @@ def name_modelled_seconds(
     "Say of all seconds in a figure that they are modelled."
     from matplotlib.text import Text
 
-    texts = [t for t in fig.findobj(Text) if modelled(t.get_text()) != t.get_text()]
+    texts = [t for t in fig.findobj(Text) if "seconds" in t.get_text()]
     for text in texts:
         text.set_text(modelled(text.get_text()))
     return bool(texts)

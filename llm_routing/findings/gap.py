@@ -53,6 +53,7 @@ def gap_parts(
     probabilities: dict[str, np.ndarray],  # router -> (n_queries, n_llms)
     single: np.ndarray,  # (n_queries,) what the best single LLM on train scores
     samples: int = 0,  # of which each score is a share; 0 if not known
+    scored: dict[str, np.ndarray] | None = None,  # router -> (n_queries,) what its choices score; ArgMax if not given
 ) -> pd.DataFrame:  # router, `PARTS` and gap
     "Percentage points of the gap lost to labels, features, model and policy, and gained: one row per router."
     oracle, best, honest = score.max(1).mean(), single.mean(), oracle_without_noise(score, samples)
@@ -61,21 +62,29 @@ def gap_parts(
     for name, p in probabilities.items():
         own = argmax_score(score, cross_fitted(p, score)).mean()
         reached = oracle if np.isnan(honest) else honest
-        losses = [oracle - honest, reached - stacked, stacked - own, own - argmax_score(score, p).mean()]
-        gained = argmax_score(score, p).mean() - best
+        routed = (scored or {}).get(name, argmax_score(score, p)).mean()
+        losses = [oracle - honest, reached - stacked, stacked - own, own - routed]
+        gained = routed - best
         rows[name] = dict(zip(PARTS, 100 * np.array([*losses, gained]))) | {"gap": 100 * (oracle - best)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("router").reset_index()
 
 # %% ../../nbs/06d_gap.ipynb #782bb761
-def decompose(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    "The parts of the gap for every dataset, pool and router (first seed)."
+def decompose(
+    queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame, selections: pd.DataFrame
+) -> pd.DataFrame:
+    "The parts of the gap for every dataset, pool and router (first seed), and what it gains by its `selections`."
+    chosen = selections[(selections["group"] == "router") & (selections["policy"] == "argmax")]
+    chosen = {k: g.set_index("query_id")["score"] for k, g in chosen.groupby(["pool", "system", "seed"])}
     sets: dict[tuple[str, str], list[TestSet]] = {}
     for t in each_test_set(queries, outcomes, scores):
         sets.setdefault((t.dataset, t.pool), []).append(t)
     frames = []
     for (dataset, pool), each in sets.items():
-        t = each[0]
-        parts = gap_parts(t.score, {x.router: x.probability for x in each}, t.single(), samples_of(t, outcomes))
+        t, ids = each[0], each[0].queries.query("split == 'test'")["query_id"]
+        found = {x.router: chosen.get((pool, x.router, x.seed)) for x in each}
+        scored = {r: s.reindex(ids).to_numpy() for r, s in found.items() if s is not None}
+        probabilities = {x.router: x.probability for x in each}
+        parts = gap_parts(t.score, probabilities, t.single(), samples_of(t, outcomes), scored)
         frames.append(parts.assign(dataset=dataset, pool=pool))
     return pd.concat(frames, ignore_index=True)
 

@@ -25,7 +25,7 @@ from ..routing.base import make_router
 from ..routing.encoders import make_encoder
 from ..routing.training import parts_of
 from ..study.runs import Run
-from ..study.statistics import bootstrap_means, interval
+from ..study.statistics import best_llm, bootstrap_means, interval
 from ..study.tables import ALL_LLMS, StudyError, project_root
 from ..study.tasks import llms_of, tasks
 
@@ -280,7 +280,7 @@ def cluster_bound(queries: pd.DataFrame, outcomes: pd.DataFrame, k: int) -> tupl
     features = make_encoder("tfidf").fit(parts["train"][1])
     model = KMeans(k, n_init=3, random_state=0).fit(features.transform(parts["train"][1]))
     home, score = model.predict(features.transform(parts["test"][1])), parts["test"][2]
-    best = {c: score[home == c].mean(0).argmax() for c in set(home)}
+    best = {c: best_llm(score[home == c]) for c in set(home)}
     return mean_interval(score[np.arange(len(score)), [best[c] for c in home]])
 
 # %% ../../nbs/07c_ledger.ipynb #e25678a6

@@ -12,7 +12,7 @@ __all__ = ['HOLDS', 'FAILS', 'OPEN', 'NO_DATA', 'MARGIN', 'Interval', 'PARTS', '
 
 # %% ../../nbs/07e_lessons.ipynb #7d47dcf5
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -120,6 +120,7 @@ class Evidence:
     test: TestSet | None  # the multi-label router on the test queries, with its probabilities
     step: Interval | None  # points that the second half of the training queries added to its upper bound
     lead: Interval | None  # the router's gain over the best single LLM on train, of the results table
+    unit: str = "s"  # of seconds, in words
 
     def has(self, *key: str) -> bool:
         "Whether there is a system of (group, system, policy)."
@@ -233,7 +234,7 @@ def no_slower(e: Evidence) -> Judged:
     mine = e.seconds("router", MLC, "argmax")
     lags = {m: mean_interval(mine - e.seconds("llm", m)) for m in e.llms}
     slower = [m for m, x in lags.items() if x[1] > 0]
-    text = f"{label(MLC)} takes {mine.mean():.3g} s, longer than {len(slower)} of {len(lags)} LLMs"
+    text = f"{label(MLC)} takes {mine.mean():.3g} {e.unit}, longer than {len(slower)} of {len(lags)} LLMs"
     return text, every([not_slower(x) for x in lags.values()])
 
 # %% ../../nbs/07e_lessons.ipynb #185c980e
@@ -349,6 +350,7 @@ def make_lessons(
 ) -> pd.DataFrame:  # `LESSON`
     "Every part of every lesson with its evidence and verdict, per source, dataset and pool."
     source = f"{profile.name} (demonstration)" if is_demonstration(profile) else profile.name
+    unit = "modelled seconds" if profile.generation.latency == "modelled" else "s"
     queries, scores = tables["queries"], tables["scores"]
     mine = scores[scores["router"] == MLC]
     tests = {(t.dataset, t.pool): t for t in each_test_set(queries, tables["outcomes"], mine)} if len(mine) else {}
@@ -356,7 +358,7 @@ def make_lessons(
     for d in ("gsm8k", "mmlu"):
         rows += lesson_rows("the paper's table", d, "all", published_evidence(reference, d))
     for dataset, pool, _, own in by_pool(tables["selections"], queries):
-        e = evidence_of(dataset, pool, own, tests, steps, tables["results"])
+        e = replace(evidence_of(dataset, pool, own, tests, steps, tables["results"]), unit=unit)
         rows += lesson_rows(source, dataset, pool, {key: judge(e) for key, judge in JUDGES.items()})
     table = pd.DataFrame(rows, columns=LESSON)
     order = {key: i for i, key in enumerate(PARTS)}

@@ -28,6 +28,8 @@ from llm_routing.findings.figure_files import (
     width_of,
 )
 from llm_routing.findings.plot_parts import (
+    AWAY,
+    away_words,
     half_up,
     heat_cells,
     legend,
@@ -40,6 +42,7 @@ from llm_routing.findings.plot_parts import (
     rows_only,
     wilson,
 )
+from .results import with_share_away
 
 # %% ../../nbs/06k_plots_llms.ipynb #2c050ae0
 MOST_LLMS = 8  # of a pool whose sets are drawn
@@ -160,6 +163,7 @@ def difficulty_data(
     queries: pd.DataFrame,
     outcomes: pd.DataFrame,
     selections: pd.DataFrame,
+    results: pd.DataFrame,
 ) -> pd.DataFrame:
     "Accuracy of the best single LLM and of the first headline router by the number of LLMs that are right."
     rows = []
@@ -172,10 +176,11 @@ def difficulty_data(
     out = pd.concat(rows, ignore_index=True)
     low, high = wilson(out["mean"], out.queries)
     out = out.assign(accuracy=100 * out["mean"], ci_low=100 * low, ci_high=100 * high)
-    return out[_DIFFICULTY]
+    return with_share_away(out, results)[_DIFFICULTY]
 
 # %% ../../nbs/06k_plots_llms.ipynb #d9d802dc
 _DIFFICULTY = ["dataset", "pool", "llms", "system", "right", "queries", "share", "accuracy", "ci_low", "ci_high"]
+_DIFFICULTY += ["share_away"]
 _DIFFICULTY += ["open_share", "open_accuracy"]  # of the queries on which some LLMs are right and some are not
 
 # %% ../../nbs/06k_plots_llms.ipynb #e994920b
@@ -213,7 +218,7 @@ def draw_difficulty(data: pd.DataFrame):
     from matplotlib.ticker import MaxNLocator
 
     each = list(places(data))
-    fig, axes = panels(len(each), 2.0, 1.6)
+    fig, axes = panels(len(each), 2.1, 1.6)
     for ax, (name, part) in zip(axes, each):
         k = part.llms.iloc[0]
         one = part[part.system == part.system.iloc[0]]
@@ -221,7 +226,8 @@ def draw_difficulty(data: pd.DataFrame):
         ax.plot([0, k], [0, 100], color=MUTED, linewidth=0.6, linestyle=":")
         for system, rows in part.groupby("system", sort=False):
             _difficulty_line(ax, system, rows)
-        ax.set(title=f"{name}\n(n = {one.queries.sum():,})".replace(", ", ",\n", name.count(",")), ylim=(-2, 104))
+        said = [f"(n = {one.queries.sum():,})", *map(away_words, part.share_away.dropna().unique())]
+        ax.set(title="\n".join([name.replace(", ", ",\n"), *said]), ylim=(-2, 104))
         ax.set(xlabel=f"LLMs that are right, of {k}", xlim=(-0.7, k + 0.7))
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes[0].set_ylabel("percent")
@@ -266,7 +272,7 @@ def caption_difficulty(data: pd.DataFrame) -> str:
     return (
         "Accuracy on test queries by how many LLMs of the pool are right on them (in ranges where a pool has more than "
         "ten), with 95% intervals; bars: the share of the queries; dotted: an LLM drawn at random; the oracle is at "
-        f"100% from one on. {say_difficulty(data)}"
+        f"100% from one on. {AWAY}{say_difficulty(data)}"
     )
 
 # %% ../../nbs/06k_plots_llms.ipynb #c9a6a7d2
@@ -446,7 +452,7 @@ def causes_data(
         return pd.DataFrame()
     first = "recommended" if "recommended" in set(gap_parts.router) else gap_parts.router.iloc[0]
     rows = gap_parts[gap_parts.router == first].assign(pool=gap_parts.get("pool", "all"))
-    return rows[["dataset", "pool", "router", *CAUSES, "gap"]].reset_index(drop=True)
+    return rows[["dataset", "pool", "router", *CAUSES, "gap", "share_away"]].reset_index(drop=True)
 
 # %% ../../nbs/06k_plots_llms.ipynb #424c4e77
 def draw_causes(data: pd.DataFrame):
@@ -454,12 +460,12 @@ def draw_causes(data: pd.DataFrame):
     from matplotlib.patches import Patch
 
     each = list(places(data))
-    fig, (ax,) = panels(1, 1.05 + 0.2 * len(each), own=COLUMN)
+    fig, (ax,) = panels(1, 1.05 + 0.27 * len(each), own=COLUMN)
     reach = 1.16 * _ends(data)[1].max() - 1.1 * _ends(data)[0].min()
     inch = reach / (fig.get_figwidth() - 1.6)  # points of the axis that an inch holds
     for y, (_, part) in enumerate(each):
         _cause_bar(ax, y, part.iloc[0], inch)
-    ax.set_yticks(range(len(each)), [name for name, _ in each])
+    ax.set_yticks(range(len(each)), [f"{name}\n{away_words(part.share_away.iloc[0])}" for name, part in each])
     ax.set(
         ylim=(len(each) - 0.45, -0.55), xlabel="points", xlim=(1.1 * _ends(data)[0].min(), 1.16 * _ends(data)[1].max())
     )
@@ -510,7 +516,7 @@ def caption_causes(data: pd.DataFrame) -> str:
         "gained by the router; lost to the policy; lost to the router's estimates, against a model fitted on the test "
         "queries' own features; out of reach of any model of the question's features; and chance in which of several "
         "samples was right (not known, and so part of the features, where one sample was scored). To the left of zero: "
-        f"what makes up for a loss. Router: {name_of(data.router.iloc[0])}. {say_causes(data)}"
+        f"what makes up for a loss. Router: {name_of(data.router.iloc[0])}. {AWAY}{say_causes(data)}"
     )
 
 # %% ../../nbs/06k_plots_llms.ipynb #2bf2f38f

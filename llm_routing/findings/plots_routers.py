@@ -16,6 +16,9 @@ import pandas as pd
 
 from .figure_files import COLOURS, COLUMN, INK, MUTED, PAGE, look, name_of, short_names, width_of
 from llm_routing.findings.plot_parts import (
+    AWAY,
+    away_range,
+    away_words,
     first_places,
     half_up,
     heat_cells,
@@ -28,6 +31,7 @@ from llm_routing.findings.plot_parts import (
     say_left_out,
 )
 from .plots_systems import HEADLINE_ROUTERS
+from .results import with_share_away
 from ..study.tables import StudyError
 
 # %% ../../nbs/06l_plots_routers.ipynb #8fcf3bba
@@ -145,6 +149,7 @@ def alt_traffic(data: pd.DataFrame) -> str:
 def choices_data(
     queries: pd.DataFrame,
     selections: pd.DataFrame,
+    results: pd.DataFrame,
     most: int = 8,  # LLMs by name; the others are one row and one column
 ) -> pd.DataFrame:
     "Queries by the cheapest right LLM and by the first headline router's choice, in percent of a place's test"
@@ -161,7 +166,7 @@ def choices_data(
     table = first_places(table.merge(queries[["query_id", "dataset"]], on="query_id"))
     parts = [_confusion(part, most) for _, part in table.groupby(["dataset", "pool"], sort=False)]
     left = {"left_out": table["left_out"].iloc[0]} if "left_out" in table else {}
-    return pd.concat(parts, ignore_index=True).assign(router=first, **left)
+    return with_share_away(pd.concat(parts, ignore_index=True).assign(router=first, **left), results)
 
 # %% ../../nbs/06l_plots_routers.ipynb #c18d2f75
 def _confusion(part: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -206,7 +211,8 @@ def draw_choices(data: pd.DataFrame):
         heat_cells(ax, values, texts, 0, max(20, data.share.max()))
         ax.set_yticks(range(len(down)), [short[m] for m in down])
         ax.set_xticks(range(len(across)), [short[m] for m in across], rotation=90)
-        ax.set(title=f"{name}\n(n = {part.n.iloc[0]:,})", ylabel="cheapest right LLM", xlabel="router's choice")
+        title = f"{name}\n(n = {part.n.iloc[0]:,}, {away_words(part.share_away.iloc[0])})"
+        ax.set(title=title, ylabel="cheapest right LLM", xlabel="router's choice")
     fig.supxlabel("test queries (%) in each cell", fontsize=7)
     return fig
 
@@ -226,7 +232,7 @@ def caption_choices(data: pd.DataFrame) -> str:
     return (
         "Test queries (%) by the cheapest LLM that is right (rows; the first in the pool where costs are not "
         "known) and by "
-        f"the router's choice under ArgMax (columns). {say_left_out(data)}{say_choices(data)}"
+        f"the router's choice under ArgMax (columns). {AWAY}{say_left_out(data)}{say_choices(data)}"
     )
 
 # %% ../../nbs/06l_plots_routers.ipynb #90640919
@@ -239,6 +245,7 @@ def calibration_data(
     queries: pd.DataFrame,
     outcomes: pd.DataFrame,
     scores: pd.DataFrame,
+    results: pd.DataFrame,
     bins: int = 10,  # of equal count
 ) -> pd.DataFrame:
     "Mean probability and share right per headline router and bin of equal count on test, with binomial intervals."
@@ -257,7 +264,8 @@ def calibration_data(
     off = (out.right - out.probability).abs() * out.n
     out["ece"] = off.groupby([out[k] for k in keys]).transform("sum") / out.groupby(keys).n.transform("sum")
     out["order"] = out.groupby(["dataset", "pool"], sort=False).ngroup()
-    return out.sort_values(["order", "router", "bin"]).drop(columns="order").reset_index(drop=True)
+    out = out.sort_values(["order", "router", "bin"]).drop(columns="order").reset_index(drop=True)
+    return with_share_away(out, results)
 
 # %% ../../nbs/06l_plots_routers.ipynb #9b830a38
 def draw_calibration(data: pd.DataFrame):
@@ -291,6 +299,8 @@ def _reliability(ax, rows: pd.DataFrame, router: str) -> None:
     ax.set_xticklabels(["0", ".5", "1"])
     if len(rows):
         ax.text(0.05, 0.97, f"{100 * rows.ece.iloc[0]:.1f}", va="top", color=INK)
+        behind = {"facecolor": "white", "linewidth": 0, "pad": 0.6}
+        ax.text(0.98, 0.05, away_words(rows.share_away.iloc[0]), ha="right", color=MUTED, bbox=behind, zorder=1.5)
 
 # %% ../../nbs/06l_plots_routers.ipynb #7082d8c0
 def say_calibration(data: pd.DataFrame) -> str:
@@ -308,7 +318,7 @@ def caption_calibration(data: pd.DataFrame) -> str:
     return (
         "Share of right answers on test against the predicted probability, in ten bins of equal count, with 95% "
         "intervals; "
-        f"the number in a panel is the expected calibration error in points. {say_calibration(data)}"
+        f"the number in a panel is the expected calibration error in points. {AWAY}{say_calibration(data)}"
     )
 
 # %% ../../nbs/06l_plots_routers.ipynb #b0e33a80
@@ -330,7 +340,7 @@ def pool_gains_data(
     named = rows[rows.router.isin(HEADLINE_ROUTERS)]
     rows = (named if len(named) else rows).assign(pool=rows.get("pool", "all"))
     scale = np.where(rows.along.eq("dominance") & (rows.value.abs().max() <= 100), _lead_scale(rows), 1)
-    columns = ["dataset", "pool", "router", "along", "value", "pools", "gain", "gain_low", "gain_high"]
+    columns = ["dataset", "pool", "router", "along", "value", "pools", "gain", "gain_low", "gain_high", "share_away"]
     return rows.assign(value=rows.value * scale)[columns].reset_index(drop=True)
 
 # %% ../../nbs/06l_plots_routers.ipynb #2648f4db
@@ -360,7 +370,9 @@ def draw_pool_gains(data: pd.DataFrame):
             ax.grid(linewidth=0.4)
         row[0].set(title=name, ylabel="gain (points)")
     routers = _in_order(data.router)
-    legend(fig, marks([(name_of(r), *look(r), look(r)[0]) for r in routers]), 2 if width < 4 else 4)
+    shares = data.groupby("router").share_away
+    names = {r: f"{name_of(r)} ({away_range(shares.get_group(r))})" for r in routers}
+    legend(fig, marks([(names[r], *look(r), look(r)[0]) for r in routers]), 1 if width < 4 else 3)
     return fig
 
 # %% ../../nbs/06l_plots_routers.ipynb #4c9a6298
@@ -395,7 +407,8 @@ def caption_pool_gains(data: pd.DataFrame) -> str:
     return (
         "Mean gain over the best single LLM of every pool that can be made of the study's LLMs, by the pool's "
         "size and by the "
-        f"lead of its best LLM over its second best (thirds of the pools), with 95% intervals. {say_pool_gains(data)}"
+        "lead of its best LLM over its second best (thirds of the pools), with 95% intervals. In brackets: what share "
+        f"of queries is sent away, from the least of these means to the largest. {AWAY}{say_pool_gains(data)}"
     )
 
 # %% ../../nbs/06l_plots_routers.ipynb #437d0e03
@@ -404,7 +417,7 @@ def alt_pool_gains(data: pd.DataFrame) -> str:
     return f"Lines of the mean gain over pool size and over the best LLM's lead, per router. {say_pool_gains(data)}"
 
 # %% ../../nbs/06l_plots_routers.ipynb #7994b188
-CURVE_COLUMNS = ["dataset", "router", "n_train", "accuracy", "ci_low", "ci_high"]
+CURVE_COLUMNS = ["dataset", "router", "n_train", "accuracy", "ci_low", "ci_high", "share_away"]
 
 # %% ../../nbs/06l_plots_routers.ipynb #f8c6846e
 def curves_data(
@@ -438,7 +451,9 @@ def draw_curves(data: pd.DataFrame):
             ax.fill_between(rows.n_train, rows.ci_low, rows.ci_high, color=colour, alpha=0.13, linewidth=0)
             ax.plot(rows.n_train, rows.accuracy, marker=mark, color=colour, markersize=2.6)
         _training_axis(ax, part.n_train)
-        ax.set(title=name.replace(", ", ",\n"), xlabel="training queries (log)")
+        ends = part.sort_values("n_train").groupby("router", sort=False).tail(1)
+        said = [f"{name_of(r.router)} {away_words(r.share_away)}" for r in ends.itertuples()]
+        ax.set(title="\n".join([name.replace(", ", ",\n"), *said]), xlabel="training queries (log)")
         ax.grid(linewidth=0.4)
     axes[0].set_ylabel("accuracy (%)")
     routers = _in_order(data.router)
@@ -479,7 +494,7 @@ def caption_curves(data: pd.DataFrame) -> str:
     return (
         "Accuracy on test under ArgMax over the number of training queries, with 95% intervals; dashed: the best "
         "single LLM, "
-        f"chosen on train. {say_curves(data)}"
+        f"chosen on train. Shares away are those at the end. {AWAY}{say_curves(data)}"
     )
 
 # %% ../../nbs/06l_plots_routers.ipynb #96563a25
@@ -502,6 +517,7 @@ MISTAKES_SHORT = {
 
 # %% ../../nbs/06l_plots_routers.ipynb #c82fcc1d
 EFFECT_UNITS = {"accuracy (%)": "change (points)", "latency (s)": "change (seconds)"}
+EFFECT_UNITS["modelled seconds"] = "change (modelled seconds)"
 
 # %% ../../nbs/06l_plots_routers.ipynb #e14c53d3
 def errata_data(

@@ -27,6 +27,10 @@ from llm_routing.findings.figure_files import (
     width_of,
 )
 from llm_routing.findings.plot_parts import (
+    AWAY,
+    away_beside,
+    away_words,
+    beside,
     few_ticks,
     first_places,
     front,
@@ -204,7 +208,8 @@ def accuracy_data(
     rows = rows.merge(order, on=["group", "label"])
     rows["place"] = rows.groupby(["dataset", "pool"], sort=False).ngroup()
     rows = rows.sort_values(["place", "group", "mean", "label"], ascending=[True, True, False, True], kind="stable")
-    columns = ["dataset", "pool", "group", "system", "label", "n", "accuracy", "ci_low", "ci_high"]
+    columns = ["dataset", "pool", "group", "system", "label", "n", "accuracy", "ci_low", "ci_high", "share_away"]
+    rows = rows.assign(share_away=rows.share_away.where(rows.group == "router"))
     return rows[[*columns, *(c for c in ["left_out"] if c in rows)]].reset_index(drop=True)
 
 # %% ../../nbs/06j_plots_systems.ipynb #fae2f453
@@ -225,6 +230,9 @@ def draw_accuracy(data: pd.DataFrame):
     for i, (ax, (name, part)) in enumerate(zip(axes, each)):
         at, heads = _heights(each[0][1] if same else part)
         _accuracy_panel(ax, name, part, at)
+        routers = part[part.group == "router"]
+        if len(routers):
+            away_beside(ax, [heads["router"], *(at["router", x] for x in routers.label)], routers.share_away)
         if not same or i == 0:
             _row_names(ax, at, heads)
     return fig
@@ -266,11 +274,12 @@ def percent(row) -> str:
 
 # %% ../../nbs/06j_plots_systems.ipynb #b98a7459
 def say_accuracy(data: pd.DataFrame) -> str:
-    "A sentence per place: best LLM, best router, highest bound."
-    lines, kinds = [], {"llm": "best LLM", "router": "best router", "bound": "highest bound"}
+    "A sentence per place: the highest LLM, the router that is named beforehand, the highest bound."
+    lines, kinds = [], {"llm": "highest LLM ", "router": "", "bound": "highest bound "}
     for name, part in places(data):
-        top = {g: rows.loc[rows.accuracy.idxmax()] for g, rows in part.groupby("group")}
-        said = [f"{kind} {top[g].label} {percent(top[g])}" for g, kind in kinds.items() if g in top]
+        own = part[(part.group != "router") | part.system.isin(_named(part)[:1])]
+        top = {g: rows.loc[rows.accuracy.idxmax()] for g, rows in own.groupby("group")}
+        said = [f"{kind}{top[g].label} {percent(top[g])}" for g, kind in kinds.items() if g in top]
         lines.append(f"{name} (n = {part.n.max():,}): {', '.join(said)}.")
     return " ".join(lines)
 
@@ -282,7 +291,7 @@ def caption_accuracy(data: pd.DataFrame) -> str:
         "(circles) and routers "
         "(in their own colours; ArgMax unless named). Dashed line and band: the LLM with the highest accuracy "
         "here, and its "
-        "interval. " + say_left_out(data) + say_accuracy(data)
+        "interval. " + AWAY + say_left_out(data) + say_accuracy(data)
     )
 
 # %% ../../nbs/06j_plots_systems.ipynb #54f8e34a
@@ -305,14 +314,14 @@ def plateau_data(results: pd.DataFrame) -> pd.DataFrame:
     rows["place"] = rows.groupby(["dataset", "pool"], sort=False).ngroup()
     rows = rows.assign(covered=100 * rows.gain / rows.oracle_gain.where(rows.oracle_gain > 0))
     rows = rows.sort_values(["place", "order"], kind="stable").reset_index(drop=True)
-    own = ["system", "label", "n", "gain", "gain_low", "gain_high", "covered", "oracle_gain"]
+    own = ["system", "label", "n", "gain", "gain_low", "gain_high", "covered", "oracle_gain", "share_away"]
     return rows[["dataset", "pool", *own]]
 
 # %% ../../nbs/06j_plots_systems.ipynb #84113736
 def draw_plateau(data: pd.DataFrame):
     "A row per router, a panel per dataset and pool."
     each, labels = list(places(data)), data.label.unique().tolist()
-    fig, axes = panels(len(each), 0.9 + 0.142 * len(labels), 1.55, sharey=True)
+    fig, axes = panels(len(each), 0.9 + 0.142 * len(labels), 1.75, sharey=True)
     for ax, (name, part) in zip(axes, each):
         y = np.array([-labels.index(x) for x in part.label])
         ax.axvline(0, color=INK, linewidth=0.7)
@@ -321,6 +330,7 @@ def draw_plateau(data: pd.DataFrame):
             ax.hlines(at, r.gain_low, r.gain_high, color=colour, linewidth=1)
             ax.plot(r.gain, at, mark, color=colour, markersize=3, clip_on=False)
         _covered(ax, y, part)
+        away_beside(ax, [1, *y], part.share_away, 31)
         title = f"{name}\n(oracle {part.oracle_gain.iloc[0]:+.1f})".replace(", ", ",\n")
         ax.set(title=title, ylim=(0.4 - len(labels), 1.6))
         ax.set_xlim(*_common_ends(data))
@@ -339,9 +349,7 @@ def _common_ends(data: pd.DataFrame) -> tuple[float, float]:
 def _covered(ax, y: np.ndarray, part: pd.DataFrame) -> None:
     "The share of the oracle's distance, written at the right of each row."
     texts = ["" if pd.isna(v) else minus(f"{v:+.0f}%") if abs(v) >= 0.5 else "0%" for v in part.covered]
-    for at, text in zip([1, *y], ["covers", *texts]):
-        where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "annotation_clip": False}
-        ax.annotate(text, (1, at), va="center", ha="left", xytext=(3, 0), color=MUTED, **where)
+    beside(ax, [1, *y], ["covers", *texts])
 
 # %% ../../nbs/06j_plots_systems.ipynb #a8538a12
 def say_plateau(data: pd.DataFrame) -> str:
@@ -362,7 +370,7 @@ def caption_plateau(data: pd.DataFrame) -> str:
         "of the paired "
         "difference, not corrected for the number of routers; at the right, the share of the distance to the "
         "oracle that this "
-        f"covers. {say_plateau(data)}"
+        f"covers, and the share of queries sent away. {AWAY}{say_plateau(data)}"
     )
 
 # %% ../../nbs/06j_plots_systems.ipynb #bdd4b94e
@@ -402,8 +410,9 @@ def tradeoff_data(
     for _, part in rows[rows.group != "bound"].groupby(["dataset", "pool"]):
         on = part[front(part[price].to_numpy(), part.accuracy.to_numpy())].sort_values(price)
         rows.loc[on.index, "front"] = range(1, len(on) + 1)
+    rows = rows.assign(share_away=rows.share_away.where(rows.group == "router"))
     columns = ["dataset", "pool", "kind", "label", price, "accuracy", "ci_low", "ci_high", "usage", "front"]
-    return rows[[*columns, *(c for c in ["left_out"] if c in rows)]].reset_index(drop=True)
+    return rows[[*columns, "share_away", *(c for c in ["left_out"] if c in rows)]].reset_index(drop=True)
 
 # %% ../../nbs/06j_plots_systems.ipynb #dacc90b5
 def cost_data(results: pd.DataFrame) -> pd.DataFrame:
@@ -465,7 +474,8 @@ def _front_list(ax, part: pd.DataFrame) -> None:
     "The names of the front's points below the panel."
     short = short_names(list(part.label[part.kind == "llm"]))
     on = part[part.front > 0].sort_values("front")
-    lines = [f"{r.front}  {short.get(r.label, r.label)} ({r.accuracy:.1f}%)" for r in on.itertuples()]
+    away = [f", {x}" if x else "" for x in map(away_words, on.share_away)]
+    lines = [f"{r.front}  {short.get(r.label, r.label)} ({r.accuracy:.1f}%{x})" for r, x in zip(on.itertuples(), away)]
     where = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
     ax.annotate("\n".join(lines), (0, 0), xytext=(0, -28), va="top", ha="left", linespacing=1.1, **where)
 
@@ -491,6 +501,7 @@ def caption_tradeoff(data: pd.DataFrame) -> str:
         f"Accuracy on test against {what}, over all queries: every LLM, and every router under every policy. The "
         f"line joins the "
         "systems that none beats in both on these test queries (95% intervals); it was not chosen beforehand. "
+        + AWAY
         + say_left_out(data)
         + say_tradeoff(data)
     )

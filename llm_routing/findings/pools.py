@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 
 from .gap import argmax_score
 from .results import TestSet, each_test_set, place
+from ..routing.base import share_away
 from ..study.statistics import bootstrap_means, interval
 
 # %% ../../nbs/06e_pools.ipynb #3d24c7c8
@@ -34,6 +35,7 @@ def pool_row(t: TestSet, members: list[int]) -> tuple[dict, np.ndarray]:
     gains = argmax_score(score, t.probability[:, members]) - single
     differ = [(score[:, a] != score[:, b]).mean() for a, b in combinations(range(len(members)), 2)]
     row = {"size": len(members), "members": "+".join(t.llms[i] for i in members)}
+    row |= {"share_away": share_away(t.probability[:, members])}
     row |= {"dominance": 100 * (ranked[0] - ranked[1]), "diversity": np.mean(differ)}
     row |= {"best_single": 100 * single.mean(), "oracle": 100 * oracle}
     return row | {"headroom": 100 * (oracle - single.mean()), "gain": 100 * gains.mean()}, gains
@@ -60,8 +62,8 @@ def thirds(x: pd.Series) -> np.ndarray:
 # %% ../../nbs/06e_pools.ipynb #319df3b1
 def trend_curves(
     rows: pd.DataFrame, gains: np.ndarray, **settings
-) -> pd.DataFrame:  # along, value, pools, gain, gain_low, gain_high
-    "The mean gain of pools along their size, and in thirds of dominance and diversity; from `pool_gains`."
+) -> pd.DataFrame:  # along, value, pools, share_away, gain, gain_low, gain_high
+    "Mean gains of pools, and shares sent away, along their size, and in thirds of dominance and diversity."
     out = []
     for along, step in (
         ("size", rows["size"]),
@@ -76,6 +78,7 @@ def trend_curves(
                     "along": along,
                     "value": [rows.loc[step == k, along].mean() for k in kinds],
                     "pools": [int((step == k).sum()) for k in kinds],
+                    "share_away": [rows.loc[step == k, "share_away"].mean() for k in kinds],
                     "gain": 100 * means.mean(0),
                     **gain_intervals(means, **settings),
                 }

@@ -81,7 +81,8 @@ _ABOUT_GAPS = {
     "power": About("Detectable differences", "The smallest true difference that a test set shows four times in five."),
     "gap_parts": About(
         "Where the distance goes",
-        "Points between the best single LLM and the oracle, lost by cause, and the share that the router sends away.",
+        "Points between the best single LLM and the oracle, lost by cause (first seed), and the share that the router "
+        "sends away.",
     ),
     "sampling_noise": About("Sampling noise", "How much of the oracle is chance, where several samples were scored."),
 }
@@ -90,7 +91,8 @@ _ABOUT_GAPS = {
 _ABOUT_POOLS = {
     "best_subsets": About("Best pools by size", "The pool of every size with the highest oracle."),
     "pool_curves": About(
-        "Gain by kind of pool", "Mean gains of pools by size, by the lead of the best LLM, by diversity."
+        "Gain by kind of pool",
+        "Mean gains of pools, and mean shares sent away, by size, by the lead of the best LLM, by diversity.",
     ),
     "pool_trends": About(
         "Trends over pools", "Rank correlations of the gain with the lead, the diversity and the size."
@@ -481,7 +483,7 @@ def away(row) -> str:
     return f"{row.share_away:.3f}" if row.share_away else "0"
 
 # %% ../../nbs/06n_result_tables.ipynb #94e53827
-def _main_columns(table: pd.DataFrame, latency: str = "measured") -> dict[str, Callable]:
+def _main_columns(table: pd.DataFrame) -> dict[str, Callable]:
     "Head -> the cell of a row, for the columns that have values."
     cells = {
         "accuracy (%)": lambda r: span(r.accuracy, r.ci_low, r.ci_high),
@@ -493,13 +495,12 @@ def _main_columns(table: pd.DataFrame, latency: str = "measured") -> dict[str, C
     }
     empty = {"cost per query": table.cost, "seconds": table.latency_s, "gain (points)": table.gain}
     empty["share away"] = table.share_away
-    kept = {h: f for h, f in cells.items() if h not in empty or empty[h].notna().any()}
-    return {modelled(h) if latency == "modelled" else h: f for h, f in kept.items()}
+    return {h: f for h, f in cells.items() if h not in empty or empty[h].notna().any()}
 
 # %% ../../nbs/06n_result_tables.ipynb #8a0aa57a
-def _main_markdown(table: pd.DataFrame, latency: str = "measured") -> str:
+def _main_markdown(table: pd.DataFrame, columns: dict[str, Callable]) -> str:
     "The readable table in Markdown."
-    columns, rows = _main_columns(table, latency), []
+    rows = []
     marks = {1: "**{}**", 2: "<u>{}</u>"}
     for title, part in readable_rows(table):
         rows.append([f"*{title}*", *[""] * len(columns)])
@@ -509,9 +510,9 @@ def _main_markdown(table: pd.DataFrame, latency: str = "measured") -> str:
     return markdown_table(rows, ["system", *columns])
 
 # %% ../../nbs/06n_result_tables.ipynb #66ac5148
-def _main_latex(table: pd.DataFrame, latency: str = "measured") -> str:
+def _main_latex(table: pd.DataFrame, columns: dict[str, Callable]) -> str:
     "The readable table in LaTeX, for both columns of a page."
-    columns, rows, breaks = _main_columns(table, latency), [], []
+    rows, breaks = [], []
     marks = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
     for title, part in readable_rows(table):
         breaks.append(len(rows))
@@ -567,7 +568,8 @@ def write_main_results(
     "(one column)."
     table, out = main_results(results), Path(folder) / "tables"
     write_text(out / "main_results.csv", csv_text(table))
-    texts, note = {"md": _main_markdown(table, latency), "tex": _main_latex(table, latency)}, training_note(table)
+    columns = {modelled(h) if latency == "modelled" else h: f for h, f in _main_columns(table).items()}
+    texts, note = {"md": _main_markdown(table, columns), "tex": _main_latex(table, columns)}, training_note(table)
     if note:
         texts["md"] += f"\n{note}\n"
         texts["tex"] += f"{{\\footnotesize {tex(note)}\\par}}\n"

@@ -400,6 +400,7 @@ class TestSet:
     dataset: str
     pool: str
     router: str
+    seed: int
     queries: pd.DataFrame  # of the dataset, all splits
     llms: list[str]
     score: np.ndarray
@@ -421,7 +422,8 @@ def each_test_set(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.Data
         score, known = outcome_matrix(own[own["llm"].isin(llms)], ids)[0], known_means(q, own, llms)
         fold = test.set_index("query_id")["fold"]
         for router, mine in rows.groupby("router", sort=False):
-            mine = mine[mine["seed"] == mine["seed"].iloc[0]]
+            seed = mine["seed"].iloc[0]
+            mine = mine[mine["seed"] == seed]
             if mine["fold"].max() >= 0:
                 mine = mine[mine["fold"] == mine["query_id"].map(fold)]
-            yield TestSet(dataset, pool, router, q, llms, score, matrix(mine, "probability", ids, llms), known)
+            yield TestSet(dataset, pool, router, seed, q, llms, score, matrix(mine, "probability", ids, llms), known)

@@ -14,6 +14,7 @@ from scipy.stats import norm
 from .gap import argmax_score
 from .results import TestSet, each_test_set
 from ..routing.base import ROUTERS, make_router
+from ..routing.encoders import ONCE
 from ..routing.training import calibration_errors
 from ..study.profiles import Pool
 from ..study.runs import side_by_side
@@ -56,7 +57,8 @@ def fitted_once_more(
     for task in sorted(each, key=lambda t: t.fold):
         own = task.outcomes(outcomes)
         for router, params in routers.items():
-            again = fitted_again(task, own, router, seed, **params)
+            with ONCE.share():
+                again = fitted_again(task, own, router, seed, **params)
             scores.setdefault((task.dataset, task.pool, router), []).append(again)
     return {key: 100 * float(np.concatenate(parts).mean()) for key, parts in scores.items()}
 

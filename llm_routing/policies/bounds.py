@@ -16,6 +16,7 @@ import pandas as pd
 
 from .choices import Choice, Outcomes, Scores, draw, pick, when_right
 from .policies import least
+from ..study.statistics import best_llm
 from ..study.tables import ALL_LLMS
 
 # %% ../../nbs/05c_bounds.ipynb #69bc1e45
@@ -67,7 +68,7 @@ def oracle_as_published(truth: Outcomes, known: Known) -> Choice:
 @bound("best_single", "")
 def best_on_test(truth: Outcomes, known: Known) -> Choice:
     "The LLM that scores best on the test queries, for all of them."
-    return pick(np.full(len(truth.score), truth.score.mean(0).argmax()), len(truth.llms))
+    return pick(np.full(len(truth.score), best_llm(truth.score)), len(truth.llms))
 
 # %% ../../nbs/05c_bounds.ipynb #2754cb18-1
 @bound("best_single", "train")
@@ -75,7 +76,7 @@ def best_on_train(truth: Outcomes, known: Known) -> Choice | None:
     "The LLM that scores best on train and validation queries."
     if known.seen is None:
         return None
-    return pick(np.full(len(truth.score), known.seen.mean(0).argmax()), len(truth.llms))
+    return pick(np.full(len(truth.score), best_llm(known.seen)), len(truth.llms))
 
 # %% ../../nbs/05c_bounds.ipynb #2754cb18-2
 @bound("random", "")
@@ -99,7 +100,7 @@ def all_llms(truth: Outcomes, known: Known) -> Choice:
 def best_of_groups(score: np.ndarray, group: np.ndarray) -> np.ndarray:
     "(n_queries,) the LLM that scores best on each query's group."
     codes, names = pd.factorize(group)
-    return np.array([score[codes == k].mean(0).argmax() for k in range(len(names))])[codes]
+    return np.array([best_llm(score[codes == k]) for k in range(len(names))])[codes]
 
 # %% ../../nbs/05c_bounds.ipynb #3ab7379c-1
 @bound("best_per_subject", "")

@@ -30,6 +30,7 @@ from llm_routing.routing.base import (
     routed_score,
 )
 from .encoders import ONCE, encoded
+from ..study.statistics import best_llm
 from ..study.tables import digest
 
 # %% ../../nbs/04c_classic.ipynb #77b3219a
@@ -120,29 +121,34 @@ class KNN(Router):
 
     encoder: str = "minilm"
     ks: tuple = (10, 30, 100, 300)  # numbers of neighbours tried on validation
+    among: ClassVar[str] = ""  # a digest of the training texts
 
     def learn(self, texts, scores, validation):
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
         self.features, self.X = encoded(self.encoder, texts, self.cache)
-        self.scores = scores
-        V = self.features.transform(v_texts)
+        self.scores, self.among = scores, digest(self.encoder, *texts)
         ks = sorted({max(1, min(k, len(texts) // 4)) for k in self.ks})  # on few queries, fewer neighbours
-        losses = [log_loss(p, v_scores) for p in self.for_each(V, ks)] if len(ks) > 1 else [0.0]
-        self.k = ks[int(np.argmin(losses))]
+        means = [self.means(near) for near in self.neighbours(v_texts, ks)] if len(ks) > 1 else []
+        self.k = ks[int(np.argmin([log_loss(p, v_scores) for p in means]))] if means else ks[0]
 
-    def for_each(self, X, ks):
-        "The neighbours' mean scores (n_queries, n_llms) for each k: how near all are is found once."
-        out = []
-        for start in range(0, X.shape[0], 512):
-            near = dense_array(X[start : start + 512] @ self.X.T)
-            out.append([self.scores[most_similar(near, k)].mean(1) for k in ks])
-        return [np.concatenate(means) for means in zip(*out)]
+    def neighbours(self, texts, ks):
+        "The rows (n_texts, k) of the nearest training queries, for each k: how near all are is found once."
 
-    def neighbours(self, X, k):
-        return self.for_each(X, [k])[0]
+        def find():
+            X, out = self.features.transform(texts), []
+            for start in range(0, X.shape[0], 512):
+                near = dense_array(X[start : start + 512] @ self.X.T)
+                out.append([most_similar(near, k).astype(np.int32) for k in ks])
+            return [np.concatenate(rows) for rows in zip(*out)]
+
+        return ONCE.shared(find, "neighbours", self.among, digest(*texts), *ks)
+
+    def means(self, near):
+        "The mean scores (n_texts, n_llms) of neighbours (n_texts, k)."
+        return np.concatenate([self.scores[near[i : i + 512]].mean(1) for i in range(0, len(near), 512)])
 
     def estimate(self, texts):
-        return self.neighbours(self.features.transform(texts), self.k)
+        return self.means(self.neighbours(texts, [self.k])[0])
 
 # %% ../../nbs/04c_classic.ipynb #28307891
 @dataclass
@@ -293,7 +299,7 @@ class WinRate(Logistic):
     encoder: str = "surface+minilm"
 
     def learn(self, texts, scores, validation):
-        best = scores.mean(0).argmax()
+        best = best_llm(scores)
         self.level = scores[:, best].mean()
 
         def at_least(s):

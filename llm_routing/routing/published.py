@@ -101,8 +101,8 @@ class Carrot(KNN):
     def predict_costs(self, texts) -> np.ndarray:
         "(n_queries, n_llms) the mean costs of the nearest queries."
         known = KNN(encoder=self.encoder)
-        known.X, known.scores = self.cost_seen, self.costs
-        return known.neighbours(self.features.transform(list(texts)), min(self.k, len(self.costs)))
+        known.features, known.X, known.scores = self.features, self.cost_seen, self.costs
+        return known.means(known.neighbours(list(texts), [min(self.k, len(self.costs))])[0])
 
     def choose(self, texts, mu: float) -> list[str]:
         "The LLM for each text at trade-off `mu`: 0 asks for accuracy alone, 1 for low cost alone."

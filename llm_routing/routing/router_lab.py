@@ -18,7 +18,7 @@ import pandas as pd
 from .base import Router, make_router, routed_score, share_away
 from .recommended import Recommended, cross_validated_ridge
 from .training import calibration_error
-from ..study.statistics import bootstrap_means, interval
+from ..study.statistics import best_llm, bootstrap_means, interval
 
 # %% ../../nbs/04g_router_lab.ipynb #gain-of
 def gain_of(predicted: np.ndarray, scores: np.ndarray, best: int) -> dict[str, float]:
@@ -45,7 +45,7 @@ def learning_curve(
         for draw in range(draws):
             ids = np.random.default_rng([seed, draw]).permutation(len(train[0]))[:size]
             part = [train[0][i] for i in ids], train[1][ids]
-            rows.append(("best single LLM", size, 100 * test[1][:, part[1].mean(0).argmax()].mean()))
+            rows.append(("best single LLM", size, 100 * test[1][:, best_llm(part[1])].mean()))
             for name, params in routers.items():
                 router = make_router(name, seed=draw, **params).fit(*part, llms)
                 rows.append((name, size, 100 * routed_score(router.predict(test[0]), test[1])))
@@ -54,15 +54,14 @@ def learning_curve(
 
 # %% ../../nbs/04g_router_lab.ipynb #a5959d84
 def say_learning(curves: pd.DataFrame) -> str:
-    "A sentence per dataset on the router that ends best: what the last growth of the training set brought it."
+    "A sentence per dataset on the recommended router, or the first: what the last growth of the training set brought."
     lines = []
     for dataset, part in curves[curves["router"] != "best single LLM"].groupby("dataset", sort=False):
-        best = part.loc[part["mean"].idxmax(), "router"]
-        own = part[part["router"] == best].sort_values("size")
+        named = "recommended" if "recommended" in set(part["router"]) else part["router"].iloc[0]
+        own = part[part["router"] == named].sort_values("size")
         (small, before), (large, after) = own[["size", "mean"]].iloc[-2:].values
-        lines.append(
-            f"{dataset}: {best} rises by {after - before:+.1f} points from {small:.0f} to {large:.0f} training queries."
-        )
+        sizes = f"{small:.0f} to {large:.0f} training queries"
+        lines.append(f"{dataset}: {named} changes by {after - before:+.1f} points from {sizes}.")
     return " ".join(lines)
 
 # %% ../../nbs/04g_router_lab.ipynb #feature-gains
@@ -73,7 +72,7 @@ def feature_gains(
     seed: int = 0,
 ) -> pd.DataFrame:  # one row per kind of features
     "What the recommended router's ridge gains on different features of the same queries."
-    best, rows = train.mean(0).argmax(), []
+    best, rows = best_llm(train), []
     for name, (F, V) in features.items():
         W = cross_validated_ridge(F, train, seed)[0]
         p = train.mean(0) + (V - F.mean(0)) @ W
@@ -215,7 +214,7 @@ def without_own_group(
         rest, own = np.flatnonzero(groups != group), np.flatnonzero(groups == group)
         router = make_router(name, **params).fit([texts[i] for i in rest], scores[rest], llms)
         chosen = router.predict([texts[i] for i in own]).argmax(1)
-        best = scores[rest].mean(0).argmax()
+        best = best_llm(scores[rest])
         out[own] = np.stack([scores[own, chosen], scores[own, best], scores[own].max(1)], 1)
     return out
 

@@ -9,9 +9,9 @@ __all__ = ['validation_table', 'per_query', 'one_gain', 'gains', 'verdicts', 'ju
 import numpy as np
 import pandas as pd
 
-from .base import log_loss, routed_score, share_away, surest
+from .base import log_loss, routed_score, surest
 from .training import calibration_errors, fit_isotonic, fit_temperature
-from ..study.statistics import bootstrap_means, gap_closed, interval
+from ..study.statistics import best_llm, bootstrap_means, gap_closed, interval
 from ..study.tables import matrix
 from ..study.tasks import Task, own_scores
 
@@ -46,7 +46,7 @@ def per_query(
     ids, seen = task.ids("test"), task.ids("train") + task.ids("validation")
     p = matrix(s[s["query_id"].isin(ids)], "probability", ids, task.llms)
     truth = matrix(outcomes[outcomes["query_id"].isin(ids)], "score", ids, task.llms)
-    best = matrix(outcomes[outcomes["query_id"].isin(seen)], "score", seen, task.llms).mean(0).argmax()
+    best = best_llm(matrix(outcomes[outcomes["query_id"].isin(seen)], "score", seen, task.llms))
     asked = outcomes[outcomes["query_id"].isin(task.ids("validation"))].groupby("llm")
     paid = asked[{"seconds": "latency_s", "cost": "cost"}[price]].mean().reindex(task.llms).to_numpy()
     chosen = surest(p, paid)
@@ -106,9 +106,10 @@ def judged(
     task: Task,
     s: pd.DataFrame,  # the task's rows of one router and seed
     outcomes: pd.DataFrame,  # of the task
+    price: str = "seconds",  # as of `per_query`
 ) -> dict[str, np.ndarray]:
     """A router's probabilities on the task's test queries, and what is true. `truth`, `raw`, and `temperature` and
-    `isotonic`, both recalibrated on validation: (n_test, n_llms). `single`, the best LLM on train: (n_test,)."""
+    `isotonic`, both recalibrated on validation: (n_test, n_llms). As `per_query` has them, `llm`, `score`, `single`."""
 
     def take(frame, column, ids):
         return matrix(frame[frame["query_id"].isin(ids)], column, ids, task.llms)
@@ -116,7 +117,8 @@ def judged(
     ids = {split: task.ids(split) for split in ("train", "validation", "test")}
     truth = {split: take(outcomes, "score", ids[split]) for split in ids if ids[split]}
     raw = take(s, "probability", ids["test"])
-    out = {"truth": truth["test"], "raw": raw, "single": truth["test"][:, truth["train"].mean(0).argmax()]}
+    sent = per_query(task, s, outcomes, price)
+    out = {"truth": truth["test"], "raw": raw} | {k: sent[k].to_numpy() for k in ("llm", "score", "single")}
     if "validation" not in truth:
         return out
     seen = take(s, "probability", ids["validation"])
@@ -128,12 +130,13 @@ def judged(
 # %% ../../nbs/04j_router_tables.ipynb #judgement
 def judgement(parts: list[dict[str, np.ndarray]]) -> dict[str, float]:
     "What `judged` gave for the folds of a data set and pool, summed up; accuracy and gap closed in percent."
-    truth, raw, single = (np.concatenate([p[k] for p in parts]) for k in ("truth", "raw", "single"))
+    truth, raw, llm = (np.concatenate([p[k] for p in parts]) for k in ("truth", "raw", "llm"))
+    score, single = (np.concatenate([p[k] for p in parts]).mean() for k in ("score", "single"))
     row = {
         "n": len(raw),
-        "share_away": share_away(raw),
-        "accuracy": 100 * routed_score(raw, truth),
-        "gap_closed": 100 * float(gap_closed(routed_score(raw, truth), single.mean(), truth.max(1).mean())),
+        "share_away": 1 - pd.Series(llm).value_counts(normalize=True).iloc[0],
+        "accuracy": 100 * score,
+        "gap_closed": 100 * float(gap_closed(score, single, truth.max(1).mean())),
         "log_loss": log_loss(raw, truth),
         "ece": calibration_errors(raw, truth).mean(),
     }
@@ -148,6 +151,7 @@ def router_table(
     each: list[Task],
     outcomes: pd.DataFrame,
     costs: pd.DataFrame,  # router, seed, dataset (several joined by +), pool, parameters
+    price: str = "seconds",  # as of `per_query`
 ) -> pd.DataFrame:
     """One row per data set, pool and router, means over `seeds` seeds: accuracy, its standard deviation over the seeds,
     and gap closed (percent); share sent away, log-loss, ECE raw and recalibrated on validation, parameters."""
@@ -155,7 +159,7 @@ def router_table(
     for task in each:
         own = task.outcomes(outcomes)
         for (name, seed), s in own_scores(task, scores).groupby(["router", "seed"], sort=False):
-            parts.setdefault((task.dataset, task.pool, name, seed), []).append(judged(task, s, own))
+            parts.setdefault((task.dataset, task.pool, name, seed), []).append(judged(task, s, own, price))
     sizes = costs.assign(dataset=costs["dataset"].str.split("+")).explode("dataset")
     sizes = sizes.groupby(["dataset", "pool", "router", "seed"])["parameters"].mean()
     rows = [

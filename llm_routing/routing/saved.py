@@ -21,7 +21,7 @@ from .base import Router, make_router, share_away
 from .encoders import Encoder, make_encoder
 from .training import parts_of, train_router
 from ..study.runs import Run
-from ..study.statistics import bootstrap_means, interval
+from ..study.statistics import best_llm, bootstrap_means, interval
 from ..study.tables import StudyError
 from ..study.tasks import Task, joined, tasks
 
@@ -214,7 +214,7 @@ def judged_on_test(router: Router, parts: dict, seen: np.ndarray) -> np.ndarray:
     was sent elsewhere."""
     _, texts, truth = parts["test"]
     p = router.predict(texts)
-    rows, best = np.arange(len(truth)), seen.mean(0).argmax()
+    rows, best = np.arange(len(truth)), best_llm(seen)
     return np.stack([truth[rows, p.argmax(1)], truth[:, best], p.argmax(1) != best], 1)
 
 # %% ../../nbs/04i_saved_routers.ipynb #metrics

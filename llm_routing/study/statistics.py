@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DRAWS', 'resample_counts', 'bootstrap_means', 'expanded_levels', 'interval', 'mean_intervals', 'over_seeds',
-           'mcnemar', 'sign_flip_test', 'paired_tests', 'holm', 'distinct', 'gap_closed', 'effect_sizes',
+           'mcnemar', 'sign_flip_test', 'paired_tests', 'holm', 'distinct', 'best_llm', 'gap_closed', 'effect_sizes',
            'detectable_difference', 'rank_intervals', 'split_half_oracle', 'fit_beta_binomial', 'beta_binomial_oracle',
            'hull', 'aiq', 'apgr', 'cpt', 'router_arena_score']
 
@@ -186,6 +186,11 @@ def holm(
 def distinct(values: np.ndarray) -> np.ndarray:
     "(n_systems,) a number for each column of values (n_queries, n_systems); equal columns have the same one."
     return np.unique(np.asarray(values, float).round(12), axis=1, return_inverse=True)[1].ravel()
+
+# %% ../../nbs/00d_statistics.ipynb #best-llm
+def best_llm(score: np.ndarray) -> int:
+    "The column of `score` (n_queries, n_llms) with the highest mean, of equals the first: the best single LLM."
+    return int(score.mean(0).argmax())
 
 # %% ../../nbs/00d_statistics.ipynb #0889a9f7
 def gap_closed(
