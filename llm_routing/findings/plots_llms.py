@@ -338,7 +338,7 @@ def say_pairs(data: pd.DataFrame) -> str:
         said = f"; rank correlation of gain and distance {rank:+.2f} over {len(part)} pairs" if rank == rank else ""
         pair = f"{top.stronger} with {top.weaker}: {top.gain:.1f} points, {top.apart:.1f} apart"
         lines.append(f"{name}: most to gain: {pair}{said}.")
-    return " ".join(lines)
+    return minus(" ".join(lines))
 
 # %% ../../nbs/06k_plots_llms.ipynb #295479d9
 def caption_pairs(data: pd.DataFrame) -> str:
@@ -498,9 +498,9 @@ def say_causes(data: pd.DataFrame) -> str:
         row = part.iloc[0]
         largest = max(("policy", "model", "features", "labels"), key=lambda c: np.nan_to_num(row[c]))
         cause = CAUSES[largest][0].removeprefix("lost ")
-        said = f"of {row.gap:.1f} points {row.gained:+.1f} are gained; most are lost {cause} ({row[largest]:.1f})"
+        said = f"oracle +{row.gap:.1f} points, gained {row.gained:+.1f}; most is lost {cause}, {row[largest]:.1f}"
         lines.append(f"{name}: {said}.")
-    return " ".join(lines)
+    return minus(" ".join(lines))
 
 # %% ../../nbs/06k_plots_llms.ipynb #3d85e1b5
 def caption_causes(data: pd.DataFrame) -> str:
@@ -509,8 +509,8 @@ def caption_causes(data: pd.DataFrame) -> str:
         "The distance between the best single LLM and the oracle on test (bold), split by cause, in percentage points: "
         "gained by the router; lost to the policy; lost to the router's estimates, against a model fitted on the test "
         "queries' own features; out of reach of any model of the question's features; and chance in which of several "
-        "samples was right (not known, and so part of the features, where one sample was scored). To the left of zero: "
-        f"what makes up for a loss. Router: {name_of(data.router.iloc[0])}. {say_causes(data)}"
+        "samples was right (not known, and so part of the features, where one sample was scored). Parts below "
+        f"zero stand to the left of it. Router: {name_of(data.router.iloc[0])}. {say_causes(data)}"
     )
 
 # %% ../../nbs/06k_plots_llms.ipynb #2bf2f38f
