@@ -65,7 +65,15 @@ def test_a_caption_is_split_where_its_numbers_begin():
         "alt": f"A dot plot with a row per place. {both}",
     }
     assert P.split_caption(record) == ("What is drawn, with 95% intervals.", both)
+    record["caption"] += P.MODELLED
+    assert P.split_caption(record) == ("What is drawn, with 95% intervals." + P.MODELLED, both)
     assert P.split_caption({"caption": "Only this.", "alt": "Other"}) == ("Only this.", "")
+
+# %% ../nbs/07a_page.ipynb #t-spans
+def test_a_number_with_its_interval_sorts_as_a_number():
+    html = P.sortable(pd.DataFrame({"gain": ["+10.0 [+8.0, +12.0]", "\u22120.4 [\u22121.2, +0.5]"]}), "c")
+    assert 'class="num"' in html and 'class="txt"' not in html
+    assert 'class="num"' not in P.sortable(pd.DataFrame({"gain": ["+10.0 [+8.0, +12.0]", "none"]}), "c")
 
 # %% ../nbs/07a_page.ipynb #ee1d7f3d
 def test_a_folded_table_says_how_long_it_is():

@@ -53,6 +53,7 @@ def test_an_interval_above_zero_is_no_gain_before_correction():
 def test_a_constant_is_called_one():
     at = a_glance((0, 0, 0, "constant", 0.0, 0.0, 0.0)).assign(constant=1)
     assert "sends every query to one LLM on d0." in C.say_how_much(at)
+    assert C.say_help(at).startswith("Not shown: 0") and C.say_help(a_glance(GAIN)).startswith("Sometimes")
     assert C.headline(at) == "No router could be compared with the best single LLM"
     assert "Not counted: 1 send every query to one LLM." in C.say_help(at)
 
@@ -60,7 +61,7 @@ def test_a_constant_is_called_one():
 def test_sentences_carry_the_numbers_of_the_table():
     at = a_glance(GAIN, LOSS, NONE)
     assert "(+2.0 points [+1.0, +3.0])" in C.say_how_much(at) and "gain above +5.0 points" in C.say_how_much(at)
-    assert "oracle that knows who is right would gain +20.0" in C.say_how_much(at)
+    assert "an oracle, which knows the right LLM, would gain +20.0 points" in C.say_how_much(at)
     assert C.say_when(at).startswith("Some routers gain on d0 (1 of 3). Some routers lose on d1 (1 of 3).")
     assert "0.50 times as much" in C.say_price(at, "cost") and "Neither" in C.say_price(at, "seconds")
 
@@ -90,8 +91,23 @@ def test_dominance_is_claimed_only_where_intervals_lie_apart():
     assert C.claim_pools(table(0, 5))[0] == "Pools without a dominant LLM gain more on 1 of 1"
     assert "is not shown" in C.claim_pools(table(0, 1.5))[0]
 
+# %% ../nbs/07b_claims.ipynb #t-causes
+def test_what_one_sample_cannot_tell_from_chance_is_not_put_on_the_question_alone():
+    parts = {"dataset": "d", "pool": "all", "router": "mlc", "gained": 1.0, "policy": 0.1, "model": 0.2, "gap": 9.0}
+    data = pd.DataFrame([parts | {"features": 7.7}])
+    assert "or chance in the answers" in C.claim_causes(data.assign(labels=np.nan))[0]
+    assert "chance" not in C.claim_causes(data.assign(labels=0.5))[0]
+
 # %% ../nbs/07b_claims.ipynb #151996a8
 def test_a_figure_that_was_not_drawn_claims_nothing(tmp_path):
     assert C.claim(tmp_path, "plateau") is None and C.claim(tmp_path, "accuracy") is None
     study = invented_study(n=60)
     assert C.advice(glance(study["results"], headline_rows(study["results"])))
+
+# %% ../nbs/07b_claims.ipynb #t-advice
+def test_advice_takes_each_number_from_its_own_row():
+    at = a_glance(GAIN, (1, 0, 2, "not told apart", 1, -4, 6)).assign(n=[1000, 3000])
+    said = C.advice(at)
+    assert "with 3,000 the interval of a gain reaches 5.0 points to each side on d1." in said[-1]
+    assert "Some router gains on d0, d1" in said[1]
+    assert said[2] == "The recommended router gains on d0: 10% of the distance to the oracle."

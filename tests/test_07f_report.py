@@ -16,10 +16,13 @@ from llm_routing.findings import report
 from llm_routing.findings.consistency import numbers_in, stale_numbers
 from llm_routing.findings.figures import make_figures
 from llm_routing.findings.ledger import say_counts
+from llm_routing.findings.figure_files import ROUTER_NAMES
 from llm_routing.findings.headline import glance, headline_rows
 from llm_routing.findings.plot_parts import invented_study
 from llm_routing.findings.result_tables import write_main_results, write_tables
+from llm_routing.routing.training import ROUTERS
 from llm_routing.study.runs import Run
+from llm_routing.study.tables import project_root
 
 # %% ../nbs/07f_report.ipynb #b9578216
 STUDY = invented_study(n=80)
@@ -66,6 +69,16 @@ def test_every_link_leads_somewhere(run, html):
     linked = {Path(x).name for x in links if x.startswith("tables/")}
     assert {p.name for p in (run.figures / "tables").iterdir()} - linked == {"main_results_narrow.tex"}
 
+# %% ../nbs/07f_report.ipynb #t-published-links
+@pytest.mark.parametrize("page", ["index.html", *(f"{name}/index.html" for name in ("mini", "public", "recorded"))])
+def test_no_link_of_a_published_page_is_dead(page):
+    path = project_root() / "figures" / page
+    html = path.read_text()
+    links = set(re.findall(r'href="([^"]+)"', html))
+    ids = {f"#{x}" for x in re.findall(r'\bid="([^"]+)"', html)}
+    assert len(links) > 3
+    assert not {x for x in links - ids if x.startswith("#") or not (path.parent / x).is_file()}
+
 # %% ../nbs/07f_report.ipynb #f3e05381
 def test_every_picture_has_a_text_and_every_column_a_head(html):
     ids, levels = re.findall(r' id="([^"]+)"', html), [int(x) for x in re.findall(r"<h([1-6])", html)]
@@ -78,6 +91,12 @@ def test_the_article_comes_before_everything_else(html):
     ids = re.findall(r'<h2 id="([^"]+)"', html)
     assert ids == [k for layer in report.LAYERS.values() for k in layer if k in ids]
     assert ids[0] == "answer" and {"method", "findings", "why", "limits", "tables", "cite", "words"} <= set(ids)
+
+# %% ../nbs/07f_report.ipynb #t-routers-named
+def test_every_router_has_a_name_and_a_line(html):
+    assert set(ROUTERS) == set(ROUTER_NAMES) == set(report.ROUTER_WORDS)
+    assert len(set(ROUTER_NAMES.values())) == len(ROUTER_NAMES)
+    assert f"<strong>kNN</strong>: {report.ROUTER_WORDS['knn']}." in html
 
 # %% ../nbs/07f_report.ipynb #cf7c6599
 def test_long_tables_are_files_and_what_is_not_in_this_profile_is_folded(html):

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .figure_files import TALLEST, read_record, save_picture, style
-from .figures import FIGURES, MODELLED, figure_data, find_figure, name_modelled_seconds, round_drawn
+from .figure_files import MODELLED, TALLEST, read_record, save_picture, style
+from .figures import FIGURES, figure_data, find_figure, name_modelled_seconds, round_drawn
 from .plot_parts import first_places, say_left_out
 from .result_tables import about, tex
 from ..study.profiles import Profile, load_profile

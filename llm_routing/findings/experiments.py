@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from .figure_files import name_of
 from .page import Html, el, sortable
+from .plot_parts import minus
 from .plots_systems import points
 from ..study.runs import Run
 from ..study.tables import project_root
@@ -35,22 +37,26 @@ def by_size(part: pd.DataFrame) -> str:
     "What the fewest and the most training queries give in a pool."
     part = part.sort_values("size")
     few, many = part.iloc[0], part.iloc[-1]
-    gained = f"{few['size']:,} training queries gain {points(few)}, {many['size']:,} {points(many)}"
-    return f"On {few['pool']}, {gained}."
+    gained = f"{few['size']:,} training queries gain {points(few)}, {many['size']:,} gain {points(many)}"
+    return f"In the pool {name_of(few['pool'])}, {gained}."
 
 # %% ../../nbs/07j_experiments.ipynb #by-features
 def by_features(part: pd.DataFrame) -> str:
     "What the subject alone gives in a pool, and the features that gain most."
     alone, most = part.set_index("features").loc["category alone"], part.loc[part.gain.idxmax()]
-    return f"On {most.pool}, the subject alone gains {points(alone)}; the most, {points(most)}, by {most.features}."
+    return (
+        f"In the pool {name_of(most.pool)}, the subject alone gains {points(alone)}; "
+        f"the largest of {len(part)} gains is {points(most)}, with {most.features}."
+    )
 
 # %% ../../nbs/07j_experiments.ipynb #by-pools
 def by_pools(part: pd.DataFrame) -> str:
     "What pools of so many LLMs gain where the two best are nearest, and where they are furthest apart."
     near, far = part.iloc[0], part.iloc[-1]
     return (
-        f"Of {near.room:.1f} points of room, pools of {near.llms} win {near.gain:.1f} where the two best LLMs are "
-        f"within a point of each other; of {far.room:.1f} they win {far.gain:.1f} where these are furthest apart."
+        f"In pools of {near.llms} whose two best LLMs are within a point of each other, the oracle gains "
+        f"{near.room:.1f} points and the router {near.gain:.1f}; where these two are furthest apart, the oracle gains "
+        f"{far.room:.1f} and the router {far.gain:.1f}."
     )
 
 # %% ../../nbs/07j_experiments.ipynb #newcomer
@@ -59,7 +65,8 @@ def by_outcomes(table: pd.DataFrame) -> str:
     mean = table.set_index("newcomer").loc["mean"]
     known = ", ".join(f"{mean[c]:.1f}% with {c.removeprefix('with_')}" for c in table if c.startswith("with_"))
     return (
-        f"Without the newcomer {mean.without:.1f}% are right; {known} of its outcomes; {mean.anew:.1f}% trained anew."
+        f"Without the newcomer the router is right on {mean.without:.1f}% of the queries; when it learns the newcomer "
+        f"from few of its outcomes, on {known}; when it is trained anew, on {mean.anew:.1f}%."
     )
 
 # %% ../../nbs/07j_experiments.ipynb #left-out
@@ -67,16 +74,16 @@ def by_subject(table: pd.DataFrame) -> str:
     "What routing gains on subjects that the router never saw, on average and at worst."
     every, each = table.set_index("left_out").loc["all"], table[table.left_out != "all"]
     worst = each.loc[each.gain.idxmin()]
-    return (
-        f"Over all subjects, each left out in turn, it gains {every.gain:+.1f} points (error {every.error:.1f}); "
-        f"the least on {worst.left_out}, {worst.gain:+.1f} ({worst.error:.1f})."
+    return minus(
+        f"Over all subjects, each left out in turn, the router gains {every.gain:+.1f} points (standard error "
+        f"{every.error:.1f}); the least on {worst.left_out}: {worst.gain:+.1f} (standard error {worst.error:.1f})."
     )
 
 # %% ../../nbs/07j_experiments.ipynb #elsewhere
 def by_benchmark(part: pd.DataFrame) -> str:
     "What a router gains on a benchmark that it was not trained on."
     r = part.iloc[0]
-    return f"Trained on {r.trained_on}, tested on {r.tested_on}: {points(r)}."
+    return f"Trained on {name_of(r.trained_on)}, tested on {name_of(r.tested_on)}, a router gains {points(r)}."
 
 # %% ../../nbs/07j_experiments.ipynb #experiments
 EXPERIMENTS = {
@@ -102,8 +109,9 @@ def experiments_section(run: Run) -> Html:
     if run.profile.source.kind != "recorded":
         return Html("")
     said = (
-        "All routers stand close together, far below the oracle. These experiments ask why. They ran once, on recorded "
-        "responses, on splits of their own. Gains are in points over the best single LLM."
+        "All routers stand close together, far below the oracle. These experiments ask why. They ran once, on the "
+        "recorded responses to MMLU-Pro unless a sentence names another dataset, on splits of their own: their "
+        "numbers differ a little from those above. Gains are over the best single LLM, with 95% intervals."
     )
     blocks = [experiment_block(name) for name in EXPERIMENTS]
     return el("section", el("h2", "What a better router could still win", id="experiments"), el("p", said), *blocks)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'TALLEST', 'INK', 'MUTED', 'RULE', 'COLOURS', 'MARKERS', 'SERIES', 'STYLE', 'LINES', 'FILES',
-           'ROUTER_NAMES', 'POLICY_NAMES', 'NAMES', 'FORMULA', 'KINDS_OF_FILE', 'style', 'width_of', 'grey', 'name_of',
-           'label', 'short_names', 'look', 'csv_text', 'write_text', 'partial_note', 'modelled', 'figure_record',
-           'save_figure', 'save_picture', 'small_drawing', 'read_record']
+           'ROUTER_NAMES', 'POLICY_NAMES', 'NAMES', 'FORMULA', 'MODELLED', 'KINDS_OF_FILE', 'style', 'width_of', 'grey',
+           'name_of', 'label', 'short_names', 'look', 'csv_text', 'write_text', 'partial_note', 'modelled',
+           'figure_record', 'save_figure', 'save_picture', 'small_drawing', 'read_record']
 
 # %% ../../nbs/06h_figure_files.ipynb #854165ae
 import io
@@ -30,7 +30,8 @@ COLOURS = {"bound": "#4d4d4d", "llm": "#0072B2", "router": "#E69F00"}
 MARKERS = {"bound": "D", "llm": "o", "router": "s"}
 SERIES = ["#D55E00", "#CC79A7", "#009E73", "#8c8c00", "#E69F00", "#56B4E9", "#000000", "#550088", "#cc0044"]
 SERIES += ["#662200", "#aa88ff", "#dd9977", "#224400", "#44cc55", "#bb0088", "#552255", "#003388", "#117700"]
-SERIES += ["#880044", "#aabb88", "#ff77ee", "#bbaaee", "#996611", "#995555", "#007777"]  # of routers; blue is the LLMs'
+SERIES += ["#880044", "#aabb88", "#ff77ee", "#bbaaee", "#996611", "#995555", "#007777", "#bb00dd", "#0000dd"]
+SERIES += ["#99dd00"]  # of routers; blue is the LLMs'
 
 # %% ../../nbs/06h_figure_files.ipynb #4d564446
 STYLE = {
@@ -126,7 +127,7 @@ ROUTER_NAMES = {
     "ridge_tfidf": "Ridge (TF-IDF)",
     "gbt": "Boosted trees",
     "clustering_minilm": "Clustering (MiniLM)",
-    "clustering_roberta": "Clustering (RoBERTa)",
+    "carrot": "CARROT",
     "random_forest": "Random forest",
     "elo": "Elo",
     "sw_ranking": "Similar queries",
@@ -141,6 +142,9 @@ ROUTER_NAMES = {
     "mlc_finetuned": "MLC (fine-tuned)",
     "sc_finetuned": "SC (fine-tuned)",
     "mlc_finetuned_weighted": "MLC (tuned, weighted)",
+    "cluster_and_rank": "Cluster ranking",
+    "embedllm": "EmbedLLM",
+    "routerdc_finetuned": "RouterDC (fine-tuned)",
 }
 
 # %% ../../nbs/06h_figure_files.ipynb #bfe24896
@@ -264,6 +268,9 @@ def partial_note(
     return f"Partial, while LLMs are still sampled: {rows.llms[0]} of {rows.pool[0]} LLMs, {', '.join(each)}."
 
 # %% ../../nbs/06h_figure_files.ipynb #modelled-words
+MODELLED = " Seconds are modelled (one request at a time on one A100), not measured."  # ends a caption
+
+
 def modelled(text: str) -> str:
     "A text in which all seconds are called modelled."
     return re.sub(r"(?<!modelled )\bseconds\b", "modelled seconds", text)

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from .figure_files import read_record
+from .figure_files import MODELLED, read_record
 from .result_tables import column_cells, head, is_number
 
 # %% ../../nbs/07a_page.ipynb #6abd95e5
@@ -53,7 +53,7 @@ def sortable(
     folded: bool = False,  # inside a closed <details>
 ) -> Html:
     "A table whose columns sort by a click."
-    kinds = ["num" if is_number(frame[c]) else "txt" for c in frame]
+    kinds = ["num" if is_number(frame[c]) or frame[c].map(_is_span).all() else "txt" for c in frame]
     heads = [head(c) for c in frame]
     buttons = (
         el("th", el("button", h, type="button"), scope="col", cls=k, aria_sort="none") for h, k in zip(heads, kinds)
@@ -70,10 +70,15 @@ def _row(texts: tuple, values: tuple, kinds: list[str]) -> Html:
     "One row; a number carries its value for sorting where its text does not say it, as in `< 0.001`."
     cells = []
     for text, value, kind in zip(texts, values, kinds):
-        said = kind == "txt" or re.fullmatch(r"(-?[\d,.]+)?", text)
+        said = isinstance(value, str) or re.fullmatch(r"(-?[\d,.]+)?", text)
         exact = {} if said else {"data_v": repr(float(value))}
         cells.append(el("td", text, **exact) if kind == "num" else el("td", text, cls="txt"))
     return el("tr", *cells)
+
+# %% ../../nbs/07a_page.ipynb #is-span
+def _is_span(value) -> bool:
+    "Whether a cell is a number with its interval, such as `+1.2 [0.5, 1.9]`: it sorts by the number."
+    return isinstance(value, str) and re.match(r"[+\u2212-]?\d+\.\d+ \[", value) is not None
 
 # %% ../../nbs/07a_page.ipynb #card-heads
 def _card_heads(heads: list[str]) -> str:
@@ -100,10 +105,11 @@ def picture(
 # %% ../../nbs/07a_page.ipynb #f96e4e2b
 def split_caption(record: dict) -> tuple[str, str]:
     "What a caption says of the figure, and its numbers: the sentences that the alternative text ends with, too."
-    caption, alt = record["caption"], record["alt"]
+    caption, alt = record["caption"].removesuffix(MODELLED), record["alt"]
+    note = record["caption"][len(caption) :]
     same = len(commonprefix([caption[::-1], alt[::-1]]))
     cut = caption.find(". ", len(caption) - same - 2) + 2 if same else len(caption)
-    return (caption[:cut].strip(), caption[cut:].strip()) if cut > 1 else (caption, "")
+    return (caption[:cut].strip() + note, caption[cut:].strip()) if cut > 1 else (caption + note, "")
 
 # %% ../../nbs/07a_page.ipynb #150f5f5c
 def files(
@@ -136,7 +142,7 @@ _STEPS = [
     ("policy", "which LLM to ask, or which ones"),
     ("LLMs", "answer, once or several times"),
     ("answer", "read from the text, or voted"),
-    ("score", "1 if right, 0 if not"),
+    ("score", "1 for a right answer, 0 otherwise"),
 ]
 
 # %% ../../nbs/07a_page.ipynb #8c3e0a2c
@@ -194,7 +200,8 @@ _FIGURES = """
 figure{margin:1rem 0 2rem}
 figure img{width:100%;height:auto;background:#fff;padding:.5rem;border:1px solid var(--line);display:block}
 figcaption{margin:.5rem 0;font-size:.92rem}.pan{overflow-x:auto}
-@media(max-width:40rem){figure.wide .pan img{min-width:42rem}}
+@media(max-width:40rem){figure.wide .pan img{min-width:42rem}
+figure.wide .pan::before{content:"\\2194  swipe to see the whole picture";position:sticky;left:0;font-size:.85rem}}
 .files{color:var(--soft);font-size:.85rem;overflow-wrap:anywhere}.files a{margin-right:.6rem}
 .drawing{width:100%;max-width:38rem;height:auto;margin:1rem 0}.drawing rect{fill:var(--card);stroke:var(--line)}
 .drawing text{fill:var(--ink);text-anchor:middle;font:13px system-ui,sans-serif}
@@ -254,8 +261,8 @@ def css() -> str:
 # %% ../../nbs/07a_page.ipynb #6d20adff
 _SORT = """
 function value(row, i, num) {
-  const cell = row.cells[i];
-  return num ? parseFloat(cell.dataset.v ?? cell.textContent.replaceAll(',', '')) : cell.textContent;
+  const cell = row.cells[i], text = cell.textContent;
+  return num ? parseFloat(cell.dataset.v ?? text.replaceAll(',', '').replace('\u2212', '-')) : text;
 }
 function compare(x, y, num, up) {
   if (!num) return up ? x.localeCompare(y) : y.localeCompare(x);

@@ -7,8 +7,7 @@ __all__ = ['MOST_LLMS', 'SET_KINDS', 'CAUSES', 'agreement_data', 'draw_agreement
            'alt_agreement', 'difficulty_data', 'draw_difficulty', 'say_difficulty', 'caption_difficulty',
            'alt_difficulty', 'pairs_data', 'draw_pairs', 'say_pairs', 'caption_pairs', 'alt_pairs', 'subjects_data',
            'draw_subjects', 'say_subjects', 'caption_subjects', 'alt_subjects', 'causes_data', 'draw_causes',
-           'say_causes', 'caption_causes', 'alt_causes', 'misread_data', 'draw_misread', 'say_misread',
-           'caption_misread', 'alt_misread']
+           'say_causes', 'alt_causes', 'misread_data', 'draw_misread', 'say_misread', 'caption_misread', 'alt_misread']
 
 # %% ../../nbs/06k_plots_llms.ipynb #a461fdde
 import numpy as np
@@ -344,7 +343,7 @@ def say_pairs(data: pd.DataFrame) -> str:
         said = f"; rank correlation of gain and distance {rank:+.2f} over {len(part)} pairs" if rank == rank else ""
         pair = f"{top.stronger} with {top.weaker}: {top.gain:.1f} points, {top.apart:.1f} apart"
         lines.append(f"{name}: most to gain: {pair}{said}.")
-    return " ".join(lines)
+    return minus(" ".join(lines))
 
 # %% ../../nbs/06k_plots_llms.ipynb #295479d9
 def caption_pairs(data: pd.DataFrame) -> str:
@@ -504,9 +503,9 @@ def say_causes(data: pd.DataFrame) -> str:
         row = part.iloc[0]
         largest = max(("policy", "model", "features", "labels"), key=lambda c: np.nan_to_num(row[c]))
         cause = CAUSES[largest][0].removeprefix("lost ")
-        said = f"of {row.gap:.1f} points {row.gained:+.1f} are gained; most are lost {cause} ({row[largest]:.1f})"
+        said = f"oracle +{row.gap:.1f} points, gained {row.gained:+.1f}; most is lost {cause}, {row[largest]:.1f}"
         lines.append(f"{name}: {said}.")
-    return " ".join(lines)
+    return minus(" ".join(lines))
 
 # %% ../../nbs/06k_plots_llms.ipynb #3d85e1b5
 def caption_causes(data: pd.DataFrame) -> str:
@@ -515,8 +514,13 @@ def caption_causes(data: pd.DataFrame) -> str:
         "The distance between the best single LLM and the oracle on test (bold), split by cause, in percentage points: "
         "gained by the router; lost to the policy; lost to the router's estimates, against a model fitted on the test "
         "queries' own features; out of reach of any model of the question's features; and chance in which of several "
+<<<<<<< /tmp/tmpnsapiu7j
         "samples was right (not known, and so part of the features, where one sample was scored). To the left of zero: "
         f"what makes up for a loss. Router: {name_of(data.router.iloc[0])}. {AWAY}{say_causes(data)}"
+=======
+        "samples was right (not known, and so part of the features, where one sample was scored). Parts below "
+        f"zero stand to the left of it. Router: {name_of(data.router.iloc[0])}. {say_causes(data)}"
+>>>>>>> /tmp/tmpijqtek3f
     )
 
 # %% ../../nbs/06k_plots_llms.ipynb #2bf2f38f

@@ -163,11 +163,10 @@ def say_gain(data: pd.DataFrame) -> str:
 def caption_gain(data: pd.DataFrame) -> str:
     "What the figure shows, and its main numbers."
     return (
-        "Accuracy on test less that of the best single LLM (the one that is best on train), in percentage "
-        "points, under ArgMax, "
-        "with 95% intervals of the paired difference, not corrected for the number of routers. Hollow: a router "
-        "that sends "
-        f"every query to one LLM. Bars: the oracle. {say_gain(data)}"
+        "Accuracy on test less that of the best single LLM (the one that is best on train), in percentage points, for "
+        "the LLM with the highest score (ArgMax), with 95% intervals of the paired difference, not corrected for the "
+        "number of routers. Hollow: a router that sends every query to one LLM. Bars: the oracle, which always calls a "
+        f"right LLM where there is one. {say_gain(data)}"
     )
 
 # %% ../../nbs/06j_plots_systems.ipynb #d2c49c9a

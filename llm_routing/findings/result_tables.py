@@ -133,6 +133,8 @@ _ABOUT_CHANCE = {
         "interval allows; the router named beforehand; its cost and seconds as multiples of the best single LLM's.",
     ),
     "lesson_verdicts": About("Verdicts by part", "The lessons' verdicts on each dataset and pool."),
+    "left_out": About("Left out", "The queries that are left out, why, and which LLMs lack a response to them."),
+    "replication": About("Replication", "The paper's findings on MMLU beside the same quantities on these data."),
 }
 
 # %% ../../nbs/06n_result_tables.ipynb #f4abef50
@@ -232,10 +234,11 @@ def head(column: str) -> str:
 
 # %% ../../nbs/06n_result_tables.ipynb #467ed8dc
 def digits_of(values: pd.Series) -> int:
-    "Decimals for a column of numbers: none for whole ones, two for most, four for small ones."
+    "Decimals for a column of numbers: none for whole ones, one or two for most, four for small ones."
     known = values.dropna().abs()
-    if known.empty or (known == known.round()).all():
-        return 0
+    for digits in (0, 1):
+        if (known == known.round(digits)).all():
+            return digits
     return 2 if known.max() >= 0.1 else 4
 
 # %% ../../nbs/06n_result_tables.ipynb #3e87e7a8
