@@ -19,6 +19,15 @@ def test_the_most_similar_are_those_of_a_stable_sort(values):
     for k in (1, 7, 200):
         assert np.array_equal(most_similar(near, k), np.sort(np.argsort(-near, axis=1, kind="stable")[:, :k], axis=1))
 
+# %% ../nbs/04c_classic.ipynb #c-test-judges
+def test_neighbours_are_chosen_on_no_more_validation_queries_than_said():
+    texts = [f"What is {i} plus {i % 7}?" if i % 2 else f"Who wrote book {i}?" for i in range(90)]
+    scores = np.stack([np.arange(90) % 2, np.arange(90) % 3 > 0], 1).astype(float)
+    held_out = {10: (texts, scores), 5000: (texts[::9], scores[::9])}
+    made = [make_router("knn", encoder="tfidf", ks=(1, 5), judges=judges) for judges in held_out]
+    few, all_of_them = (knn.fit(texts, scores, ["a", "b"], held_out[knn.judges]) for knn in made)
+    assert few.k == all_of_them.k
+
 # %% ../nbs/04c_classic.ipynb #c-test-one
 @pytest.mark.parametrize("name", ["elo", "sw_ranking", "gbt", "ridge", "ridge_tfidf", "random_forest", "mlc", "knn"])
 def test_a_pool_of_one_llm_is_given_its_own_level(name):

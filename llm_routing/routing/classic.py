@@ -41,6 +41,7 @@ class Logistic(Router):
 
     encoder: str = "tfidf"
     penalties: tuple = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # tried on validation
+    cost = "linear"
 
     def learn(self, texts, scores, validation):
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
@@ -83,6 +84,7 @@ class Clustering(Router):
     encoder: str = "tfidf"
     ks: tuple = (2, 5, 10, 20, 50)  # numbers of clusters tried on validation
     random = True
+    cost = "linear"
 
     def learn(self, texts, scores, validation):
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
@@ -120,12 +122,14 @@ class KNN(Router):
 
     encoder: str = "minilm"
     ks: tuple = (10, 30, 100, 300)  # numbers of neighbours tried on validation
+    judges: int = 5000  # validation queries that `k` is chosen on, at most
+    cost = "quadratic by nature: each of a sample of at most `judges` validation queries is compared with all"
 
     def learn(self, texts, scores, validation):
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
         self.features, self.X = encoded(self.encoder, texts, self.cache)
-        self.scores = scores
-        V = self.features.transform(v_texts)
+        self.scores, step = scores, -(-len(v_texts) // self.judges)
+        v_scores, V = v_scores[::step], self.features.transform(v_texts[::step])
         ks = sorted({max(1, min(k, len(texts) // 4)) for k in self.ks})  # on few queries, fewer neighbours
         losses = [log_loss(p, v_scores) for p in self.for_each(V, ks)] if len(ks) > 1 else [0.0]
         self.k = ks[int(np.argmin(losses))]
@@ -151,6 +155,7 @@ class Regression(Router):
 
     encoder: str = "surface+minilm"
     joint: ClassVar[bool] = True  # whether the regressor takes several outputs at once
+    cost = "linear"
 
     def learn(self, texts, scores, validation):
         self.features, X = encoded(self.encoder, texts, self.cache)
@@ -172,6 +177,7 @@ class Ridge(Router):
 
     encoder: str = "surface+minilm"
     strengths: tuple = tuple(np.geomspace(1, 1e4, 9))
+    cost = "linear"
 
     def learn(self, texts, scores, validation):
         self.features, X = encoded(self.encoder, texts, self.cache)
@@ -263,6 +269,7 @@ class SimilarityWeighted(Router):
 
     encoder: str = "minilm"
     space = {"sharpness": (1.0, 3.0, 10.0, 30.0)}
+    cost = "linear, and quadratic in LLMs"
     sharpness: float = 10.0  # RouteLLM weights a training query by 10 ** (1 + similarity / largest similarity)
 
     def learn(self, texts, scores, validation):
