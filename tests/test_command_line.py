@@ -16,6 +16,7 @@ import pytest
 from llm_routing.generation.store import Store
 from llm_routing.study.tables import project_root
 
+pytestmark = pytest.mark.xdist_group("priced")  # one worker makes the fixture `priced`, once
 MARKUP = "<img src=x onerror=alert(1)>"  # may be a name, and is text wherever it is shown
 MIXED = """
 name = "mixed"
