@@ -20,6 +20,15 @@ def test_the_most_similar_are_those_of_a_stable_sort(values):
     for k in (1, 7, 200):
         assert np.array_equal(most_similar(near, k), np.sort(np.argsort(-near, axis=1, kind="stable")[:, :k], axis=1))
 
+# %% ../nbs/04c_classic.ipynb #c-test-judges
+def test_neighbours_are_chosen_on_no_more_validation_queries_than_said():
+    texts = [f"What is {i} plus {i % 7}?" if i % 2 else f"Who wrote book {i}?" for i in range(90)]
+    scores, chosen = (np.random.default_rng(2).random((90, 2)) < 0.5).astype(float), []
+    for judges, step in ((10, 1), (90, 9), (90, 1)):
+        knn = make_router("knn", encoder="tfidf", ks=(1, 5, 20), judges=judges)
+        chosen.append(knn.fit(texts, scores, ["a", "b"], (texts[::step], scores[::step])).k)
+    assert chosen[0] == chosen[1] != chosen[2]
+
 # %% ../nbs/04c_classic.ipynb #t-neighbours-once
 def test_pools_of_the_same_questions_look_for_neighbours_once():
     texts, llms = [f"What is {i} plus {i % 7}?" for i in range(60)], ["a", "b"]

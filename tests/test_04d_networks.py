@@ -161,3 +161,10 @@ def test_an_llm_hears_from_the_queries_that_it_got_right():
     third.bias.data = first.bias.data
     assert torch.allclose(first(nodes[:1], own), third(nodes[:1], own))  # a batch's own edges are hidden from it
     assert not torch.allclose(first(nodes[:1]), third(nodes[:1]))
+
+# %% ../nbs/04d_networks.ipynb #t-graph-nodes
+def test_a_graph_has_no_more_queries_than_said():
+    texts = [f"What is {i} plus {i % 7}?" if i % 2 else f"Who wrote book {i}?" for i in range(90)]
+    scores = np.stack([np.arange(90) % 2, np.arange(90) % 3 > 0], 1).astype(float)
+    router = make_router("graph", encoder="surface", nodes=20, epochs=1).fit(texts, scores, ["a", "b"], (texts, scores))
+    assert len(router.net.nodes) == 18 and router.predict(texts[:3]).shape == (3, 2)

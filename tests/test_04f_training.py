@@ -6,19 +6,32 @@
 __all__ = []
 
 # %% ../nbs/04f_training.ipynb #f-test-imports
+<<<<<<< /tmp/tmpbqegwxal
 from dataclasses import fields, replace
+=======
+import ctypes
+import gc
+import re
+from dataclasses import fields
+from pathlib import Path
+>>>>>>> /tmp/tmp_nve5a_i
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from llm_routing.routing.base import ROUTERS, fit_logistic, make_router, routed_score
+<<<<<<< /tmp/tmpbqegwxal
 from llm_routing.routing import encoders, training
 from llm_routing.routing.training import calibration_error, fit_isotonic, fit_temperature, prediction_key
 from llm_routing.routing.training import run_router, trained, tune
 from llm_routing.study.tasks import Task
 
 TIMES = ["batched_ms", "single_ms", "single_p99_ms"]
+=======
+from llm_routing.routing.training import calibration_error, fit_isotonic, fit_temperature, tune
+from llm_routing.study.tables import project_root
+>>>>>>> /tmp/tmp_nve5a_i
 
 # %% ../nbs/04f_training.ipynb #0175af2f
 def toy(n=60, seed=0):
@@ -90,6 +103,61 @@ def test_one_llm_and_half_a_character(name):
     assert p.shape == (5, 1) and np.isfinite(p).all() and (p >= 0).all() and (p <= 1).all()
     with pytest.raises(ValueError, match="query 1 has half a character"):
         router.predict(["a", "\ud83d"])
+
+# %% ../nbs/04f_training.ipynb #t-cost-many
+def many(n):
+    "`n` texts of the mini study, each time with other numbers, and scores of three LLMs."
+    texts, rng = pd.read_parquet(project_root() / "data" / "mini" / "queries.parquet").text, np.random.default_rng(0)
+    texts = [re.sub(r"\d+", lambda _: str(rng.integers(1000)), texts.iloc[i % len(texts)]) for i in range(n)]
+    return texts, (rng.random((n, 3)) < [0.3, 0.5, 0.6]).astype(float)
+
+# %% ../nbs/04f_training.ipynb #t-cost-peak
+def most_held() -> int:
+    "The most bytes that this process has held since its peak was set back."
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+def peak_memory(do) -> int:
+    "The bytes that `do()` needs at most, beyond what this process held before."
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free goes back to the system
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = most_held()
+    do()
+    return most_held() - before
+
+
+ON_LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's count of memory")
+
+# %% ../nbs/04f_training.ipynb #t-cost-square
+@ON_LINUX
+def test_the_measure_of_memory_sees_a_square_and_what_is_freed_at_once():
+    small, large = (peak_memory(lambda n=n: np.ones((n, n)).sum()) for n in (2000, 8000))
+    assert small == pytest.approx(8 * 2000**2, rel=0.1) and large > 1.25 * 4 * small + 2**24
+
+# %% ../nbs/04f_training.ipynb #t-cost-memory
+LIGHT = {"epochs": 1, "ks": (5, 10), "penalties": (1e-3,), "trees": 5, "layers": 1, "tuned": 1, "max_length": 32}
+
+
+@pytest.mark.slow
+@ON_LINUX
+@pytest.mark.parametrize("name", sorted(ROUTERS))
+def test_memory_of_fitting_is_at_most_linear_in_the_training_queries(name, tmp_path):
+    known = {f.name for f in fields(ROUTERS[name][0])}
+    params = {k: v for k, v in LIGHT.items() if k in known and (k != "tuned" or name == "routerdc_finetuned")}
+    if "encoder" in known:
+        params["encoder"] = "tfidf" if ROUTERS[name][1].get("encoder") == "tfidf" else "surface"
+    if name == "routerdc_finetuned":
+        params["encoder"] = f"hf:{tiny_encoder(tmp_path)}"
+    if "max_length" in known:
+        params["model"] = tiny_encoder(tmp_path)
+    n, llms, peak = (300 if "finetuned" in name else 2000), ["a", "b", "c"], {}
+    for size in (n, 4 * n):
+        texts, scores = many(size + size // 4)
+        held_out = texts[size:], scores[size:]
+        peak[size] = peak_memory(lambda: make_router(name, **params).fit(texts[:size], scores[:size], llms, held_out))
+    assert peak[4 * n] < 1.25 * 4 * peak[n] + 2**24
+    assert ROUTERS[name][0].cost.startswith(("linear", "quadratic by nature: "))
 
 # %% ../nbs/04f_training.ipynb #a2ffd387
 def test_bad_scores_and_names_are_refused():

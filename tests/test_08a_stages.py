@@ -85,8 +85,8 @@ params = { knn = { encoder = "tfidf+hf:../encoder" } }
 def checkout(tmp_path_factory):
     "A scratch checkout with a profile that names files of every kind."
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("settings.ini", "nbs/01_queries.ipynb", "nbs/02_generation.ipynb", "nbs/04_routers.ipynb"):
-        (folder / name).parent.mkdir(exist_ok=True)
+    (folder / "nbs").mkdir()
+    for name in ("settings.ini", *(f"nbs/{stage.name}.ipynb" for stage in STAGES)):
         shutil.copy(project_root() / name, folder / name)
     shutil.copytree(project_root() / "llm_routing", folder / "llm_routing")
     shutil.copytree(project_root() / "data" / "few_shot", folder / "data" / "few_shot")
@@ -147,6 +147,21 @@ def test_each_file_that_a_stage_wrote_is_missed_when_it_is_lost(small):
         (small.folder / name).unlink()
         assert why_stale(stage, small) == f"{name} is missing or was changed"
         (small.folder / name).write_text("new")
+
+# %% ../nbs/08a_stages.ipynb #t-files-before
+@pytest.mark.parametrize("name,says", [("router_costs.json", "router_costs.json"), ("figures/x.csv", "figures/")])
+def test_a_file_that_an_earlier_stage_writes_anew_makes_its_readers_stale(small, name, says):
+    small.figures.mkdir(exist_ok=True)
+    (small.folder / name).write_text("old")
+    state = {STAGES[4].name: {"foundation": {}, "seconds": 1, "outputs": {name: "of old"}}}
+    keep(small, "state.json", state)
+    readers = [stage for stage in STAGES if says in stage.files]
+    for stage in readers:
+        state[stage.name] = {"foundation": foundation(stage, small), "seconds": 1, "outputs": {}}
+    keep(small, "state.json", state)
+    assert readers and not any(why_stale(stage, small) for stage in readers)
+    (small.folder / name).write_text("new")
+    assert [why_stale(stage, small) for stage in readers] == [f"{says} changed"] * len(readers)
 
 # %% ../nbs/08a_stages.ipynb #t-ingredients-cells
 def test_code_cells_count_and_other_cells_do_not(small, checkout):

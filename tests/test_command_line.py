@@ -16,6 +16,8 @@ import pytest
 from llm_routing.generation.store import Store
 from llm_routing.study.tables import project_root
 
+pytestmark = pytest.mark.xdist_group("priced")  # one worker makes the fixture `priced`, once
+MARKUP = "<img src=x onerror=alert(1)>"  # may be a name, and is text wherever it is shown
 MIXED = """
 name = "mixed"
 description = "A local LLM and one at an endpoint"
@@ -44,7 +46,7 @@ model = "data/tiny_llms/wren-base"
 prompt = "fcot"
 
 [[generation.pool]]
-name = "hosted"
+name = "{hosted}"
 model = "organisation/hosted"
 base_url = "http://127.0.0.1:{port}/v1"
 key_env = "HOST_KEY"
@@ -110,8 +112,16 @@ def endpoint():
 @pytest.fixture
 def mixed(endpoint, tmp_path) -> list:
     "The words that choose a profile with both kinds of LLM, and a run folder."
-    (tmp_path / "mixed.toml").write_text(MIXED.format(port=endpoint.server_port))
+    (tmp_path / "mixed.toml").write_text(MIXED.format(port=endpoint.server_port, hosted=MARKUP))
     return ["--profile", tmp_path / "mixed.toml", "--run-dir", tmp_path / "run"]
+
+
+def shown(notebook: Path) -> str:
+    "What an executed notebook shows as Markdown and HTML, where nothing of `MARKUP` may be left as it is."
+    outputs = [o for c in json.loads(notebook.read_text("utf-8"))["cells"] for o in c.get("outputs", [])]
+    parts = ("".join(o.get("data", {}).get(kind, "")) for o in outputs for kind in ("text/markdown", "text/html"))
+    assert "<img src=x" not in (text := "\n".join(parts))
+    return text
 
 
 ODD = "Sample ID\tPrompt\tModel Name\tCorrect\tSubset\treviewer\tResponse time (ms)\n"
@@ -160,9 +170,10 @@ def test_import_tells_all_faults_of_a_file_at_once_and_writes_nothing(tmp_path):
 def test_an_endpoint_answers_for_its_own_llm_alone(endpoint, mixed, tmp_path):
     llm_routing("run", *mixed, "--to", "02")
     responses = pd.read_parquet(tmp_path / "run" / "responses.parquet").set_index("llm").text
-    assert (responses["hosted"] == "The answer is 7.").all() and len(responses["hosted"]) == 60
+    assert (responses[MARKUP] == "The answer is 7.").all() and len(responses[MARKUP]) == 60
     assert not (responses["wren"] == "The answer is 7.").any() and len(responses["wren"]) == 60
     assert endpoint.asked == [("organisation/hosted", "Bearer k-123")] * 60
+    assert "&lt;img src=x" in shown(tmp_path / "run" / "02_generation.ipynb")
 
 
 @pytest.mark.slow
@@ -178,7 +189,7 @@ def test_an_endpoint_that_dies_ends_the_run_early_and_the_same_command_goes_on(e
     llm_routing("run", *mixed, "--to", "02")
     assert len(endpoint.asked) == 60 - 25
     responses = pd.read_parquet(tmp_path / "run" / "responses.parquet")
-    assert responses.llm.value_counts().to_dict() == {"wren": 60, "hosted": 60}
+    assert responses.llm.value_counts().to_dict() == {"wren": 60, MARKUP: 60}
 
 
 @pytest.mark.slow
@@ -196,7 +207,7 @@ def write_priced(file: Path) -> None:
     for i in range(200):
         kind = i % 2
         text = f"Add {i} and {i % 7}" if kind else f"Which bird sings at {i} in the long night of the north?"
-        for llm, cost, chance in (("ada", 0.1, (0.8, 0.3)), ("bob", 2.0, (0.3, 0.9)), ("cy", 0.5, (0.5, 0.5))):
+        for llm, cost, chance in (("ada", 0.1, (0.8, 0.3)), ("bob", 2.0, (0.3, 0.9)), (MARKUP, 0.5, (0.5, 0.5))):
             rows.append({"text": text, "llm": llm, "score": int(rng.random() < chance[kind]), "cost": cost + i / 1000})
     pd.DataFrame(rows).to_csv(file, index=False)
 
@@ -227,6 +238,15 @@ def test_the_costs_of_a_table_reach_its_results_and_its_report(priced):
 
 
 @pytest.mark.slow
+def test_a_name_with_markup_is_text_in_every_chapter_and_page(priced):
+    chapters = {file.stem: shown(file) for file in sorted((priced / "a").glob("0*.ipynb"))}
+    named = {name for name, text in chapters.items() if "&lt;img src=x" in text}
+    assert len(chapters) == 8 and {"03_extraction", "06_analysis"} <= named
+    pages = [p for p in (priced / "a" / "figures").rglob("*") if p.suffix in (".html", ".md", ".svg")]
+    assert len(pages) > 20 and not [p for p in pages if "<img src=x" in p.read_text("utf-8")]
+
+
+@pytest.mark.slow
 def test_another_seed_is_another_run_and_the_two_are_compared(priced):
     said = llm_routing("run", "--profile", priced / "mine.toml", "--run-dir", priced / "b", "--set", "seed=5", *FEW)
     assert "points [" in said and "report: " in said and " stages ran (" in said
@@ -252,10 +272,10 @@ def test_status_verify_and_cite_speak_of_ones_own_run(priced):
 
 @pytest.mark.slow
 def test_llms_and_queries_are_cut_by_a_setting(priced):
-    cut = ["--set", "source.llms=['ada','cy']", "--set", "source.queries=20"]
+    cut = ["--set", f"source.llms=['ada','{MARKUP}']", "--set", "source.queries=20"]
     for run in "cd":
         llm_routing("run", "--profile", priced / "mine.toml", "--run-dir", priced / run, "--to", "03", *cut)
     queries, again = (pd.read_parquet(priced / run / "queries.parquet") for run in "cd")
     assert queries.split.value_counts().to_dict() == {"train": 20, "validation": 20, "test": 20}
     assert queries.equals(again)
-    assert set(pd.read_parquet(priced / "c" / "outcomes.parquet").llm) == {"ada", "cy"}
+    assert set(pd.read_parquet(priced / "c" / "outcomes.parquet").llm) == {"ada", MARKUP}

@@ -12,6 +12,7 @@ import pytest
 from llm_routing.study.tables import project_root
 
 ROOT = project_root()
+pytestmark = pytest.mark.xdist_group("installed")  # one worker makes the fixture `installed`, once
 
 
 def call(command: list, cwd: Path) -> subprocess.CompletedProcess:

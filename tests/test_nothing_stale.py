@@ -19,14 +19,24 @@ ROOT = project_root()
 sys.path.insert(0, str(ROOT / "campaigns"))
 import renames  # noqa: E402
 
+pytestmark = pytest.mark.xdist_group("small")  # one worker makes the small study, once
+
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory) -> Path:
-    "The small study's folder, with its run up to the scores in `run`."
+def made(tmp_path_factory) -> tuple[Path, Path]:
+    "The small study's folder, with its run up to the scores in `run`, and a copy of it all."
     folder = tmp_path_factory.mktemp("small")
     renames.make_study(folder)
     llm_routing(folder, "--to", "04")
-    return folder
+    return folder, shutil.copytree(folder, folder.with_name(f"{folder.name}-copy"))
+
+
+@pytest.fixture
+def small(made) -> Path:
+    "The small study's folder as it was made, whatever other tests have done to it."
+    folder, copy = made
+    shutil.rmtree(folder)
+    return shutil.copytree(copy, folder)
 
 
 def llm_routing(folder: Path, *args: str) -> str:
@@ -95,7 +105,7 @@ def test_fresh_uses_no_response_of_before(small, place):
     where, requests = ["--set", f"generation.responses='{small / place}'"] if place else [], len(right) // 4
     llm_routing(small, "--to", "02", *where)
     kept = Store(small / place if place else small / "run" / "responses_store")
-    assert put_other_texts(kept) >= len(right)  # those of the replaced weights are kept too
+    assert put_other_texts(kept) == len(right)
     said = llm_routing(small, "--to", "02", "--fresh", *where)
     assert f"{requests} of {requests} requests" in said
     assert pd.read_parquet(small / "run" / "responses.parquet").text.equals(right.text)
@@ -130,8 +140,6 @@ def test_the_campaign_sees_what_a_process_looks_at_before_it_writes_it(tmp_path)
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["02_generation", "04_routers"])
 def test_a_stage_stopped_at_any_rename_is_made_again_as_it_was(small, tmp_path, stage):
-    shutil.rmtree(small / "run")  # the tests before have put other texts into its store
-    llm_routing(small, "--to", "04")
     rows = renames.campaign(small, [stage], tmp_path, last="04")
     assert {"before", "after"} <= set(rows.moment) and (rows.number == rows.run_on_from).sum() > 3
     assert (rows.verdict == "held").all(), rows[rows.verdict != "held"].to_dict("records")

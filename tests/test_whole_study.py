@@ -15,6 +15,7 @@ from llm_routing.study.runs import Run
 from llm_routing.study.tables import StudyError, TABLES, project_root
 
 ROOT = project_root()
+pytestmark = pytest.mark.xdist_group("runs")  # they would wait for one another; a group comes first, and these are long
 COLUMNS = ["dataset", "group", "system", "policy", "n", "accuracy", "ci_low", "ci_high", "latency_s", "usage"]
 
 

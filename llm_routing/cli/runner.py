@@ -187,7 +187,10 @@ def _listed(kind: str) -> dict[str, str]:
 
     known = registries()
     tables = {
-        "routers": {n: _with_settings(_about(cls), more) for n, (cls, more) in known["routers"].items()},
+        "routers": {
+            n: f"{_with_settings(_about(cls), more)} Cost of fitting: {cls.cost}."
+            for n, (cls, more) in known["routers"].items()
+        },
         "policies": {n: _about(f) for n, f in known["policies"].items()},
         "encoders": {n: _about(cls) for n, cls in known["encoders"].items()},
         "sources": {n: _about(f) for n, f in SOURCES.items()},

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'STAGE_NAMES', 'RECORDS', 'Stage', 'stage', 'stage_index', 'chosen_stages', 'notebook_code',
-           'imported_modules', 'package_folder', 'code_digest', 'foundation', 'shipped_files', 'weights',
+           'imported_modules', 'package_folder', 'code_digest', 'foundation', 'shipped_files', 'made_before', 'weights',
            'local_encoders', 'read_state', 'why_stale', 'record', 'is_result', 'written', 'keep', 'foreign', 'adopt']
 
 # %% ../../nbs/08a_stages.ipynb #imports
@@ -31,6 +31,7 @@ class Stage:
     writes: tuple[str, ...] = ()  # tables
     sections: tuple[str, ...] = ()  # of the profile
     data: tuple[str, ...] = ()  # folders below data/
+    files: tuple[str, ...] = ()  # of earlier stages, beside their tables; `figures/` is all that is below it
     live: bool = False  # whether its output is shown as it comes
     asks: bool = False  # whether it asks LLMs
 
@@ -41,12 +42,12 @@ def stage(
     writes: str = "",
     sections: str = "",
     data: str = "",
+    files: str = "",
     live: bool = False,
     asks: bool = False,
 ) -> Stage:
     "A stage from texts that list their words."
-    lists = [tuple(text.split()) for text in (reads, writes, sections, data)]
-    return Stage(name, lists[0], lists[1], lists[2], lists[3], live, asks)
+    return Stage(name, *(tuple(text.split()) for text in (reads, writes, sections, data, files)), live, asks)
 
 # %% ../../nbs/08a_stages.ipynb #07ddb1e6
 STAGES = [
@@ -70,19 +71,21 @@ STAGES = [
         asks=True,
     ),
     stage("04_routers", "queries outcomes", "scores", "routers seed"),
+    stage("05_policies", "queries responses outcomes scores", "selections", "policies source generation extraction seed"),
     stage(
-        "05_policies",
-        "queries responses outcomes scores",
-        "selections",
-        "policies source generation extraction seed",
+        "06_analysis",
+        "queries outcomes scores selections",
+        "results",
+        "analysis source routers seed",
+        files="router_costs.json figures/",
     ),
-    stage("06_analysis", "queries outcomes scores selections", "results", "analysis source routers seed"),
     stage(
         "07_reproduction",
         " ".join(TABLES),
         "",
         "name description needs analysis routers source generation extraction policies seed",
         "reference routers",
+        files="figures/",
     ),
 ]
 
@@ -192,6 +195,7 @@ def foundation(stage: Stage, run: Run) -> dict[str, str]:
         **{f"weights of {name}": content for name, content in weights(stage, run).items()},
         "shipped data": _content(files, tuple(tuple(_listing(p).items()) for p in files)),
         **{f"table {t}": digest(run.path(t)) if run.path(t).is_file() else "missing" for t in stage.reads},
+        **{name: made_before(name, stage, run) for name in stage.files},
     }
 
 # %% ../../nbs/08a_stages.ipynb #96680b6e-1
@@ -204,6 +208,18 @@ def shipped_files(stage: Stage, run: Run) -> tuple[Path, ...]:
         named.append(run.profile.generation.store)
     places = [project_root() / "data" / d for d in stage.data] + [project_root() / n for n in named if n]
     return tuple(p for p in places if p.exists())
+
+# %% ../../nbs/08a_stages.ipynb #made-before
+def made_before(
+    beginning: str,  # of the files' names, such as `figures/`
+    stage: Stage,
+    run: Run,
+) -> str:
+    "The digest of files that earlier stages are known to have written beside their tables."
+    state = read_state(run)
+    made = {name for s in STAGE_NAMES[: stage_index(stage.name)] for name in state.get(s, {"outputs": {}})["outputs"]}
+    files = {name: run.folder / name for name in sorted(made) if name.startswith(beginning)}
+    return digest(*(f"{name} {digest(file) if file.is_file() else 'missing'}" for name, file in files.items()))
 
 # %% ../../nbs/08a_stages.ipynb #stage-weights
 def weights(stage: Stage, run: Run) -> dict[str, str]:
@@ -350,7 +366,6 @@ def adopt(
         for name in entry["outputs"]:
             atomic_write(run.folder / name, lambda tmp, n=name: tmp.write_bytes((other.folder / n).read_bytes()))
         state[stage.name] = entry
-    if state:
         keep(run, "state.json", state)
     return list(state)
 

@@ -63,6 +63,7 @@ class Router:
     cache: str | Path | None = None  # folder for embeddings; None keeps none
     space: ClassVar[dict[str, tuple]] = {}  # parameter -> values that `tune` may try
     random: ClassVar[bool] = False  # whether what it learns, validation queries given, hangs on `seed`
+    cost: ClassVar[str] = "not stated"  # how time and memory of fitting grow with the training queries
 
     def fit(self, texts, scores, llms, validation=None):
         """Learn from `scores` (n_queries, n_llms) in [0, 1]; `validation` is a pair (texts, scores) to choose
@@ -125,6 +126,8 @@ def make_router(name: str, **params) -> Router:
 @dataclass
 class Prior(Router):
     "Each LLM's mean training score for every query: always routes to the best single LLM."
+
+    cost = "linear"
 
     def learn(self, texts, scores, validation):
         self.mean = scores.mean(0)

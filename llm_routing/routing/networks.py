@@ -78,6 +78,7 @@ class MLP(Router):
     batch: int = 128
     space = {"width": (16, 64, 256), "rate": (3e-4, 1e-3, 3e-3)}
     random = True
+    cost = "linear"
 
     def learn(self, texts, scores, validation):
         import torch
@@ -371,14 +372,20 @@ class GraphRouter(MLP):
     """A small GraphRouter (Feng et al. 2024): one round of messages between queries and LLMs, then an edge for each
     pair."""
 
+    nodes: int = 10_000  # training queries in the graph, at most: every step of training reads all of it
+    cost = "quadratic by nature: the graph has a sample of at most `nodes` training queries"
+
     def network(self, d, m):
-        return message_passing(*self.parts["train"], self.width)
+        X, Y = self.parts["train"]
+        self.step = -(-len(X) // self.nodes)  # every so many-th query is a node
+        return message_passing(X[:: self.step], Y[:: self.step], self.width)
 
     def loss(self, net, ids, part):
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         X, Y = self.parts[part]
-        return binary_cross_entropy_with_logits(net(X[ids], ids if part == "train" else None), Y[ids])
+        hidden = ids[ids % self.step == 0] // self.step if part == "train" else None
+        return binary_cross_entropy_with_logits(net(X[ids], hidden), Y[ids])
 
 # %% ../../nbs/04d_networks.ipynb #device
 def device() -> str:
@@ -449,6 +456,7 @@ class FineTuned(Router):
     max_length: int = 128
     threads: int = 1  # cores, where there is no GPU; 0: all
     random = True
+    cost = "linear"
 
     def learn(self, texts, scores, validation):
         with cores(self.threads):

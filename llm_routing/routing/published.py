@@ -33,6 +33,7 @@ class ClusterAndRank(Router):
     clusters: int = 60
     nearest: int = 4
     random = True
+    cost = "linear"
 
     def learn(self, texts, scores, validation):
         self.features = make_encoder(self.encoder, self.cache)
@@ -119,6 +120,7 @@ class UniRoute(Router):
     encoder: str = "minilm"
     clusters: int = 20
     random = True
+    cost = "linear"
     space = {"clusters": (5, 10, 20, 50)}
 
     def learn(self, texts, scores, validation):

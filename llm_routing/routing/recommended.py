@@ -192,6 +192,7 @@ class Recommended(Familiar):
 
     encoder: ClassVar[str] = "words"
     random = True
+    cost = "linear: whether a query is familiar is told by a sample of at most `anchors` training queries"
 
     def learn(self, texts, scores, validation):
         "Nothing is chosen on validation: its queries are left for whatever calibrates the probabilities."
