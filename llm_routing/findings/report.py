@@ -30,6 +30,7 @@ from .ledger import say_counts
 from .page import Html, copies, drawing, el, files, joined, page, picture, sortable, split_caption
 from .plot_parts import place
 from .result_tables import ABOUT, about, main_results, name_modelled, readable_rows, shown_columns
+from ..study.profiles import SHIPPED
 from ..study.runs import Run
 from ..study.tables import StudyError, work_folder
 
@@ -77,8 +78,9 @@ def _is_wide(run: Run, name: str) -> bool:
 
 # %% ../../nbs/07f_report.ipynb #67fb2dcd
 def is_own(run: Run) -> bool:
-    "Whether a run is somebody's own: a changed study, or in a folder of its own."
-    return bool(run.origin.get("overrides")) or run.folder.parent.name != "runs"
+    "Whether a run is somebody's own: of their own profile, a changed study, or in a folder of its own."
+    changed = bool(run.origin.get("overrides")) or run.profile.name not in SHIPPED
+    return changed or run.folder.parent.name != "runs"
 
 # %% ../../nbs/07f_report.ipynb #fd1feba7
 def claim_block(run: Run, name: str) -> Html:
