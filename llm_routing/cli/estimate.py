@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from .preflight import access, faults, needs_gpu, preflight, size_gb, some_lengths
+from .preflight import access, asked_pool, faults, needs_gpu, preflight, size_gb, some_lengths
 from ..generation.engines import settings_of
 from ..sources.queries import load_queries
 from ..study.profiles import Generation, LLM, Profile
@@ -126,8 +126,9 @@ def dry_run(
     "What a run takes and what would stop it: the checks of `preflight`, and an estimate of the generation."
     findings = preflight(profile)
     missing = [f"{f.check}: {f.says}; {f.fix}" for f in faults(findings)]
-    if not profile.generation.pool or profile.source.kind != "generate":
-        what = READY.get(profile.source.kind, "outcomes are published")
+    if not asked_pool(profile):
+        so_far = "responses are those that are there"
+        what = so_far if profile.generation.partial else READY.get(profile.source.kind, "outcomes are published")
         lines = [f"{profile.name}: its {what}, so nothing is generated"]
         lines += [f.says for f in findings if f.check == "data" and f.verdict == "note"]
     else:
