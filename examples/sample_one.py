@@ -11,6 +11,7 @@ from llm_routing.generation.sampling import answer_queries
 from llm_routing.generation.store import Store
 from llm_routing.sources.queries import load_queries
 from llm_routing.study.profiles import load_profile
+from llm_routing.study.tables import StudyError
 
 
 def main(profile: str, llm: str, store: str, replicas: str = "1") -> int:
@@ -26,4 +27,7 @@ def main(profile: str, llm: str, store: str, replicas: str = "1") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    try:
+        sys.exit(main(*sys.argv[1:]))
+    except StudyError as e:
+        sys.exit(str(e))

@@ -6,9 +6,11 @@
 __all__ = []
 
 # %% ../nbs/00b_profiles.ipynb #test-imports
+import subprocess
+
 import pytest
 
-from llm_routing.study.profiles import load_profile, profile_names, set_key
+from llm_routing.study.profiles import SHIPPED, load_profile, profile_names, set_key
 from llm_routing.study.tables import StudyError, project_root
 
 # %% ../nbs/00b_profiles.ipynb #90894b9a
@@ -16,6 +18,12 @@ def test_every_profile_is_valid_and_named_after_its_file():
     assert {"mini", "public"} <= set(profile_names())
     for name in profile_names():
         assert load_profile(name).name == name
+
+# %% ../nbs/00b_profiles.ipynb #5aae7cc5
+@pytest.mark.skipif(not (project_root() / ".git").exists(), reason="no checkout")
+def test_the_profiles_of_the_repository_are_the_studys_own():
+    listed = subprocess.run(["git", "ls-files", "profiles"], cwd=project_root(), capture_output=True, text=True).stdout
+    assert {f"profiles/{name}.toml" for name in SHIPPED} == {f for f in listed.split() if f.endswith(".toml")}
 
 # %% ../nbs/00b_profiles.ipynb #90894b9a-1
 @pytest.mark.parametrize(

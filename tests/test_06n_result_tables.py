@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from llm_routing.findings import result_tables as T
+from llm_routing.findings.headline import GLANCE
 from llm_routing.findings.plot_parts import invented_study
 
 # %% ../nbs/06n_result_tables.ipynb #b0ca412a
@@ -125,10 +126,34 @@ def test_tables_compile_and_fit(tmp_path, results):
     lessons = pd.DataFrame([row] * 5)
     pair = {"dataset": "data", "pool": "dominated", "router": "recommended", "strong": "abacus-base", "weak": "heron"}
     pair["share_away"] = 0.5
+    glance = dict.fromkeys(GLANCE, 12.3456) | {"dataset": "mmlu_pro", "pool": "commercial", "n": 13580}
+    glance |= {"routers": 17, "gains": 12, "losses": 12, "not_told_apart": 15, "system": "clustering_tfidf"}
+    glance |= {"policy": "argmax", "outcome": "not told apart"}
     pairs = pd.DataFrame(
         [pair | {f"{m}{end}": 0.5 for m in ("apgr", "cpt50", "cpt80") for end in ("", "_low", "_high")}]
     )
-    T.write_tables(tmp_path, ledger=ledger, lessons=lessons, pairs=pairs)
-    names = [f"tables/{name}.tex" for name in ("main_results", "ledger", "lessons", "pairs")]
+    at_a_glance = pd.DataFrame([glance] * 10)
+    T.write_tables(tmp_path, "modelled", ledger=ledger, lessons=lessons, pairs=pairs, glance=at_a_glance)
+    names = [f"tables/{name}.tex" for name in ("main_results", "ledger", "lessons", "pairs", "glance")]
     assert compiled(tmp_path, names, 6.75) < 1
+    assert compiled(tmp_path, ["tables/main_results_narrow.tex"], 3.25) < 1
+
+# %% ../nbs/06n_result_tables.ipynb #d9dc2c2c
+def two_columns(folder, body: str) -> bool:
+    "Whether LaTeX takes a document of two columns."
+    packages = r"\usepackage{booktabs}\usepackage{array}\usepackage{longtable}"
+    text = rf"\documentclass[twocolumn]{{article}}{packages}\begin{{document}}{body}\end{{document}}"
+    (folder / "paper.tex").write_text(text)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    return subprocess.run(command, cwd=folder, capture_output=True, timeout=120).returncode == 0
+
+# %% ../nbs/06n_result_tables.ipynb #646ef8d4
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX is installed here")
+def test_a_document_of_two_columns_takes_a_long_table_as_its_comment_says(tmp_path, results):
+    T.write_tables(tmp_path, power=pd.DataFrame({"n": range(T.LONG + 1)}))
+    long = r"\input{tables/power.tex}"
+    assert T.ONE_COLUMN in (tmp_path / "tables" / "power.tex").read_text().splitlines()
+    assert not two_columns(tmp_path, long) and two_columns(tmp_path, rf"\onecolumn {long} \twocolumn")
+    T.write_main_results(pd.concat([results.assign(dataset=f"data_{i}") for i in range(12)]), tmp_path)
+    assert two_columns(tmp_path, r"\noindent\input{tables/main_results_narrow.tex}")
     assert compiled(tmp_path, ["tables/main_results_narrow.tex"], 3.25) < 1

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/06o_citing.ipynb #c6222a92
 import re
+import shutil
 
 import pytest
 
@@ -76,9 +77,13 @@ def test_tables_can_be_cited_too(run, tmp_path):
     assert "@misc{llmrouting:public:tables:main_results," in text and "index.html#table-main_results" in text
 
 # %% ../nbs/06o_citing.ipynb #1344d55c
-def test_ones_own_run_is_ones_own(run):
+def test_ones_own_run_is_ones_own_also_where_it_is_published(run, tmp_path):
     text = C.cite("gain", folder=run.figures, profile=run.profile)
     assert "The author of this run" in text and "@misc{chen2024routerdc," in text
+    shutil.copytree(run.figures, tmp_path / "published" / "mine")
+    for kind in ("plateau", "tables/main_results"):
+        text = C.cite(f"mine/{kind}", tmp_path / "published")
+        assert "The author of this run" in text and "llm-routing authors" not in text
 
 # %% ../nbs/06o_citing.ipynb #062eb574
 def test_an_unknown_name_says_what_there_is(run, tmp_path):

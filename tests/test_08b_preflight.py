@@ -54,6 +54,11 @@ def test_advice_for_vllm_is_the_tested_set_for_gpus(bare):
     said = [f.fix for f in preflight(load_profile("paper")) if f.check == "engine"]
     assert said == ['pip install -e ".[gpu]" --constraint constraints-gpu.txt']
 
+# %% ../nbs/08b_preflight.ipynb #387c672b
+def test_what_samples_nothing_needs_no_engine_no_gpu_and_no_llm(bare):
+    wrong = faults(preflight(load_profile("paper", ["generation.partial=true"])))
+    assert not {"gpu", "engine", "endpoints", "models"} & {f.check for f in wrong}
+
 # %% ../nbs/08b_preflight.ipynb #b1438820
 def test_a_gpu_box_is_held_against_its_own_versions(monkeypatch):
     gpu = {

@@ -15,11 +15,11 @@ from huggingface_hub.errors import GatedRepoError
 
 from llm_routing.cli import estimate as module
 from llm_routing.cli import preflight as checks
-from llm_routing.cli.estimate import dry_run, llm_plan
+from llm_routing.cli.estimate import dry_run, llm_plan, plan_of
 from llm_routing.cli.preflight import faults, preflight
 from llm_routing.cli.runner import app
 from llm_routing.generation.llms import make_toy_llm
-from llm_routing.study.profiles import Generation, LLM, load_profile
+from llm_routing.study.profiles import Generation, LLM, load_profile, parse_profile
 from llm_routing.study.tables import StudyError
 
 # %% ../nbs/08c_estimate.ipynb #t-paper
@@ -68,7 +68,24 @@ def test_an_estimate_grows_with_samples_and_size():
 
 # %% ../nbs/08c_estimate.ipynb #8b099f10-3
 def test_a_published_profile_generates_nothing():
-    assert "nothing is generated" in dry_run(load_profile("public"))[0]
+    for said in (load_profile("public"), load_profile("mini", ["generation.partial=true"])):
+        assert "nothing is generated" in dry_run(said)[0]
+
+# %% ../nbs/08c_estimate.ipynb #065bee26
+def test_an_llm_at_an_endpoint_takes_no_disk_no_gpu_and_no_look_at_the_hub(monkeypatch):
+    hosted = {"name": "hosted", "model": "org/seventy", "parameters_b": 70.0, "base_url": "https://host.example/v1"}
+    mini = load_profile("mini").model_dump(mode="json")
+    mini["generation"]["pool"] = [mini["generation"]["pool"][0], hosted]
+    asked = []
+    monkeypatch.setattr(checks, "model_access", lambda model, *more: asked.append(model) or "here")
+    n, plan, _ = plan_of(parse_profile(mini))
+    own, other = plan.to_dict("records")
+    assert other["access"] == "https://host.example/v1" and other["completion_mtok"] > 0
+    assert [other[k] for k in ("disk_gb", "gpu_gb", "gpus", "hours", "cost_usd")] == [0] * 5
+    assert own["access"] == "here" and own["gpus"] == 1 and "org/seventy" not in asked and asked
+    monkeypatch.setattr(module, "preflight", lambda profile: [])  # the endpoint is not there
+    text, missing = dry_run(parse_profile(mini))
+    assert "samples with transformers and openai" in text and "and 0.0 GB of weights" in text
 
 # %% ../nbs/08c_estimate.ipynb #46ff79b0
 BOX = """

@@ -24,6 +24,7 @@ from llm_routing.sources.queries import load_queries
 from llm_routing.study.runs import Run
 run = Run.open(profile, run_dir)
 run.write('queries', load_queries(run.profile))"""
+DRAW = "write_text(run.figures / 'tables' / 'ranks.csv', 'system,first\\nmlc,1\\n')"
 
 # %% ../nbs/08d_running.ipynb #6e18d3c6-1
 @pytest.fixture
@@ -84,16 +85,34 @@ def test_a_first_run_is_estimated_from_another_machine_and_the_next_from_the_las
     whole = seconds_elsewhere("04_routers", open_run("mini"))
     assert seconds_elsewhere("04_routers", run) / whole == pytest.approx(len(run.read("queries")) / 3800)
     run_study(run, last="00", force=True)
-    assert "as last time" in capsys.readouterr().err
+    assert "as last time" in (said := capsys.readouterr().err) and "no estimate" not in said
+
+# %% ../nbs/08d_running.ipynb #e5897145
+@pytest.mark.parametrize("profile", ["public_seeds", "recorded_finetuned"])
+def test_a_first_run_that_nothing_is_known_of_says_so_once(profile, scratch, capsys):
+    run = open_run(profile)
+    run_study(run, last="00")
+    said = capsys.readouterr().err
+    assert said.count("no estimate of the time, because no run like it was timed yet\n") == 1
+    assert "00_study: has not run yet\n" in said
 
 # %% ../nbs/08d_running.ipynb #t-publish
-def test_only_a_whole_run_of_the_profile_itself_is_published(scratch, tmp_path):
+def test_only_a_whole_run_of_the_profile_itself_is_published(scratch, tmp_path, monkeypatch):
     run_study(open_run("mini"), last="01", progress=False)
     with pytest.raises(StudyError, match="02_generation has not run yet: .* first"):
         publish(open_run("mini"))
     with pytest.raises(StudyError, match=r"changed: seed|changed: .*seed.*not published"):
         publish(open_run("mini", changes=["seed=5"]))
     assert not (tmp_path / "figures").exists()
+    monkeypatch.setattr(running, "STAGES", STAGES[:2])
+    scratch("01_queries", f"{READ}\nfrom llm_routing.findings.figure_files import write_text\n{DRAW}")
+    run = open_run("mini")
+    (run.figures / "tables").mkdir(parents=True)
+    for left in ("old.svg", "tables/old.csv"):
+        (run.figures / left).write_text("of an older version")
+    run_study(run, last="01", progress=False)
+    publish(run)
+    assert [p.name for p in (tmp_path / "figures").rglob("*.*")] == ["ranks.csv"] and (run.figures / "old.svg").exists()
 
 # %% ../nbs/08d_running.ipynb #b378f589-4
 def test_a_stop_that_python_lost_holds_after_the_stage(scratch, monkeypatch):

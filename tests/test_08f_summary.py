@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llm_routing.cli.summary import closing_lines, compare, gain_lines, paired_gain
+from llm_routing.cli.summary import closing_lines, compare, gain_lines, left_out, paired_gain
 from llm_routing.study.profiles import load_profile
 from llm_routing.study.runs import Run
 from llm_routing.study.tables import StudyError
@@ -38,14 +38,24 @@ def make_run(folder, router_scores):
     return run
 
 # %% ../nbs/08f_summary.ipynb #t-compare
-def test_two_runs_are_compared_on_the_same_queries(tmp_path):
-    for name in ("a", "b", "c"):
+def test_two_runs_are_compared_on_the_queries_that_both_have(tmp_path):
+    for name in ("a", "b", "c", "d"):
         (tmp_path / name).mkdir()
     first, second = make_run(tmp_path / "a", [1, 0, 1, 0] * 25), make_run(tmp_path / "b", [1, 1, 1, 0] * 25)
     found = compare(first, second, 500).set_index("system")
     assert found.difference["mlc"] == 25 and found.low["mlc"] > 0 and found.difference["best_single"] == 0
-    with pytest.raises(StudyError, match="not the same queries: 4 and 100, 4 in common"):
-        compare(first, make_run(tmp_path / "c", [1, 0, 1, 0]))
+    assert left_out(first, second) == []
+    few = make_run(tmp_path / "c", [1, 0, 0, 0])
+    found = compare(first, few, 500).set_index("system")
+    assert found.n["mlc"] == 4 and found["first"]["mlc"] == 50 and found.difference["mlc"] == -25
+    said = f"toy: compared on the 4 test queries that both have; 96 of {first.folder} left out"
+    assert left_out(first, few) == [said]
+    other = make_run(tmp_path / "d", [1, 0])
+    for table in ("queries", "selections"):
+        frame = other.read(table)
+        frame.assign(query_id="x" + frame.query_id).to_parquet(other.path(table))
+    with pytest.raises(StudyError, match="no system on the same queries in common"):
+        compare(first, other)
 
 # %% ../nbs/08f_summary.ipynb #t-gain
 def test_an_interval_holds_the_gain_and_is_the_same_each_time():

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 
 from llm_routing.cli.running import open_run
-from llm_routing.cli.trials import partial_run, pilot_run
+from llm_routing.cli.trials import expected_of, partial_run, pilot_run
 from llm_routing.generation.sampling import answer_queries, sessions_of
 from llm_routing.generation.store import Store
 from llm_routing.sources.queries import load_queries
-from llm_routing.study.profiles import load_profile
+from llm_routing.study.profiles import LLM, load_profile
 from llm_routing.study.tables import StudyError, project_root
 
 # %% ../nbs/08h_trials.ipynb #1a05ad09
@@ -130,3 +130,9 @@ def test_a_trial_is_of_one_kind_and_of_a_study_that_samples():
     assert both.returncode == 1 and "--pilot or --partial" in both.stderr
     none = command("run", "--profile", "public", "--pilot", "5")
     assert none.returncode == 1 and "samples nothing" in none.stderr
+
+# %% ../nbs/08h_trials.ipynb #147b13ec
+def test_a_pilot_expects_no_weights_here_of_an_llm_at_an_endpoint():
+    hosted = LLM(name="hosted", model="org/seventy", parameters_b=70.0, base_url="https://host.example/v1")
+    expected = expected_of(hosted, load_profile("mini"), 100, None)
+    assert expected["host GB"] == 3 and expected["GPU GB"] == 0

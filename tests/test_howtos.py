@@ -1,16 +1,21 @@
 "The README's how-tos, with the code and the commands as they are printed there."
 
 import json
+import os
 import random
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from test_command_line import Endpoint
 
+from llm_routing.cli.preflight import graphics, installed
 from llm_routing.study.profiles import load_profile
 from llm_routing.study.tables import project_root
 
@@ -43,8 +48,16 @@ def checkout(tmp_path) -> Path:
         shutil.copytree(ROOT / folder, tmp_path / folder)
     for file in ("settings.ini", "constraints.txt"):
         shutil.copy(ROOT / file, tmp_path)
-    (tmp_path / "data").symlink_to(ROOT / "data")
+    for folder in ("data", "examples"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     return tmp_path
+
+
+def offline(line: str, cwd: Path, **env: str) -> tuple[int, str]:
+    "The exit status of a printed command and what it says, where the hub is out of reach."
+    env = os.environ | {"HF_HUB_OFFLINE": "1"} | env
+    done = subprocess.run(command(line), cwd=cwd, capture_output=True, text=True, env=env)
+    return done.returncode, done.stdout + done.stderr
 
 
 def printed(words: str) -> list[str]:
@@ -118,28 +131,80 @@ def test_the_printed_citations_and_figure_come_out(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_is_printed_of_runs_is_run_or_planned(tmp_path):
+    for line in (one.partition("#")[0] for one in printed("llm-routing doctor")):
+        if " run " in line:  # CI runs the whole study by itself
+            assert "Nothing is missing." in call(line + " --dry-run", tmp_path)
+        elif " doctor " in line:
+            status, said = offline(line, tmp_path)
+            assert status == bool(faults := said.count("\nfault ")) and (faults or installed("vllm"))
+        elif " download " not in line or os.environ.get("LLM_ROUTING_DATA"):
+            assert re.search("has not run yet|external files are here|recommended", call(line, tmp_path)), line
+
+
+GPU_LINES = [line for words in ("--dry-run", "engine=ray") for line in printed(words) if "--profile paper" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(graphics()[0]), reason="here the printed lines would begin the paper's study")
+@pytest.mark.parametrize("line", GPU_LINES)
+def test_the_printed_runs_of_the_paper_stop_where_they_ask_for_a_gpu(line, tmp_path):
+    status, said = offline(line, tmp_path, LLM_ROUTING_BENCHMARKS=str(tmp_path))
+    wanted = "the questions cannot be read" if "--partial" in line else "none, and this profile needs one"
+    assert status == 1 and wanted in said and "Traceback" not in said
+    assert ("7 LLMs x 10 samples with vllm" in said and "US dollars" in said) == ("--dry-run" in line)
+    assert ("ray is not installed" in said) == ("engine=ray" in line and not installed("ray"))
+    assert not [p for p in tmp_path.rglob("*") if p.suffix in (".parquet", ".ipynb")]
+
+
+def sampled(words: list[str], cwd: Path) -> subprocess.CompletedProcess:
+    "What `examples/sample_one.py` says, called as it is printed."
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = os.environ | {"HF_HUB_OFFLINE": "1", "PATH": path, "LLM_ROUTING_BENCHMARKS": str(cwd)}
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, env=env)
+
+
+@pytest.mark.slow
 def test_one_llm_is_sampled_into_a_store_that_a_run_finds(checkout):
     [sample] = [line for line in printed("examples/sample_one.py") if "sample_one" in line]
+    done = sampled(sample.split(), checkout)  # to the questions, which are on the hub
+    assert done.returncode == 1 and done.stderr.startswith("gsm8k") and "Traceback" not in done.stderr
     small = 'extends = "mini"\nname = "paper"\n[source]\nqueries = 5\n[generation]\nsamples = 1\n'
     (checkout / "profiles" / "paper.toml").write_text(small)  # the paper's own needs a GPU
-    words = sample.replace("gemma-7b", "owl-chat").replace("/shared", str(checkout))
-    words = words.replace("python examples", f"{sys.executable} {ROOT}/examples").split()
-    done = subprocess.run(words, cwd=checkout, capture_output=True, text=True)
+    done = sampled(sample.replace("gemma-7b", "owl-chat").replace("/shared", str(checkout)).split(), checkout)
     assert "responses of owl-chat in" in done.stdout and not done.returncode, done.stderr
     assert list((checkout / "responses").rglob("*.parquet"))
 
 
-def test_the_dry_run_of_the_paper_says_what_it_takes(tmp_path):
-    [dry] = [line for line in printed("--dry-run") if "--dry-run" in line]
-    said = subprocess.run(command(dry), cwd=tmp_path, capture_output=True, text=True).stdout
-    assert "7 LLMs x 10 samples with vllm" in said and "US dollars" in said and "issing" in said
+@pytest.fixture
+def endpoint():
+    pytest.importorskip("openai", reason="needs the extra llm-routing[openai]")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    server.lock, server.asked, server.left = threading.Lock(), [], 10_000
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
 
 
-def test_the_printed_llms_can_be_appended_to_a_profile(tmp_path):
-    mini = (ROOT / "profiles" / "mini.toml").read_text(encoding="utf-8")
-    (tmp_path / "mini.toml").write_text(mini + "\n" + next(b for b in blocks("toml") if "generation.pool" in b))
-    pool = load_profile(str(tmp_path / "mini.toml")).generation.pool
+@pytest.mark.slow
+def test_the_printed_llms_are_looked_for_and_then_sampled_beside_those_of_mini(checkout, endpoint):
+    block, mini = next(b for b in blocks("toml") if "generation.pool" in b), checkout / "profiles" / "mini.toml"
+    text = mini.read_text(encoding="utf-8") + "\n" + block
+    mini.write_text(text)
+    pool = load_profile(str(mini)).generation.pool
     assert {"my-llm", "hosted-llm"} <= {m.name for m in pool} and len(pool) == 9
+    status, said = offline("llm-routing doctor --profile mini", checkout)
+    assert status == 1 and "my-llm (organisation/model): hub out of reach" in said
+    assert "LLM 'hosted-llm': the environment variable HOST_API_KEY is not set" in said
+    text = text.replace("https://host.example", f"http://127.0.0.1:{endpoint.server_port}")
+    mini.write_text(text.replace("organisation/model", "data/tiny_llms/owl-chat"))
+    few = "--set source.queries=3 --set generation.live_slice=0 --set generation.latency=none --to 02"
+    status, said = offline(f"llm-routing run --profile mini {few}", checkout, HOST_API_KEY="k-123")
+    assert status == 0, said[-3000:]
+    [file] = (checkout / "runs").glob("mini-*/responses.parquet")
+    texts = pd.read_parquet(file).groupby("llm").text.agg(set)
+    assert texts["hosted-llm"] == {"The answer is 7."} != texts["my-llm"] and len(texts) == 9
+    assert set(endpoint.asked) == {("organisation/other", "Bearer k-123")}
 
 
 def test_every_printed_command_is_one_that_there_is():

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .running import QUIET, SAVING, open_run, run_study
 from .stages import STAGE_NAMES, imported_modules, package_folder
-from ..study.profiles import load_profile
+from ..study.profiles import SHIPPED, load_profile
 from ..study.tables import StudyError, atomic_write, digest, project_root
 
 # %% ../../nbs/08e_notebooks.ipynb #6e927e54
@@ -273,8 +273,7 @@ def notebook_table() -> str:
 # %% ../../nbs/08e_notebooks.ipynb #profile-table
 def profile_table() -> str:
     "What each of the project's profiles is and needs, as a Markdown table."
-    files = sorted((project_root() / "profiles").glob("*.toml"))
-    rows = [f"| `{p.name}` | {p.description} | {p.needs} |" for p in (load_profile(str(f)) for f in files)]
+    rows = [f"| `{p.name}` | {p.description} | {p.needs} |" for p in map(load_profile, SHIPPED)]
     return "\n".join(["| profile | what it is | needs |", "|---|---|---|", *rows])
 
 # %% ../../nbs/08e_notebooks.ipynb #line

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LARGEST_ON_CPU', 'MODULES', 'GPU_INSTALL', 'READY', 'CHECKS', 'Finding', 'python', 'installed', 'constraints',
-           'pinned', 'packages', 'kernel', 'names', 'local_pool', 'size_gb', 'graphics', 'gpu_gb', 'needs_gpu', 'gpu',
-           'gpu_memory', 'engine', 'endpoints', 'model_access', 'access', 'models', 'some_lengths', 'prompts',
-           'weights_folder', 'free_gb', 'disk', 'memory', 'rights', 'external_files', 'data', 'preflight', 'faults',
-           'in_table', 'fetch_weights', 'fetch_files']
+           'pinned', 'packages', 'kernel', 'names', 'asked_pool', 'local_pool', 'size_gb', 'graphics', 'gpu_gb',
+           'needs_gpu', 'gpu', 'gpu_memory', 'engine', 'endpoints', 'model_access', 'access', 'models', 'some_lengths',
+           'prompts', 'weights_folder', 'free_gb', 'disk', 'memory', 'rights', 'external_files', 'data', 'preflight',
+           'faults', 'in_table', 'fetch_weights', 'fetch_files']
 
 # %% ../../nbs/08b_preflight.ipynb #imports
 import importlib.util
@@ -136,14 +136,20 @@ def names(profile: Profile) -> Iterator[Finding]:
     if not unknown:
         yield Finding("names", "every router, policy and encoder is there")
 
+# %% ../../nbs/08b_preflight.ipynb #6f1f536b
+def asked_pool(
+    profile: Profile,
+) -> list[LLM]:
+    "The LLMs that a run asks: none where it samples nothing."
+    generates = profile.source.kind == "generate" and not profile.generation.partial
+    return profile.generation.pool if generates else []
+
 # %% ../../nbs/08b_preflight.ipynb #is-local
 def local_pool(
     profile: Profile,
 ) -> list[LLM]:
     "The LLMs that this machine itself has to run."
-    if profile.source.kind != "generate" or profile.generation.partial:
-        return []
-    return [m for m in profile.generation.pool if settings_of(m, profile.generation).engine != "openai"]
+    return [m for m in asked_pool(profile) if settings_of(m, profile.generation).engine != "openai"]
 
 # %% ../../nbs/08b_preflight.ipynb #size-gb
 def size_gb(
@@ -229,9 +235,7 @@ GPU_INSTALL = 'pip install -e ".[gpu]" --constraint constraints-gpu.txt'
 # %% ../../nbs/08b_preflight.ipynb #7b8243e0
 def engine(profile: Profile) -> Iterator[Finding]:
     "What the engines of the profile and of its LLMs import."
-    if profile.source.kind != "generate":
-        return
-    for chosen in sorted({settings_of(m, profile.generation).engine for m in profile.generation.pool}):
+    for chosen in sorted({settings_of(m, profile.generation).engine for m in asked_pool(profile)}):
         own = f'pip install -e ".[{chosen}]" --constraint constraints.txt'
         fix = GPU_INSTALL if chosen in ("vllm", "ray") else own
         for needed in MODULES[chosen]:
@@ -243,8 +247,7 @@ def engine(profile: Profile) -> Iterator[Finding]:
 # %% ../../nbs/08b_preflight.ipynb #endpoint
 def endpoints(profile: Profile) -> Iterator[Finding]:
     "Whether each endpoint that the profile or an LLM of its pool names answers."
-    pool = profile.generation.pool if profile.source.kind == "generate" else []
-    each = [(m, s) for m in pool if (s := settings_of(m, profile.generation)).engine == "openai"]
+    each = [(m, s) for m in asked_pool(profile) if (s := settings_of(m, profile.generation)).engine == "openai"]
     for llm, own in {(s.base_url, s.key_env): (m, s) for m, s in each}.values():
         if not own.base_url:
             fix = "--set generation.base_url=http://HOST:PORT/v1"

@@ -246,11 +246,12 @@ def import_command(
 @app.command("compare")
 def compare_command(
     first: Annotated[Path, typer.Argument(help="a run folder, such as runs/public")],
-    second: Annotated[Path, typer.Argument(help="another one over the same queries")],
+    second: Annotated[Path, typer.Argument(help="another one, over some of the same queries")],
     group: Annotated[str, typer.Option("--group", help="router, llm or bound; all if not given")] = "",
 ) -> None:
-    "Compare two runs: differences in accuracy (second less first, in points) with paired 95% intervals."
-    from llm_routing.cli.summary import compare
+    """Compare two runs on the test queries that both have: differences in accuracy (second less first, in points)
+    with paired 95% intervals."""
+    from llm_routing.cli.summary import compare, left_out
 
     for folder in (first, second):
         if not (folder / "profile.json").is_file():
@@ -258,7 +259,7 @@ def compare_command(
     runs = [open_run(run_dir=folder, make=False) for folder in (first, second)]
     table = compare(runs[0], runs[1])
     table = table[table.group == group] if group else table
-    print(table.round(2).to_string(index=False))
+    print("\n".join([table.round(2).to_string(index=False), *left_out(runs[0], runs[1])]))
 
 # %% ../../nbs/08g_runner.ipynb #train-command
 @app.command("train")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUIET', 'SAVING', 'PACKAGES', 'CHOICES', 'STOPS', 'execute_stage', 'scrub_notebook', 'duration', 'heartbeat',
-           'seconds_elsewhere', 'expected_seconds', 'hardware', 'provenance', 'checksums', 'write_checksums',
-           'open_run', 'beside', 'alone', 'at_work', 'ask_to_stop', 'run_study', 'publish']
+           'seconds_elsewhere', 'no_estimate', 'expected_seconds', 'hardware', 'provenance', 'checksums',
+           'write_checksums', 'open_run', 'beside', 'alone', 'at_work', 'ask_to_stop', 'run_study', 'publish']
 
 # %% ../../nbs/08d_running.ipynb #imports
 import json
@@ -38,7 +38,7 @@ from llm_routing.cli.stages import (
     written,
 )
 from ..generation.llms import scrub
-from ..study.profiles import Profile, change_settings, load_profile, parse_profile
+from ..study.profiles import Profile, SHIPPED, change_settings, load_profile, parse_profile
 
 # %% ../../nbs/08d_running.ipynb #imports-1
 from llm_routing.study.runs import (
@@ -179,18 +179,25 @@ def seconds_elsewhere(
     stage: str,  # its name
     run: Run,
 ) -> float | None:
-    """What a stage took on another machine, in the same profile or with the same kind of source, for as many queries
-    where they are known. None where no such run was timed."""
+    """What a stage took on another machine, in the same profile or, for a profile of the user's own, with the same kind
+    of source, for as many queries where they are known. None where no such run was timed."""
     timed = pd.read_csv(project_root() / "data" / "timings" / "stages.csv").set_index(["study", "stage"])
-    like = [(study, stage) for study in (run.profile.name, run.profile.source.kind) if (study, stage) in timed.index]
-    if not like:
+    name, kind = run.profile.name, run.profile.source.kind
+    like = name if name in SHIPPED or (name, stage) in timed.index else kind
+    if (like, stage) not in timed.index:
         return None
-    seconds, queries = timed.loc[like[0], ["seconds", "queries"]]
+    seconds, queries = timed.loc[(like, stage), ["seconds", "queries"]]
     try:
         share = pq.read_metadata(run.path("queries")).num_rows / queries
     except (OSError, ValueError):
         return seconds
     return seconds * max(share, 0.2)  # to start a notebook, and to draw, takes as long for few queries
+
+# %% ../../nbs/08d_running.ipynb #c0c68445
+def no_estimate(profile: Profile) -> str:
+    "What a run says where no study like it was timed."
+    pilot = "; --pilot 50 measures what the whole will take" if profile.source.kind == "generate" else ""
+    return f"{profile.name}: no estimate of the time, because no run like it was timed yet{pilot}"
 
 # %% ../../nbs/08d_running.ipynb #expected-seconds
 def expected_seconds(
@@ -378,6 +385,8 @@ def run_study(
     stages, ran = chosen_stages(first, last), []
     with alone(run), _without_cache(force or run.profile.generation.fresh):
         _begin(run, progress)
+        if progress and any(expected_seconds(s.name, run) is None for s in stages):
+            print(no_estimate(run.profile), file=sys.stderr)
         again = fresh and not any(why_stale(stage, run) for stage in stages)
         for stage in stages:
             if STOPS:
@@ -474,7 +483,10 @@ def publish(
     part, old = (place.with_name(f".{place.name}.{what}") for what in ("new", "old"))
     for left in (part, old):
         shutil.rmtree(left, ignore_errors=True)
-    shutil.copytree(run.figures, part)
+    for name in (n for entry in read_state(run).values() for n in entry["outputs"] if n.startswith("figures/")):
+        copy = part / Path(name).relative_to("figures")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(run.folder / name, copy)
     if place.exists():
         os.replace(place, old)
     os.replace(part, place)

@@ -11,10 +11,11 @@ from math import ceil
 
 import pandas as pd
 
-from .estimate import Assumptions, mean_prompt, workload
-from .preflight import LARGEST_ON_CPU, size_gb
+from .estimate import Assumptions, mean_prompt, weights_gb, workload
+from .preflight import LARGEST_ON_CPU
 from .running import beside, duration
 from .stages import read_state
+from ..generation.engines import settings_of
 from ..generation.sampling import sampling_of, sessions_of, stores_of
 from ..study.profiles import LLM, Profile
 from ..study.runs import Run
@@ -65,7 +66,8 @@ def expected_of(
     rules: Assumptions = Assumptions(),
 ) -> dict[str, float]:
     "What the dry run expects of an LLM; its speed and memory are known rules only for those that need a GPU."
-    size, settings = size_gb(llm), whole.generation
+    settings = settings_of(llm, whole.generation)
+    size = weights_gb(llm, settings)
     large = size > LARGEST_ON_CPU
     return {
         "prompt tokens": mean_prompt(llm, settings, letters, queries, rules),

@@ -19,7 +19,7 @@ from .figure_files import MODELLED, TALLEST, read_record, save_picture, style
 from .figures import FIGURES, figure_data, find_figure, name_modelled_seconds, round_drawn
 from .plot_parts import first_places, say_left_out
 from .result_tables import about, tex
-from ..study.profiles import Profile, load_profile
+from ..study.profiles import Profile, SHIPPED, load_profile
 from ..study.runs import Run
 from ..study.tables import StudyError, TABLES, digest, project_root, work_folder
 
@@ -132,7 +132,7 @@ def anchor(record: dict) -> str:
 def bibtex(
     record: dict,
     keys: list[str] = (),  # of references to the data
-    own: bool = False,  # a run of one's own, not a published one
+    own: bool = False,  # somebody's own results, not the study's
 ) -> str:
     "A BibTeX entry for a figure or table, with the data's authors in its note."
     _, profile, name = record["id"].split("/", 2)
@@ -183,8 +183,8 @@ def cite(
     full, path = find_citable(key, root, folder)
     name = profile.name if profile else full.split("/")[0]
     record = record_of(path, name)
-    keys = data_keys(profile or _known_profile(name))
-    entries = [bibtex(record, keys, own=folder is not None), *(references()[k] for k in keys)]
+    keys, own = data_keys(profile or _known_profile(name)), folder is not None or name not in SHIPPED
+    entries = [bibtex(record, keys, own=own), *(references()[k] for k in keys)]
     where = json.dumps(record["provenance"], indent=1, sort_keys=True)
     return "\n\n".join([*entries, f"Caption: {record['caption']}", f"Provenance: {where}"])
 

@@ -20,19 +20,23 @@ from pathlib import Path
 
 import pandas as pd
 
-from .citing import bibtex, data_keys, latex_figure, record_of, references
-from .claims import advice, answers, claim, headline, say_votes
-from .experiments import experiments_section
-from .figure_files import modelled, name_of, partial_note, read_record, write_text
-from .headline import glance, headline_rows
-from .figures import FIGURES, has_money
-from .ledger import say_counts
-from .page import Html, copies, drawing, el, files, joined, page, picture, sortable, split_caption
-from .plot_parts import minus, place
-from .result_tables import ABOUT, about, main_results, name_modelled, readable_rows, shown_columns
-from ..study.profiles import load_profile
-from ..study.runs import Run
-from ..study.tables import StudyError, work_folder
+from llm_routing.findings.citing import bibtex, data_keys, latex_figure, record_of, references
+from llm_routing.findings.claims import advice, answers, claim, headline, say_votes
+from llm_routing.findings.experiments import experiments_section
+from llm_routing.findings.figure_files import modelled, name_of, partial_note, read_record, write_text
+from llm_routing.findings.headline import glance, headline_rows
+from llm_routing.findings.figures import FIGURES, has_money
+from llm_routing.findings.ledger import say_counts
+from llm_routing.findings.page import Html, copies, drawing, el, files, joined, page, picture, sortable, split_caption
+from llm_routing.findings.plot_parts import minus, place
+from llm_routing.findings.result_tables import ABOUT, about, main_results, name_modelled, readable_rows, shown_columns
+<<<<<<< /tmp/tmprmuryrns
+from llm_routing.study.profiles import load_profile
+=======
+from llm_routing.study.profiles import SHIPPED
+>>>>>>> /tmp/tmpt_edin9q
+from llm_routing.study.runs import Run
+from llm_routing.study.tables import StudyError, work_folder
 
 # %% ../../nbs/07f_report.ipynb #4b5db318
 def figure_number(name: str) -> int:
@@ -78,8 +82,9 @@ def _is_wide(run: Run, name: str) -> bool:
 
 # %% ../../nbs/07f_report.ipynb #67fb2dcd
 def is_own(run: Run) -> bool:
-    "Whether a run is somebody's own: a changed study, or in a folder of its own."
-    return bool(run.origin.get("overrides")) or run.folder.parent.name != "runs"
+    "Whether a run is somebody's own: of their own profile, a changed study, or in a folder of its own."
+    changed = bool(run.origin.get("overrides")) or run.profile.name not in SHIPPED
+    return changed or run.folder.parent.name != "runs"
 
 # %% ../../nbs/07f_report.ipynb #fd1feba7
 def claim_block(run: Run, name: str) -> Html:

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from .files import SourceError
 from .own_table import SPLITS, Imported, as_tables, load_table
-from ..study.profiles import Reading, load_profile, parse_profile
-from ..study.tables import StudyError, project_root, work_folder
+from ..study.profiles import SHIPPED, Reading, load_profile, parse_profile
+from ..study.tables import StudyError, work_folder
 
 # %% ../../nbs/01h_import.ipynb #imp00011
 def constant_columns(table: pd.DataFrame, least: int = 10) -> list[str]:
@@ -170,8 +170,7 @@ def write_profile(
 ) -> Path:
     "Write an import's profile. Raises `SourceError` for one that is there already, or that could not be read."
     path = Path(name) if name.endswith(".toml") else work_folder() / "profiles" / f"{name}.toml"
-    of_project = project_root() / "profiles" / path.name
-    if not name.endswith(".toml") and of_project.exists() and of_project != path:
+    if name in SHIPPED:
         raise SourceError(f"{name!r} is a profile of the project: take another name")
     if path.exists() and not replace:
         raise SourceError(f"{path} is there already: take another name, or give --replace")
