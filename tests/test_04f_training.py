@@ -6,32 +6,24 @@
 __all__ = []
 
 # %% ../nbs/04f_training.ipynb #f-test-imports
-<<<<<<< /tmp/tmpbqegwxal
-from dataclasses import fields, replace
-=======
 import ctypes
 import gc
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
->>>>>>> /tmp/tmp_nve5a_i
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from llm_routing.routing.base import ROUTERS, fit_logistic, make_router, routed_score
-<<<<<<< /tmp/tmpbqegwxal
 from llm_routing.routing import encoders, training
 from llm_routing.routing.training import calibration_error, fit_isotonic, fit_temperature, prediction_key
 from llm_routing.routing.training import run_router, trained, tune
+from llm_routing.study.tables import project_root
 from llm_routing.study.tasks import Task
 
 TIMES = ["batched_ms", "single_ms", "single_p99_ms"]
-=======
-from llm_routing.routing.training import calibration_error, fit_isotonic, fit_temperature, tune
-from llm_routing.study.tables import project_root
->>>>>>> /tmp/tmp_nve5a_i
 
 # %% ../nbs/04f_training.ipynb #0175af2f
 def toy(n=60, seed=0):

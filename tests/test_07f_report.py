@@ -174,20 +174,3 @@ def test_the_page_of_all_studies_has_a_row_per_place(run, html, tmp_path):
     assert report.say_study(run.figures) == f"**`public`**: {report.headline(report.study_glance(run.figures))}."
     assert page.count("<tr>") == 1 + 2 and 'href="public/index.html"' in page
     assert "No study is published yet" in report.write_results_page(tmp_path / "none").read_text()
-
-# %% ../nbs/07f_report.ipynb #45a9b668
-def test_prints_that_differ_in_time_and_count_are_the_same():
-    printed = b"/CreationDate (D:20260102030405+00'00')\n/ID (node%08d) /Headers [(node%08d)] node12345678"
-    first, later = printed % (44, 46), printed.replace(b"0102", b"0317") % (45, 47)
-    assert report.same_print(first) == report.same_print(later) != report.same_print(printed % (44, 44))
-    assert len(report.same_print(first)) == len(first) and report.same_print(first).endswith(b"node12345678")
-
-# %% ../nbs/07f_report.ipynb #577263e5
-@pytest.mark.slow
-def test_pdf_is_the_same_bytes_twice(run):
-    path = report.write_pdf(report.write_report(run))
-    if path is None:
-        pytest.skip("no Chromium here")
-    first = path.read_bytes()
-    assert first[:5] == b"%PDF-" and report.write_pdf(Path(run.figures) / "index.html").read_bytes() == first
-    path.unlink()

@@ -374,7 +374,8 @@ def report_command(
 ) -> None:
     "Write a run's report again from its figures and tables."
     from llm_routing.findings.chapters import render_chapters
-    from llm_routing.findings.report import write_pdf, write_report
+    from llm_routing.findings.printing import write_pdf
+    from llm_routing.findings.report import write_report
 
     run = open_run(profile, run_dir, changes or [])
     page = write_report(run)

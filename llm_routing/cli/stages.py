@@ -47,7 +47,8 @@ def stage(
     asks: bool = False,
 ) -> Stage:
     "A stage from texts that list their words."
-    return Stage(name, *(tuple(text.split()) for text in (reads, writes, sections, data, files)), live, asks)
+    lists = [tuple(text.split()) for text in (reads, writes, sections, data, files)]
+    return Stage(name, lists[0], lists[1], lists[2], lists[3], lists[4], live, asks)
 
 # %% ../../nbs/08a_stages.ipynb #07ddb1e6
 STAGES = [
@@ -71,7 +72,9 @@ STAGES = [
         asks=True,
     ),
     stage("04_routers", "queries outcomes", "scores", "routers seed"),
-    stage("05_policies", "queries responses outcomes scores", "selections", "policies source generation extraction seed"),
+    stage(
+        "05_policies", "queries responses outcomes scores", "selections", "policies source generation extraction seed"
+    ),
     stage(
         "06_analysis",
         "queries outcomes scores selections",

@@ -7,7 +7,8 @@ __all__ = ['MOST_LLMS', 'SET_KINDS', 'CAUSES', 'agreement_data', 'draw_agreement
            'alt_agreement', 'difficulty_data', 'draw_difficulty', 'say_difficulty', 'caption_difficulty',
            'alt_difficulty', 'pairs_data', 'draw_pairs', 'say_pairs', 'caption_pairs', 'alt_pairs', 'subjects_data',
            'draw_subjects', 'say_subjects', 'caption_subjects', 'alt_subjects', 'causes_data', 'draw_causes',
-           'say_causes', 'alt_causes', 'misread_data', 'draw_misread', 'say_misread', 'caption_misread', 'alt_misread']
+           'say_causes', 'caption_causes', 'alt_causes', 'misread_data', 'draw_misread', 'say_misread',
+           'caption_misread', 'alt_misread']
 
 # %% ../../nbs/06k_plots_llms.ipynb #a461fdde
 import numpy as np
@@ -514,13 +515,8 @@ def caption_causes(data: pd.DataFrame) -> str:
         "The distance between the best single LLM and the oracle on test (bold), split by cause, in percentage points: "
         "gained by the router; lost to the policy; lost to the router's estimates, against a model fitted on the test "
         "queries' own features; out of reach of any model of the question's features; and chance in which of several "
-<<<<<<< /tmp/tmpnsapiu7j
-        "samples was right (not known, and so part of the features, where one sample was scored). To the left of zero: "
-        f"what makes up for a loss. Router: {name_of(data.router.iloc[0])}. {AWAY}{say_causes(data)}"
-=======
         "samples was right (not known, and so part of the features, where one sample was scored). Parts below "
-        f"zero stand to the left of it. Router: {name_of(data.router.iloc[0])}. {say_causes(data)}"
->>>>>>> /tmp/tmpijqtek3f
+        f"zero stand to the left of it. Router: {name_of(data.router.iloc[0])}. {AWAY}{say_causes(data)}"
     )
 
 # %% ../../nbs/06k_plots_llms.ipynb #2bf2f38f

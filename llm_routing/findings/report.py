@@ -4,39 +4,31 @@
 
 # %% auto #0
 __all__ = ['ASKED', 'COUNTED', 'SHORT', 'ROUTER_WORDS', 'SOURCE_WORDS', 'DATASET_WORDS', 'FINDINGS', 'WHY', 'LIMITS', 'LONGEST',
-           'PAPER', 'GLOSSARY', 'LAYERS', 'BROWSERS', 'FLAGS', 'NODE', 'figure_number', 'table_number', 'read_written',
-           'has_figure', 'figure_block', 'is_own', 'claim_block', 'at_a_glance', 'gain_words', 'answer_table',
-           'answer_section', 'data_list', 'router_list', 'method_section', 'claims_section', 'builder_section',
-           'limits_section', 'gallery', 'table_block', 'main_block', 'tables_section', 'lessons_block', 'ledger_block',
-           'elsewhere', 'paper_section', 'cite_section', 'words_section', 'contents', 'title_of', 'write_report',
-           'study_glance', 'study_rows', 'say_study', 'write_results_page', 'same_print', 'write_pdf']
+           'PAPER', 'GLOSSARY', 'LAYERS', 'figure_number', 'table_number', 'read_written', 'has_figure', 'figure_block',
+           'is_own', 'claim_block', 'at_a_glance', 'gain_words', 'answer_table', 'answer_section', 'data_list',
+           'router_list', 'method_section', 'claims_section', 'builder_section', 'limits_section', 'gallery',
+           'table_block', 'main_block', 'tables_section', 'lessons_block', 'ledger_block', 'elsewhere', 'paper_section',
+           'cite_section', 'words_section', 'contents', 'title_of', 'write_report', 'study_glance', 'study_rows',
+           'say_study', 'write_results_page']
 
 # %% ../../nbs/07f_report.ipynb #656fdb20
-import re
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 
-from llm_routing.findings.citing import bibtex, data_keys, latex_figure, record_of, references
-from llm_routing.findings.claims import advice, answers, claim, headline, say_votes
-from llm_routing.findings.experiments import experiments_section
-from llm_routing.findings.figure_files import modelled, name_of, partial_note, read_record, write_text
-from llm_routing.findings.headline import glance, headline_rows
-from llm_routing.findings.figures import FIGURES, has_money
-from llm_routing.findings.ledger import say_counts
-from llm_routing.findings.page import Html, copies, drawing, el, files, joined, page, picture, sortable, split_caption
-from llm_routing.findings.plot_parts import minus, place
-from llm_routing.findings.result_tables import ABOUT, about, main_results, name_modelled, readable_rows, shown_columns
-<<<<<<< /tmp/tmprmuryrns
-from llm_routing.study.profiles import load_profile
-=======
-from llm_routing.study.profiles import SHIPPED
->>>>>>> /tmp/tmpt_edin9q
-from llm_routing.study.runs import Run
-from llm_routing.study.tables import StudyError, work_folder
+from .citing import bibtex, data_keys, latex_figure, record_of, references
+from .claims import advice, answers, claim, headline, say_votes
+from .experiments import experiments_section
+from .figure_files import modelled, name_of, partial_note, read_record, write_text
+from .headline import glance, headline_rows
+from .figures import FIGURES, has_money
+from .ledger import say_counts
+from .page import Html, copies, drawing, el, files, joined, page, picture, sortable, split_caption
+from .plot_parts import minus, place
+from .result_tables import ABOUT, about, main_results, name_modelled, readable_rows, shown_columns
+from ..study.profiles import SHIPPED, load_profile
+from ..study.runs import Run
+from ..study.tables import work_folder
 
 # %% ../../nbs/07f_report.ipynb #4b5db318
 def figure_number(name: str) -> int:
@@ -584,44 +576,3 @@ def _line(folder: Path) -> str:
     "What stands after a study's link."
     at, profile = study_glance(folder), load_profile(folder.name)
     return f": {profile.description}." + (f" {headline(at)}." if len(at) else "")
-
-# %% ../../nbs/07f_report.ipynb #abc66fdf
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-]
-NODE = re.compile(rb"(?<=\(node)\d{8}(?=\))")
-
-# %% ../../nbs/07f_report.ipynb #6525b0b5
-def same_print(
-    pdf: bytes,  # as Chromium prints it
-) -> bytes:  # of the same length
-    "A PDF without what differs from print to print: the time, and the number of the page's first element."
-    order = {number: b"%08d" % i for i, number in enumerate(sorted(set(NODE.findall(pdf))))}
-    pdf = NODE.sub(lambda m: order[m[0]], pdf)
-    return re.sub(rb"(D:)\d{14}[+\-Z][0-9']*", lambda m: (m[1] + b"20240101000000Z").ljust(len(m[0])), pdf)
-
-# %% ../../nbs/07f_report.ipynb #197fde5a
-def write_pdf(
-    page: str | Path,  # index.html
-) -> Path | None:  # report.pdf beside it; nothing where no browser is installed
-    "Print a report. Raises `StudyError` when the browser fails."
-    browser = next((b for b in map(shutil.which, BROWSERS) if b), None)
-    if browser is None:
-        return None
-    page, out = Path(page).resolve(), Path(page).resolve().with_name("report.pdf")
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "report.pdf"
-        own = [f"--user-data-dir={folder}", "--no-pdf-header-footer", f"--print-to-pdf={made}", page.as_uri()]
-        done = subprocess.run([browser, *FLAGS, *own], capture_output=True, text=True, timeout=180)
-        if not made.is_file():
-            raise StudyError(f"{Path(browser).name} printed no PDF: {done.stderr.strip()[-300:]}")
-        out.write_bytes(same_print(made.read_bytes()))
-    return out
