@@ -121,7 +121,7 @@ class KNN(Router):
 
     encoder: str = "minilm"
     ks: tuple = (10, 30, 100, 300)  # numbers of neighbours tried on validation
-    among: ClassVar[str] = ""  # a digest of the training texts
+    among = ""  # a digest of the training texts
 
     def learn(self, texts, scores, validation):
         (texts, scores), (v_texts, v_scores) = hold_out(texts, scores, validation, self.seed)
