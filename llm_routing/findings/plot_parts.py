@@ -158,7 +158,7 @@ def away_range(shares: pd.Series) -> str:
 # %% ../../nbs/06i_plot_parts.ipynb #beside
 def beside(
     ax,
-    y: np.ndarray,  # (n,) the rows' heights, after that of the head
+    y: list[float],  # the rows' heights, after that of the head
     texts: list[str],  # the head, and what stands beside each row
     left: float = 3,  # points from the panel
 ) -> None:
@@ -168,7 +168,7 @@ def beside(
         ax.annotate(text, (1, at), va="center", ha="left", xytext=(left, 0), color=MUTED, **where)
 
 # %% ../../nbs/06i_plot_parts.ipynb #beside-away
-def away_beside(ax, y: np.ndarray, shares: pd.Series, left: float = 3) -> None:
+def away_beside(ax, y: list[float], shares: pd.Series, left: float = 3) -> None:
     "The shares that routers send away, at the right of their rows; the first of `y` is the head's."
     beside(ax, y, ["away", *(away_words(s).removesuffix(" away") for s in shares)], left)
 
