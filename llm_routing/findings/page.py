@@ -187,7 +187,7 @@ figcaption{margin:.5rem 0;font-size:.92rem}.pan{overflow-x:auto}
 @media(max-width:40rem){figure.wide .pan img{min-width:42rem}
 figure.wide .pan::before{content:"\\2194  swipe to see the whole picture";position:sticky;left:0;font-size:.85rem}}
 .files{color:var(--soft);font-size:.85rem;overflow-wrap:anywhere}.files a{margin-right:.6rem}
-.drawing{display:grid;grid-template-columns:repeat(auto-fit,minmax(8rem,1fr));gap:.8rem;padding:0;list-style:none}
+.drawing{display:grid;grid-template-columns:repeat(3,1fr);gap:.8rem;padding:0;list-style:none}
 .drawing li{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem;font-size:.85rem}
 .drawing strong{display:block;font-size:1.05rem}.drawing li:not(:last-child) strong::after{content:" \\2192"}
 pre{overflow-x:auto;background:var(--card);padding:.6rem;font-size:.8rem;line-height:1.4}
