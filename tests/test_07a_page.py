@@ -57,6 +57,16 @@ def test_text_has_contrast_on_every_ground(theme):
             dark, light = sorted(luminance(colours[k]) for k in (text, ground))
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
 
+# %% ../nbs/07a_page.ipynb #t-all-colours
+def test_the_style_sheet_has_no_colour_of_text_or_ground_but_those():
+    assert set(re.findall(r"(?<![\w-])(?:color|fill):([^;}]+)", P.css())) <= {
+        "inherit",
+        *(f"var(--{k})" for k in ("ink", "soft", "link")),
+    }
+    rules = dict(re.findall(r"([^{}]+)\{[^{}]*(?<![\w-])background(?:-color)?:([^;}]+)", P.css()))
+    assert {v for k, v in rules.items() if "img" not in k} <= {"var(--bg)", "var(--card)"}
+    assert not re.search(r"(?<![\w-])(?:opacity|background-image|text-shadow):", P.css())
+
 # %% ../nbs/07a_page.ipynb #dd462abc
 def test_a_caption_is_split_where_its_numbers_begin():
     both = "GSM8K: +1.0 points. MMLU: none."

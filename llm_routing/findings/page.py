@@ -145,26 +145,10 @@ _STEPS = [
     ("score", "1 for a right answer, 0 otherwise"),
 ]
 
-# %% ../../nbs/07a_page.ipynb #8c3e0a2c
-def _box(i: int, word: str, says: str) -> Html:
-    "One step of the drawing, 150 by 92 units."
-    x, y = 8 + 170 * (i % 3), 8 + 128 * (i // 3)
-    lines = [says[:cut] + "\n" + says[cut + 1 :] for cut in [says.rfind(" ", 0, 22)]][0].split("\n")
-    texts = [el("text", word, x=x + 75, y=y + 30, cls="word")]
-    texts += [el("text", line, x=x + 75, y=y + 54 + 17 * k) for k, line in enumerate(lines)]
-    return joined(el("rect", x=x, y=y, width=150, height=92, rx=8), *texts)
-
 # %% ../../nbs/07a_page.ipynb #05d2aa9f
 def drawing() -> Html:
-    "Query, router, policy, LLMs, answer, score: what happens to a query, as a picture that follows the page's"
-    "colours."
-    arrows = [f"M{158 + 170 * i} {54 + 128 * row}h18" for row in (0, 1) for i in (0, 1)] + ["M423 100v14H83v14"]
-    paths = joined(*(el("path", d=d, marker_end="url(#tip)") for d in arrows))
-    tip = el("marker", el("path", d="M0 0L6 3L0 6z", cls="tip"), id="tip", viewBox="0 0 6 6", refX=5, refY=3,
-             markerWidth=7, markerHeight=7, orient="auto")  # fmt: skip
-    boxes = joined(*(_box(i, *step) for i, step in enumerate(_STEPS)))
-    says = "A query goes to a router, a policy, one or more LLMs; their answer is read and scored."
-    return el("svg", el("title", says), el("defs", tip), boxes, paths, viewBox="0 0 508 236", role="img", cls="drawing")
+    "What happens to a query, as boxes: a list to a screen reader."
+    return el("ol", *(el("li", el("strong", word), el("span", says)) for word, says in _STEPS), cls="drawing")
 
 # %% ../../nbs/07a_page.ipynb #00591485
 COLOURS_OF_PAGE = {
@@ -203,10 +187,9 @@ figcaption{margin:.5rem 0;font-size:.92rem}.pan{overflow-x:auto}
 @media(max-width:40rem){figure.wide .pan img{min-width:42rem}
 figure.wide .pan::before{content:"\\2194  swipe to see the whole picture";position:sticky;left:0;font-size:.85rem}}
 .files{color:var(--soft);font-size:.85rem;overflow-wrap:anywhere}.files a{margin-right:.6rem}
-.drawing{width:100%;max-width:38rem;height:auto;margin:1rem 0}.drawing rect{fill:var(--card);stroke:var(--line)}
-.drawing text{fill:var(--ink);text-anchor:middle;font:13px system-ui,sans-serif}
-.drawing .word{font-weight:700;font-size:17px}
-.drawing path{stroke:var(--soft);fill:none;stroke-width:1.5}.drawing .tip{fill:var(--soft);stroke:none}
+.drawing{display:grid;grid-template-columns:repeat(3,1fr);gap:.8rem;padding:0;list-style:none}
+.drawing li{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem;font-size:.85rem}
+.drawing strong{display:block;font-size:1.05rem}.drawing li:not(:last-child) strong::after{content:" \\2192"}
 pre{overflow-x:auto;background:var(--card);padding:.6rem;font-size:.8rem;line-height:1.4}
 pre{margin:.4rem 0;white-space:pre-wrap}
 .cite button{font:inherit;font-size:.85rem;padding:.2rem .7rem;border:1px solid var(--line);border-radius:.3rem}
@@ -219,7 +202,7 @@ _TABLES = """
 :focus-visible{outline:2px solid var(--link);outline-offset:1px}
 table{border-collapse:collapse;font-size:.85rem;width:100%}caption{text-align:left;padding:.4rem;color:var(--soft)}
 th,td{padding:.28rem .6rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
-.num,td:not(.txt){text-align:right;font-variant-numeric:tabular-nums}td.txt{overflow-wrap:break-word;min-width:4rem}
+.num,td:not(.txt){text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}td.txt{overflow-wrap:break-word;min-width:4rem}
 thead th{position:sticky;top:0;background:var(--card)}th button{all:unset;cursor:pointer;font-weight:600}
 th button:focus-visible{outline:2px solid var(--link)}th button::after{content:" \\2195";color:var(--soft)}
 th[aria-sort=ascending] button::after{content:" \\25B2";color:inherit}
@@ -231,16 +214,18 @@ details{margin:.5rem 0}summary{cursor:pointer;padding:.2rem 0}dt{font-weight:600
 # %% ../../nbs/07a_page.ipynb #72c3f18a
 _SCREENS = """
 @media(max-width:40rem){body{font-size:16px}header,main,footer{padding:.8rem}h1{font-size:1.4rem}
-.scroll{border:0;overflow:visible}thead{display:none}
+.scroll,details .scroll{border:0;overflow:visible;max-height:none}thead{display:none}
 table,tbody,tr,td,caption{display:block}
 tr{border:1px solid var(--line);border-radius:.4rem;margin:.5rem 0;padding:.3rem 0}
 td,td:not(.txt){border:0;text-align:left;display:flex;gap:.7rem;overflow-wrap:anywhere;padding:.12rem .6rem}
+td:not(.txt){white-space:normal}
 td::before{color:var(--soft);flex:0 0 42%}td:empty{display:none}}
 @media print{:root{--bg:#fff;--ink:#000;--soft:#333;--line:#bbb;--card:#fff;--link:#000}
 nav,.skip,.cite{display:none}
 .scroll,details .scroll{overflow:visible;max-height:none;border:0}body{font-size:10.5pt}
 .wide{width:auto;margin:0}.two{display:block}
-h2,h3,summary{break-after:avoid}figure,tr{break-inside:avoid}table{font-size:7pt}td{overflow-wrap:anywhere}
+h2,h3,summary{break-after:avoid}figure,tr{break-inside:avoid}table{font-size:7pt}
+td,td:not(.txt){overflow-wrap:anywhere;white-space:normal}
 th,td{padding:.1rem .25rem}thead th{position:static}th button::after{content:""}
 figure img{max-width:13cm!important;border:0}}
 """

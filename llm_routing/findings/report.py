@@ -234,9 +234,9 @@ def _pool(name: str, rows: pd.DataFrame, most: int = 12) -> Html:
 # %% ../../nbs/07f_report.ipynb #7b49b5f8
 def router_list(results: pd.DataFrame) -> Html:
     "What the routers are, in plain words."
-    routers = list(dict.fromkeys(results.system[results.group == "router"]))
-    items = [el("li", el("strong", name_of(r)), ": ", ROUTER_WORDS[r], ".") for r in routers if r in ROUTER_WORDS]
-    rest = [name_of(r) for r in routers if r not in ROUTER_WORDS]
+    found = list(dict.fromkeys(results.system[results.group == "router"]))
+    items = [el("li", el("strong", name_of(r)), ": ", words, ".") for r, words in ROUTER_WORDS.items() if r in found]
+    rest = [name_of(r) for r in found if r not in ROUTER_WORDS]
     more = el("li", "Also: ", ", ".join(rest), ".") if rest else Html("")
     return el("ul", *items, more)
 
