@@ -108,7 +108,7 @@ def _denied_pattern(some: str) -> re.Pattern:
         r"|\bexclud(?:e|es|ed|ing)"
         r"|\bunlike|\brather than|\binstead of|\bother than|\b[Ee]xcept(?: for)?|\b(?:[Aa]ny|[Ee]very)thing but"
         r"|\b[Aa]ll but"
-        rf"|\breject(?:s|ed|ing)?|\bwrong|\bincorrect|\bdiscard(?:s|ed"
+        rf"|\breject(?:s|ed|ing)?|\b[Ww]rong|\b[Ii]ncorrect|\bdiscard(?:s|ed"
         rf"|ing)?)[\s:]+(?:{_NOT_FILL})*(?P<before>{group})"
         rf"|(?P<named>{group})(?:\s\([^()]*\))?,?\s(?:{_IS}\s?)(?:{_IS_FILL})*{_WRONG}"
         rf"|(?P<marked>{one})[:.]?\s?(?:[Ii]ncorrect\b|[Ww]rong\b|[Ff]alse\b|no\b|[Nn]ot\b|✗|❌)|(?P<asked>{one})\?\s(?:No"

@@ -89,7 +89,7 @@ def any_in(words: Sequence[str], text: str) -> bool:
 # %% ../../nbs/03a_own_words.ipynb #03a0021
 _NEXT_QUERY = re.compile(
     r"\n(?:[ \t*#]*(?:Next |New )?(?P<word>Q|[Qq]uestion|Human|User|[Pp]roblem|Instruction|[Ee]xercise|Example"
-    r"|[问問][题題])\b(?: ?(?P<number>\d{1,3}))?[^\n:：]{0,12}[:：]"
+    r"|[问問][题題])\b(?: ?(?P<number>\d{1,3}))?(?:(?<=\d)\.\s|[^\n:：]{0,12}[:：])"
     r"|[^\n:：.]{0,30}(?:\ball (?:of )?the (?:\w+ )?answers\b|\bthe answers (?:to|for)\b|总结以上))"
 )
 _ANSWERED = re.compile(
