@@ -392,7 +392,7 @@ _TOTALS = re.compile(r"[一总總]?共|合[计計]|剩|等[于於]")
 
 
 def _in_words(s: str) -> Fraction | None:
-    "The one number that a sentence says in words."
+    "The one number that a sentence says in words, or says so after a word for its total."
     total = list(_TOTALS.finditer(s))
     found = {spoken(m[0]) for m in WORDS.finditer(s, total[-1].end() if total else 0)}
     return found.pop() if len(found) == 1 else None
