@@ -30,13 +30,13 @@ def test_a_known_field_is_found(text, value):
 # %% ../nbs/03b_fields.ipynb #03b0036
 @pytest.mark.parametrize("unit", ['{"answer": ', '{"a": {', "<answer>", '"answer": "', "{", "[[", "final_answer("])
 def test_time_is_linear_in_the_length(unit):
-    times = []
-    for n in (20_000, 80_000):
-        text = unit * (n // len(unit))
-        runs = []
-        for _ in range(3):  # the shortest of three, since a garbage collection may fall into one
+    times = [[], []]
+    for tried in range(9):  # three rounds by turns, and more while a busy machine disturbs: the shortest times count
+        for n, runs in zip((20_000, 80_000), times):
+            text = unit * (n // len(unit))
             start = time.process_time()
             field(text)
             runs.append(time.process_time() - start)
-        times.append(min(runs))
-    assert times[1] < 8 * times[0] + 0.05
+        if tried > 1 and min(times[1]) < 8 * min(times[0]) + 0.05:
+            break
+    assert min(times[1]) < 8 * min(times[0]) + 0.05

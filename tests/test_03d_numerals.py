@@ -30,12 +30,12 @@ def test_a_spelling_is_read_back(x):
 # %% ../nbs/03d_numerals.ipynb #03d0051
 @pytest.mark.parametrize("unit", ["9", "1,234", "1.234,", "9/", "2^", "a half ", "<<1=", "\\frac{1}", "9 ", "-", "十"])
 def test_time_is_linear_in_the_length(unit):
-    times = []
-    for n in (20_000, 80_000):
-        runs = []
-        for _ in range(3):  # the shortest of three, since a garbage collection may fall into one
+    times = [[], []]
+    for tried in range(9):  # three rounds by turns, and more while a busy machine disturbs: the shortest times count
+        for n, runs in zip((20_000, 80_000), times):
             start = time.process_time()
             numbers(plain(unit * (n // len(unit))))
             runs.append(time.process_time() - start)
-        times.append(min(runs))
-    assert times[1] < 8 * times[0] + 0.05
+        if tried > 1 and min(times[1]) < 8 * min(times[0]) + 0.05:
+            break
+    assert min(times[1]) < 8 * min(times[0]) + 0.05

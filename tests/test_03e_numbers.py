@@ -63,14 +63,14 @@ UNITS = [
 # %% ../nbs/03e_numbers.ipynb #03e0083
 @pytest.mark.parametrize("unit", UNITS)
 def test_time_is_linear_in_the_length(unit):
-    times = []
-    for n in (30_000, 120_000):
-        text = unit * (n // len(unit))
-        runs = []
-        for _ in range(3):  # the shortest of three, since a garbage collection may fall into one
+    times = [[], []]
+    for tried in range(9):  # three rounds by turns, and more while a busy machine disturbs: the shortest times count
+        for n, runs in zip((30_000, 120_000), times):
+            text = unit * (n // len(unit))
             start = time.process_time()
             extract_number(text)
             extract_number("The answer is 3. " + text, "length")
             runs.append(time.process_time() - start)
-        times.append(min(runs))
-    assert times[1] < 8 * times[0] + 0.1
+        if tried > 1 and min(times[1]) < 8 * min(times[0]) + 0.1:
+            break
+    assert min(times[1]) < 8 * min(times[0]) + 0.1

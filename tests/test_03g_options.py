@@ -41,9 +41,12 @@ def test_any_text_is_read_without_an_error(text, options):
     + ["I choose ", "None of ", "\n(A) ", '{"answer": "', "is the right one "],
 )
 def test_time_is_linear_in_the_length(unit):
-    times = []
-    for n in (30_000, 120_000):
-        start = time.process_time()
-        extract_option(unit * (n // len(unit)), CITIES)
-        times.append(time.process_time() - start)
-    assert times[1] < 8 * times[0] + 0.1
+    times = [[], []]
+    for tried in range(9):  # three rounds by turns, and more while a busy machine disturbs: the shortest times count
+        for n, runs in zip((30_000, 120_000), times):
+            start = time.process_time()
+            extract_option(unit * (n // len(unit)), CITIES)
+            runs.append(time.process_time() - start)
+        if tried > 1 and min(times[1]) < 8 * min(times[0]) + 0.1:
+            break
+    assert min(times[1]) < 8 * min(times[0]) + 0.1

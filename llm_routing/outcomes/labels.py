@@ -47,8 +47,8 @@ _PREFIX = (
     + r"|(?:选项|選項|应该是|应为|是|为|就是|选|選|オプション|選択肢|옵션)\s*)*+"
 )
 _RIGHT = (
-    r"(?:right|correct|best|true|better|(?:most|more) (?:accurate|appropriate|likely|suitable|plausible"
-    r"|reasonable)|answer|valid|one"
+    r"(?:right|correct|best|true|better|stronger|strongest|closest|(?:most|more) (?:accurate|appropriate|likely"
+    r"|suitable|plausible|reasonable|convincing|compelling|persuasive|logical|precise|fitting)|answer|valid|one"
     r"|chosen|it|richtig|korrekt|correcta|correcto|correcte|correta|corretta)"
 )
 
@@ -59,6 +59,9 @@ def _label_pattern(labels: str) -> re.Pattern:
     return re.compile(_OPEN + _PREFIX + rf"(?P<label>[{both}]){_STOP}(?P<close>{_CLOSE})?")
 
 # %% ../../nbs/03f_labels.ipynb #03f0013
+_BUT = r"(?:but|except(?:\sfor)?|other\sthan|apart\sfrom|besides)\s(?:for\s)?(?:(?:option|choice|answer)\s)?"
+
+
 def _judged_pattern(some: str) -> re.Pattern:
     "A label that is said to be right, or that remains."
     is_ = r"(?:is|would be|must be|should be|has to be|seems|looks|appears|remains|it is|ist|est|es|è|é)"
@@ -66,16 +69,19 @@ def _judged_pattern(some: str) -> re.Pattern:
         r"(?:therefore |thus |hence |clearly |definitely |likely |to be |now |then )*(?:the |la |die |le |a |il )?"
         r"(?:only |single )?"
     )
-    end = r"\.|,|\Z|makes|fits|remains|is|works|matches|satisf|as\b"
+    end = r"\.|,|\Z|(?!\w+\s(?:not|wrong|incorrect|false)\b)(?:[a-z]+s|can|would|could|must|satisfy)\b"
     return re.compile(
         rf"{_START}(?P<label>{some})\)?\**\"?,?\s(?:{is_}\s{fill}{_RIGHT}|(?:fits|works|matches)\s(?:best"
-        rf"|better))(?!\w)"
+        rf"|better))(?!\w|,?\s(?:if|until|at\sfirst|but\s(?:isn|is\snot|it))\b)"
         rf"|(?:correct|right|best|richtig|korrekt|correcta?|correcte) (?:is|ist|es|est"
         rf"|one is)\s\(?(?P<after>{some}){_STOP}"
-        rf"|{_START}(?P<it>{some})\sit\sis(?=\W*(?:\Z|\n))"
+        rf"|{_START}(?P<it>{some})\sit\sis(?=,|\W*(?:\Z|\n))"
         rf"|(?P<cjk>{some})\s*(?:选项|選項|项|項|번|番)?\s*(?:是|が|이|가|为|は|은)?\s*(?:正确|正確|对的|正解|正しい|정답|맞)"
-        rf"|(?:only|leaves|leaving|left with|left is)\s(?:us with\s)?(?:option\s"
+        rf"|(?:[Oo]nly|leaves|leaving|left with|left is)\s(?:us with\s)?(?:option\s"
         rf"|choice\s)?\(?(?P<only>{some}){_STOP}(?=\)?[\s*]*(?:{end}))"
+        rf"|(?:[Aa]ll|[Ee]very\w*|[Aa]nything)(?:\s\w+){{0,4}}?\s{_BUT}\(?(?P<but>{some})\)?{_STOP}[^.,;\n]{{0,40}}\b"
+        rf"(?:wrong|incorrect|false|excluded|eliminated|ruled\sout|fails?|invalid)\b"
+        rf"|\b(?:[Nn]one|[Nn]othing|[Nn]o)(?:\s\w+){{0,4}}?\s{_BUT}\(?(?P<none>{some})\)?{_STOP}\s(?:is|can|fits|works|holds|matches|satisf|remains|applies|makes|meets)"
     )
 
 # %% ../../nbs/03f_labels.ipynb #03f0015
@@ -102,10 +108,10 @@ def _denied_pattern(some: str) -> re.Pattern:
         r"|\bexclud(?:e|es|ed|ing)"
         r"|\bunlike|\brather than|\binstead of|\bother than|\b[Ee]xcept(?: for)?|\b(?:[Aa]ny|[Ee]very)thing but"
         r"|\b[Aa]ll but"
-        rf"|\breject(?:s|ed|ing)?|\bwrong|\bincorrect|\bdiscard(?:s|ed"
+        rf"|\breject(?:s|ed|ing)?|\b[Ww]rong|\b[Ii]ncorrect|\bdiscard(?:s|ed"
         rf"|ing)?)[\s:]+(?:{_NOT_FILL})*(?P<before>{group})"
         rf"|(?P<named>{group})(?:\s\([^()]*\))?,?\s(?:{_IS}\s?)(?:{_IS_FILL})*{_WRONG}"
-        rf"|(?P<marked>{one}):?\s?(?:incorrect\b|wrong\b|false\b|no\b|[Nn]ot\b|✗|❌)|(?P<asked>{one})\?\s(?:No"
+        rf"|(?P<marked>{one})[:.]?\s?(?:[Ii]ncorrect\b|[Ww]rong\b|[Ff]alse\b|no\b|[Nn]ot\b|✗|❌)|(?P<asked>{one})\?\s(?:No"
         rf"|Nope|Not)\b"
     )
 
@@ -136,7 +142,7 @@ class Patterns:
         self.item = re.compile(rf"(?:^|\n)[\s*_]*\(?({some})\)?[).:]")  # a label at the beginning of a line
         reason = r"(?:I|not|because|since|as|definitely|probably|obviously|of course|surely|for sure|no doubt)\b"
         self.first = re.compile(
-            rf"[\s*_#]*\(?(?P<label>{some})[)*_]*(?:[).:]\s|\s?[-–—:]\s|[)*]+\s|\n|,\s(?={reason}))"
+            rf"[\s*_#]*\(?(?P<label>{some})[)*_]*(?:[).:]\s|\s?[-–—:]\s|[)*]+\s|\n|(?:,\s|\s\()(?={reason}))"
         )
         self.pair = re.compile(rf"{_START}\(?{some}\)?,?\s(?:and|or|nor|&|oder|ou|o|y|und|et|或|和)\s\(?{some}{_STOP}")
         self.but = re.compile(

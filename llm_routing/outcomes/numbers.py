@@ -10,7 +10,7 @@ __all__ = ['RULES', 'stated', 'clause_value', 'read_hash', 'read_boxed', 'read_a
 import re
 from fractions import Fraction
 
-from .fields import SEVERAL, field
+from .fields import SEVERAL, field, is_cut_object
 from .numerals import WORDS, Number, english_numbers, number_at, numbers, plain, spoken
 from .own_words import own_part
 from llm_routing.outcomes.rules import (
@@ -102,7 +102,10 @@ def _is_governed(s: str, n: Number) -> bool:
     return bool(_GOVERNED.search(s, max(0, n.start - 50), n.start) or _GOVERNED_AFTER.match(s, n.end))
 
 # %% ../../nbs/03e_numbers.ipynb #03e0018
-_JOINT = r"\s?(?:-|~|\bor(?: (?:maybe|perhaps|possibly|even|else))?\b|\bto\b|oder|bis|ou|或者?|または|到|至|&)\s?"
+_JOINT = (
+    r"(?:,?\s(?:or\s)?(?:maybe|perhaps|possibly)\b|\s?(?:-|~|\bor(?: (?:even|else))?\b|\bto\b"
+    r"|oder|bis|ou|或者?|または|到|至|&))\s?"
+)
 _RANGE = re.compile(
     rf"(?P<one>\s[a-z]+)??{_JOINT}\$?(?P<other>\d[\d.,]*)(?P<two>\s[a-z]+)?|\s?(?:和|到|至|~|-)\s?\d+\s?之间"
 )
@@ -385,9 +388,13 @@ _ASIDE = re.compile(
 _CUT_MARK = re.compile(r"<<[^<>\n]*\Z")
 
 # %% ../../nbs/03e_numbers.ipynb #03e-in-words
+_TOTALS = re.compile(r"[一总總]?共|合[计計]|剩|等[于於]")
+
+
 def _in_words(s: str) -> Fraction | None:
-    "The one number that a sentence says in words."
-    found = {spoken(m[0]) for m in WORDS.finditer(s)}
+    "The one number that a sentence says in words, or says so after a word for its total."
+    total = list(_TOTALS.finditer(s))
+    found = {spoken(m[0]) for m in WORDS.finditer(s, total[-1].end() if total else 0)}
     return found.pop() if len(found) == 1 else None
 
 # %% ../../nbs/03e_numbers.ipynb #03e0061
@@ -492,6 +499,8 @@ def extract_number(
 
     A percent sign, a currency and a unit are dropped (50% is 50), a scale is not (2.5 million is 2500000)."""
     own = english_numbers(own_part(text))
+    if finish_reason == "length" and is_cut_object(own):
+        return NO_ANSWER
     if finish_reason == "length" and (cut := _CUT.search(own, max(0, len(own) - 200))) and text.endswith(own[-20:]):
         return _before_the_cut(own[: cut.start()])
     return conclude("number", own, RULES)

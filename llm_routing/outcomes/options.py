@@ -10,7 +10,7 @@ __all__ = ['RULES', 'WINDOW', 'read_announced', 'read_judged', 'read_opening', '
 import re
 from collections.abc import Mapping, Sequence
 
-from .fields import SEVERAL, field
+from .fields import SEVERAL, field, is_cut_object
 from .labels import Options, is_label, labels_in, ready, texts_in, without_denied
 from .numbers import extract_number
 from .own_words import any_in, own_part
@@ -33,9 +33,13 @@ _SEP = re.compile(
     r"[\s*_\"'”’)\]}]*+(?:\([^()\n]{2,60}\)\s*)?(?:(?:to|for|of|in|among|from|choice|option|here)\b[^.:=\n]{0,100}?"
     r"(?=:|=|\sis\b|\swould\b|\smust\b))?(?:(?:,?\s(?:then|therefore|thus|hence),?)|\s(?:correcta?|correcte"
     r"|corretta|correta|richtige)\b)?"
-    r"[\s*_\"']*+(?:is|was|are|be|would\s(?:be|have to be)|should\sbe|will\sbe|must\sbe|has\sto\sbe|seems\sto\sbe"
+    r"[\s*_\"']*+(?:(?:is|was|are|be)\b|would\s(?:be|have to be)|should\sbe|will\sbe|must\sbe|has\sto\sbe|seems\sto\sbe"
     r"|appears\sto\sbe|remains"
     r"|(?:es|é|è|est|ist|lautet|wäre)\b|[:=：是为為は은는]|应该是|应为|=>|[-–—]+>?|→|>|\])?(?:\s(?:not)\b)?[\s:]*"
+)
+_CALLED_WRONG = re.compile(
+    r"[(*]*[A-Z][)*]*\s?(?:is|was|would be|ist|wäre|es|est|è|é|está|是)\s?(?:\w+\s)?(?:wrong|incorrect|false|not"
+    r"|falsch|nicht|incorrecta?|incorreta|falsa|fausse|sbagliata|errada|错)"
 )
 _DENIES = re.compile(r"\s*(?:\w+\s)?(?:not|neither|isn't)\b")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z)|\n|。")
@@ -44,7 +48,7 @@ _IN_BRACKETS = re.compile(r"(?<!not )\(([A-Z])\)")
 # %% ../../nbs/03g_options.ipynb #03g0007
 _ANOTHER = re.compile(
     r"[\s*)\]\".,:;]*+(?:[^.,;\n()]{0,60}[(,])?"
-    r"(?:\s?(?:or|and|and/or|nor|oder|ou|o|或|和|または|또는)\s?(?<![a-z])(?=[\s(A-Z])\s?|\s(?:or|and|and/or|nor)\s"
+    r"(?:\s?(?:or|and|and/or|nor|oder|ou|o|或|和|または|또는)\s?(?<![a-z])(?=[\s(A-Z]|maybe|perhaps|possibly)\s?|\s(?:or|and|and/or|nor)\s"
     r"|\s?[&/]\s?)"
     r"(?:also\s|maybe\s|perhaps\s|possibly\s)?(?:either\s)?(?:option\s|choice\s"
     r"|answer\s)?[(*\"]*(?P<other>[A-Z])(?![A-Za-z0-9'’])"
@@ -110,6 +114,8 @@ def _announced(text: str, m: re.Match, o: Options) -> Reading | None:
     lead, near = s[at:pos], s[at : at + 20]
     if lead.rstrip().endswith("not") or any_in(("not", "neither", "n't"), near) and _DENIES.match(near):
         return None
+    if not lead.strip() and _CALLED_WRONG.match(s, pos):
+        return None
     if found := _labelled(s, pos, m[0].startswith(_CHOICE_VERBS), o):
         return Reading(found[0], m.start(), m.start() + found[1])
     clause, end = _clause(s, pos)
@@ -160,7 +166,10 @@ _UNJUDGED = re.compile(
 )
 
 # %% ../../nbs/03g_options.ipynb #03g0025
-_JUDGED_HINTS = ("orrect", "right ", "best ", "ichtig ", "orrekt", "only", "leaves", "leaving", "left ")
+_JUDGED_HINTS = (
+    *("orrect", "right ", "best ", "ichtig ", "orrekt", "nly", "leaves", "leaving", "left ", "but", "xcept"),
+    *("other than", "apart", "besides"),
+)
 
 
 def read_judged(text: str, start: int, o: Options) -> Reading | None:
@@ -223,6 +232,7 @@ def read_refusal(text: str, start: int, o: Options) -> Reading | None:
 
 # %% ../../nbs/03g_options.ipynb #03g0036
 _TURN = re.compile(r"\b(?:but|however|yet|so|therefore|thus|hence|leaving|leaves)\b|所以|因此|但", re.I)
+_MIGHT_BE = re.compile(r"\b(?:might|could|may)\s(?:also\s|well\s)?be\b")
 _HEDGE = re.compile(r"\b(?:not|isn't|wrong|incorrect|rather than|except)\b", re.I)
 
 # %% ../../nbs/03g_options.ipynb #03g0037
@@ -233,7 +243,8 @@ def _in_sentence(s: str, o: Options) -> str | object | None:
     labels = labels_in(s, o) - denied
     pair = labels and o.patterns.pair.search(s)
     if (pair or len(labels) > 1) and (turns := list(_TURN.finditer(s))):
-        return _in_sentence(s[turns[-1].end() :], o) or SEVERAL
+        turned = s[turns[-1].end() :]
+        return not _MIGHT_BE.search(turned) and _in_sentence(turned, o) or SEVERAL
     own = f" {o.words.get(named[0], '')} " if len(named) == 1 else ""  # hepatitis A is no label
     in_text = bool(own) and all(f" {k.lower()} " in own for k in labels)
     if labels and not in_text:
@@ -336,7 +347,7 @@ RULES = (
         1,
         _ABROAD,
         re.compile(
-            r"答案|答え|答(?=[:：是为])|正[确確](?:的)?(?:选项|答案|选择|選項)|选项|选择|应选|故选|选|選ぶ|選|正解|정답|답(?=은|:|：)"
+            r"答案|答え|答(?=[:：是为])|正[确確]的(?=是)|正[确確](?:的)?(?:选项|答案|选择|選項)|选项|选择|应选|故选|选|選ぶ|選|正解|정답|답(?=은|:|：)"
             r"|\b(?:[Rr]espuesta|[Rr]éponse|[Aa]ntwort|[Rr]isposta|[Rr]esposta|[Oo]pción correcta"
             r"|[Oo]pção correta|[Cc]hoix"
             r"|[Aa]lternativa corre(?:c)?ta|[Ee]lijo|[Ee]scolho|[Ll]ösung)\b|[Оо]твет"
@@ -351,9 +362,10 @@ RULES = (
         re.compile(
             r"\b(?:correct|right|best|final|appropriate|accurate|suitable)\s(?:option|choice|statement|letter"
             r"|response|one|alternative|selection)"
-            r"|\b[Oo]ption\schosen|\b(?:[Mm]y|[Oo]ur|[Tt]he|[Ff]inal)\s(?:\w+\s)?(?:choice|pick|guess|vote"
+            r"|\b[Oo]ption\schosen|\b(?:[Mm]y|[Oo]ur|[Tt]he|[Ff]inal)\s(?:(?!first|initial)\w+\s)?(?:choice|pick|guess|vote"
             r"|selection)\b"
-            r"|\b(?:choose|choosing|chose|select|pick|go with|going with|go for|going for|opt for"
+            r"|\b(?:(?:choosing|going with|going for)(?!\s(?:option\s)?\S{1,3}\s(?:would|may|might|could|is|[a-z]+s)\b)"
+            r"|choose|chose|select|pick|go with|go for|opt for"
             r"|conclude|take|settle on|vote for|lean(?:ing)? towards?"
             r"|stick with)\b"
         ),
@@ -395,4 +407,7 @@ def extract_option(
     "The option that a response chooses. Takes time linear in the text's length, and never raises for a text."
     if not options:
         return NO_ANSWER
-    return conclude("option", _plain(own_part(text))[-WINDOW:], RULES, ready(options))
+    own = own_part(text)
+    if finish_reason == "length" and is_cut_object(own):
+        return NO_ANSWER
+    return conclude("option", _plain(own)[-WINDOW:], RULES, ready(options))

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 # %% ../../nbs/03a_own_words.ipynb #03a0005
 _THINKING = (
-    r"(?:think|thinking|thoughts?|thought_process|reasoning|reflection|scratchpad|analysis|(?:inner"
+    r"(?:think|thinking|thoughts?|thought_process|reason(?:ing)?|reflection|scratchpad|analysis|(?:inner"
     r"|internal)_monologue|rationale|cot)"
 )
 _THOUGHTS = re.compile(
     r"[<\[◁](?!/?s>)(?:(?<=<)"
-    rf"(?P<tag>[/|]*(?:seed:|begin_of_|start_|end_of_|end_|/)*){_THINKING}(?:\s[^<>\n]{{0,60}})?\|?>"
+    rf"(?P<tag>[/|]*(?:seed:|begin_of_|start_|end_of_|end_|assistant_|ant|/)*){_THINKING}(?:\s[^<>\n]{{0,60}})?\|?>"
     r"|(?<=\[)(?P<bracket>/?)THINK(?:ING)?\]|(?<=◁)(?P<triangle>/?)think(?:ing)?▷"
-    r"|(?<=<)unused9(?P<unused>[45])>(?:thought\n)?)",
+    r"|(?<=<)unused9(?P<unused>[45])>(?:thought\n)?|(?<=<)\|im_start\|>(?P<turn>think|answer)\b)",
     re.I,
 )
 
@@ -30,7 +30,7 @@ def without_thoughts(
     kept, at, inside = [], 0, False
     for m in _THOUGHTS.finditer(text):
         mark = m[m.lastgroup].lower()
-        if "/" in mark or "end" in mark or mark == "5":
+        if "/" in mark or "end" in mark or mark in ("5", "answer"):
             if not inside:
                 kept.clear()
             inside, at = False, m.end()
@@ -88,18 +88,19 @@ def any_in(words: Sequence[str], text: str) -> bool:
 
 # %% ../../nbs/03a_own_words.ipynb #03a0021
 _NEXT_QUERY = re.compile(
-    r"\n(?:[ \t*#]*(?P<word>Q|Question|Human|User|Problem|Instruction|Exercise)\b(?: ?(?P<number>\d{1,3}))?"
-    r"[^\n:]{0,12}:"
+    r"\n(?:[ \t*#]*(?:Next |New )?(?P<word>Q|[Qq]uestion|Human|User|[Pp]roblem|Instruction|[Ee]xercise|Example"
+    r"|[问問][题題])\b(?: ?(?P<number>\d{1,3}))?(?:(?<=\d)\.\s|[^\n:：]{0,12}[:：])"
     r"|[^\n:：.]{0,30}(?:\ball (?:of )?the (?:\w+ )?answers\b|\bthe answers (?:to|for)\b|总结以上))"
 )
 _ANSWERED = re.compile(
-    r"####[\s*]*[-$]?[\d.]|boxed\s?\{|(?:nswer|NSWER)(?:\s(?:is|would be)|[*_\"']*:)[\s*_$\"']*[\w($\\-]"
+    r"####[\s*]*[-$]?[\d.]|boxed\s?\{|(?:nswer|NSWER|esult)(?:\s(?:is|would be)|[*_\"']*:)[\s*_$\"']*[\w($\\-]"
     r"|(?:\n|^)A(?:ns)?:|\([A-J]\)[.*]*\s*\n|(?:ption|hoice)(?:\sis:?|:)[\s*_(\"']*[A-J]\b"
+    r"|(?:[Ss]o|[Tt]hus|[Hh]ence|[Tt]herefore),? the (?:\w+ ){1,4}is [*_$\\(]*\d"
     r"|(?:答案|정답|答え|正解)(?:是|为|は|은|：|:)"
 )
 _SHORT = re.compile(r"[\s*_(\[{\"'`$]*(?:[A-Za-z]|-?[\d.,]+)[\s*_)\]}\"'`.:,;$!%]*")
 _NEXT_HINT = re.compile(
-    r"\n[ \t*#]*(?:Q|Human|User|Problem|Instruction|Exercise)"
+    r"\n[ \t*#]*(?:Q|Human|User|Problem|Instruction|Ex[ae]|Next|New|问题|問題)"
 )  # quick: most texts have no such line
 
 # %% ../../nbs/03a_own_words.ipynb #03a0022
