@@ -71,7 +71,9 @@ STAGES = [
         asks=True,
     ),
     stage("04_routers", "queries outcomes", "scores", "routers seed"),
-    stage("05_policies", "queries responses outcomes scores", "selections", "policies source generation extraction seed"),
+    stage(
+        "05_policies", "queries responses outcomes scores", "selections", "policies source generation extraction seed"
+    ),
     stage(
         "06_analysis",
         "queries outcomes scores selections",
