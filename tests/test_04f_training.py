@@ -96,6 +96,12 @@ def test_one_llm_and_half_a_character(name):
     with pytest.raises(ValueError, match="query 1 has half a character"):
         router.predict(["a", "\ud83d"])
 
+# %% ../nbs/04f_training.ipynb #t-cost-said
+def test_every_router_says_how_its_cost_of_fitting_grows():
+    said = {name: cls.cost.partition(":")[0] for name, (cls, _) in ROUTERS.items()}
+    assert {name for name, cost in said.items() if cost == "quadratic by nature"} == {"knn", "carrot", "graph"}
+    assert set(said.values()) == {"linear", "linear, and quadratic in LLMs", "quadratic by nature"}
+
 # %% ../nbs/04f_training.ipynb #t-cost-many
 def many(n):
     "`n` texts of the mini study, each time with other numbers, and scores of three LLMs."
@@ -149,7 +155,6 @@ def test_memory_of_fitting_is_at_most_linear_in_the_training_queries(name, tmp_p
         held_out = texts[size:], scores[size:]
         peak[size] = peak_memory(lambda: make_router(name, **params).fit(texts[:size], scores[:size], llms, held_out))
     assert peak[4 * n] < 1.25 * 4 * peak[n] + 2**24
-    assert ROUTERS[name][0].cost.startswith(("linear", "quadratic by nature: "))
 
 # %% ../nbs/04f_training.ipynb #a2ffd387
 def test_bad_scores_and_names_are_refused():

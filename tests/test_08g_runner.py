@@ -60,6 +60,7 @@ def test_lists_have_a_line_each(kind, name):
     lines = command("list", kind).stdout.splitlines()
     assert any(line.startswith(f"{name} ") and len(line.split()) > 3 for line in lines)
     assert all(line.strip() for line in lines)
+    assert kind != "routers" or all("Cost of fitting: " in line for line in lines)
 
 # %% ../nbs/08g_runner.ipynb #t-misspelt
 @pytest.mark.parametrize("args", [("run",), ("run", "--dry-run"), ("doctor",)])

@@ -15,10 +15,11 @@ import pandas as pd
 import pytest
 
 from llm_routing.generation.store import Store
-from llm_routing.study.tables import project_root
+from llm_routing.study.profiles import load_profile
+from llm_routing.study.tables import StudyError, project_root
 
 pytestmark = pytest.mark.xdist_group("priced")  # one worker makes the fixture `priced`, once
-MARKUP = "<img src=x onerror=alert(1)>"  # may be a name, and is text wherever it is shown
+MARKUP = "<img src=x onerror=alert(1)>"  # may be a name in a table or in logs, and is text wherever it is shown
 MIXED = """
 name = "mixed"
 description = "A local LLM and one at an endpoint"
@@ -47,7 +48,7 @@ model = "data/tiny_llms/wren-base"
 prompt = "fcot"
 
 [[generation.pool]]
-name = "{hosted}"
+name = "hosted"
 model = "organisation/hosted"
 base_url = "http://127.0.0.1:{port}/v1"
 key_env = "HOST_KEY"
@@ -113,7 +114,7 @@ def endpoint():
 @pytest.fixture
 def mixed(endpoint, tmp_path) -> list:
     "The words that choose a profile with both kinds of LLM, and a run folder."
-    (tmp_path / "mixed.toml").write_text(MIXED.format(port=endpoint.server_port, hosted=MARKUP))
+    (tmp_path / "mixed.toml").write_text(MIXED.format(port=endpoint.server_port))
     return ["--profile", tmp_path / "mixed.toml", "--run-dir", tmp_path / "run"]
 
 
@@ -171,10 +172,9 @@ def test_import_tells_all_faults_of_a_file_at_once_and_writes_nothing(tmp_path):
 def test_an_endpoint_answers_for_its_own_llm_alone(endpoint, mixed, tmp_path):
     llm_routing("run", *mixed, "--to", "02")
     responses = pd.read_parquet(tmp_path / "run" / "responses.parquet").set_index("llm").text
-    assert (responses[MARKUP] == "The answer is 7.").all() and len(responses[MARKUP]) == 60
+    assert (responses["hosted"] == "The answer is 7.").all() and len(responses["hosted"]) == 60
     assert not (responses["wren"] == "The answer is 7.").any() and len(responses["wren"]) == 60
     assert endpoint.asked == [("organisation/hosted", "Bearer k-123")] * 60
-    assert "&lt;img src=x" in shown(tmp_path / "run" / "02_generation.ipynb")
 
 
 @pytest.mark.slow
@@ -190,7 +190,7 @@ def test_an_endpoint_that_dies_ends_the_run_early_and_the_same_command_goes_on(e
     llm_routing("run", *mixed, "--to", "02")
     assert len(endpoint.asked) == 60 - 25
     responses = pd.read_parquet(tmp_path / "run" / "responses.parquet")
-    assert responses.llm.value_counts().to_dict() == {"wren": 60, MARKUP: 60}
+    assert responses.llm.value_counts().to_dict() == {"wren": 60, "hosted": 60}
 
 
 @pytest.mark.slow
@@ -245,6 +245,11 @@ def test_a_name_with_markup_is_text_in_every_chapter_and_page(priced):
     assert len(chapters) == 8 and {"03_extraction", "06_analysis"} <= named
     pages = [p for p in (priced / "a" / "figures").rglob("*") if p.suffix in (".html", ".md", ".svg")]
     assert len(pages) > 20 and not [p for p in pages if "<img src=x" in p.read_text("utf-8")]
+
+
+def test_an_llm_of_a_profile_has_no_markup_in_its_name():
+    with pytest.raises(StudyError, match="generation.pool.0.name: String should match"):
+        load_profile("mini", [f"generation.pool=[{{name='{MARKUP}', model='m'}}]"])
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def outcomes(file: Path) -> None:
 def logs(folder: Path) -> None:
     "Write sample logs of five LLMs, in the form of lm-evaluation-harness."
     rng = random.Random(0)
-    for i, llm in enumerate(("ada", "bob", "cy", "dot", "eve")):
+    for i, llm in enumerate(("ada", "bob", "cy", "dot", "<i>eve")):
         rows = []
         for k in range(100):
             right = rng.random() < (0.8 if k % 5 == i else 0.4)
@@ -122,6 +122,8 @@ def test_own_logs_as_the_readme_says(checkout):
     results = pd.read_parquet(checkout / "runs" / "evals" / "results.parquet")
     best = results[results.group == "llm"].accuracy.max()
     assert 35 < best < 65 and set(results.n) == {100}
+    responses = (checkout / "runs" / "evals" / "02_generation.ipynb").read_text("utf-8")
+    assert "are those of &lt;i&gt;eve" in responses  # as text, not as markup
 
 
 def test_the_printed_citations_and_figure_come_out(tmp_path):
