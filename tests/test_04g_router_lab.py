@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/04g_router_lab.ipynb #test-imports
 import numpy as np
+import pandas as pd
 
 from llm_routing.routing.base import make_router
 from llm_routing.routing.router_lab import (

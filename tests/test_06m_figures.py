@@ -181,11 +181,15 @@ def test_every_figure_keeps_its_texts_apart(name, kind, width):
     + ["learning_curves", "pool_gains"],
 )
 def test_a_figure_of_routers_says_how_much_they_route(name):
+    import matplotlib.pyplot as plt
+
     figure, study = F.FIGURES[name], _STUDIES.setdefault("small", _STUDIES.get("small") or tables_of("small"))
     constant = study["results"].assign(share_away=0.0)
     tables = {t: study[t].assign(share_away=0.0) if "share_away" in study[t] else study[t] for t in figure.reads}
     for given, said in ((study, "away"), (tables | {"results": constant}, "constant")):
         data = F.round_drawn(figure.data(*(given[t] for t in figure.reads)))
         with style():
-            assert any(said in t.get_text() for t, _ in boxes_of(figure.draw(data)))
+            fig = figure.draw(data)
+            assert any(said in t.get_text() for t, _ in boxes_of(fig))
+        plt.close(fig)
         assert AWAY.strip() in figure.caption(data)

@@ -71,7 +71,8 @@ def test_errata_effects_are_differences(study):
 def test_seconds_of_this_run_are_called_modelled_where_they_are(study):
     selections, queries = study
     rows = R.seconds_errata(R.per_query(selections, queries))
-    rows += [R.erratum(3, "the authors' released file", "gsm8k", "oracle", "latency (s)", 3.0, 2.5)]
+    other = "the authors' released file", "gsm8k", "oracle", "latency (s)", 3.0, 2.5
+    rows += [R.erratum(k, *other) for k in (3, 8, 10)]
     errata = pd.DataFrame(rows, columns=R.ERRATUM)
     named = R.name_own_seconds(errata, "modelled")
     assert set(zip(named.evidence, named.quantity)) == {

@@ -292,7 +292,7 @@ def draw_calibration(data: pd.DataFrame):
 def _reliability(ax, rows: pd.DataFrame, router: str) -> None:
     "One router's points on one place, with its ECE."
     colour, mark = look(router)
-    ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.6)
+    ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.6, zorder=1)
     ax.vlines(rows.probability, rows.ci_low, rows.ci_high, color=colour, linewidth=0.7)
     ax.plot(rows.probability, rows.right, mark, color=colour, markersize=2.2)
     ax.set(xlim=(0, 1), ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
