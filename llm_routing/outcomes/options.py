@@ -166,10 +166,7 @@ _UNJUDGED = re.compile(
 )
 
 # %% ../../nbs/03g_options.ipynb #03g0025
-_JUDGED_HINTS = (
-    *("orrect", "right ", "best ", "ichtig ", "orrekt", "nly", "leaves", "leaving", "left ", "but", "xcept"),
-    *("other than", "apart", "besides"),
-)
+_JUDGED_HINTS = ("orrect", "right ", "best ", "ichtig ", "orrekt", "nly", "leaves", "leaving", "left ")
 
 
 def read_judged(text: str, start: int, o: Options) -> Reading | None:
@@ -216,14 +213,14 @@ _OWN_WORDS = re.compile(r"\W*(?:none|all|both|neither|cannot|can't|not enough)\b
 _REFUSAL_HINTS = (
     "cannot|can't|unable|not |don't know|won't|decline|impossible|as an ai|insufficient|no |none of|neither of"
 ).split("|")
-_BUT_HINTS = ("except", "but", "other than", "besides")
+_BUT_HINTS = ("except", "but", "other than", "apart from", "besides")
 
 # %% ../../nbs/03g_options.ipynb #03g0034
 def read_refusal(text: str, start: int, o: Options) -> Reading | None:
     "A response that refuses, unless an option says just that."
     last = text[-400:]
     if any_in(_BUT_HINTS, last) and (m := o.patterns.but.search(last)):
-        return Reading(m[1], 0, len(text))
+        return Reading(m[m.lastindex], 0, len(text))
     low = last.lower()
     if not any_in(_REFUSAL_HINTS, low) or not _REFUSAL.search(low):
         return None
