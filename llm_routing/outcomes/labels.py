@@ -105,7 +105,8 @@ def _denied_pattern(some: str) -> re.Pattern:
         rf"|\breject(?:s|ed|ing)?|\b[Ww]rong|\b[Ii]ncorrect|\bdiscard(?:s|ed"
         rf"|ing)?)[\s:]+(?:{_NOT_FILL})*(?P<before>{group})"
         rf"|(?P<named>{group})(?:\s\([^()]*\))?,?\s(?:{_IS}\s?)(?:{_IS_FILL})*{_WRONG}"
-        rf"|(?P<marked>{one})[:.]?\s?(?:[Ii]ncorrect\b|[Ww]rong\b|[Ff]alse\b|no\b|[Nn]ot\b|✗|❌)|(?P<asked>{one})\?\s(?:No"
+        rf"|(?P<marked>{one})[:.]?\s?(?:[Ii]ncorrect\b|[Ww]rong\b|[Ff]alse\b|no\b|[Nn]ot\b|✗|❌)"
+        rf"|(?P<asked>{one})\?\s(?:No"
         rf"|Nope|Not)\b"
     )
 

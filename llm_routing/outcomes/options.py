@@ -48,7 +48,8 @@ _IN_BRACKETS = re.compile(r"(?<!not )\(([A-Z])\)")
 # %% ../../nbs/03g_options.ipynb #03g0007
 _ANOTHER = re.compile(
     r"[\s*)\]\".,:;]*+(?:[^.,;\n()]{0,60}[(,])?"
-    r"(?:\s?(?:or|and|and/or|nor|oder|ou|o|或|和|または|또는)\s?(?<![a-z])(?=[\s(A-Z]|maybe|perhaps|possibly)\s?|\s(?:or|and|and/or|nor)\s"
+    r"(?:\s?(?:or|and|and/or|nor|oder|ou|o|或|和|または|또는)\s?(?<![a-z])(?=[\s(A-Z]|maybe|perhaps|possibly)\s?"
+    r"|\s(?:or|and|and/or|nor)\s"
     r"|\s?[&/]\s?)"
     r"(?:also\s|maybe\s|perhaps\s|possibly\s)?(?:either\s)?(?:option\s|choice\s"
     r"|answer\s)?[(*\"]*(?P<other>[A-Z])(?![A-Za-z0-9'’])"
@@ -359,7 +360,8 @@ RULES = (
         re.compile(
             r"\b(?:correct|right|best|final|appropriate|accurate|suitable)\s(?:option|choice|statement|letter"
             r"|response|one|alternative|selection)"
-            r"|\b[Oo]ption\schosen|\b(?:[Mm]y|[Oo]ur|[Tt]he|[Ff]inal)\s(?:(?!first|initial)\w+\s)?(?:choice|pick|guess|vote"
+            r"|\b[Oo]ption\schosen|\b(?:[Mm]y|[Oo]ur|[Tt]he|[Ff]inal)\s(?:(?!first|initial)\w+\s)?"
+            r"(?:choice|pick|guess|vote"
             r"|selection)\b"
             r"|\b(?:(?:choosing|going with|going for)(?!\s(?:option\s)?\S{1,3}\s(?:would|may|might|could|is|[a-z]+s)\b)"
             r"|choose|chose|select|pick|go with|go for|opt for"
