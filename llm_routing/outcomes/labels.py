@@ -59,9 +59,6 @@ def _label_pattern(labels: str) -> re.Pattern:
     return re.compile(_OPEN + _PREFIX + rf"(?P<label>[{both}]){_STOP}(?P<close>{_CLOSE})?")
 
 # %% ../../nbs/03f_labels.ipynb #03f0013
-_BUT = r"(?:but|except(?:\sfor)?|other\sthan|apart\sfrom|besides)\s(?:for\s)?(?:(?:option|choice|answer)\s)?"
-
-
 def _judged_pattern(some: str) -> re.Pattern:
     "A label that is said to be right, or that remains."
     is_ = r"(?:is|would be|must be|should be|has to be|seems|looks|appears|remains|it is|ist|est|es|è|é)"
@@ -79,9 +76,6 @@ def _judged_pattern(some: str) -> re.Pattern:
         rf"|(?P<cjk>{some})\s*(?:选项|選項|项|項|번|番)?\s*(?:是|が|이|가|为|は|은)?\s*(?:正确|正確|对的|正解|正しい|정답|맞)"
         rf"|(?:[Oo]nly|leaves|leaving|left with|left is)\s(?:us with\s)?(?:option\s"
         rf"|choice\s)?\(?(?P<only>{some}){_STOP}(?=\)?[\s*]*(?:{end}))"
-        rf"|(?:[Aa]ll|[Ee]very\w*|[Aa]nything)(?:\s\w+){{0,4}}?\s{_BUT}\(?(?P<but>{some})\)?{_STOP}[^.,;\n]{{0,40}}\b"
-        rf"(?:wrong|incorrect|false|excluded|eliminated|ruled\sout|fails?|invalid)\b"
-        rf"|\b(?:[Nn]one|[Nn]othing|[Nn]o)(?:\s\w+){{0,4}}?\s{_BUT}\(?(?P<none>{some})\)?{_STOP}\s(?:is|can|fits|works|holds|matches|satisf|remains|applies|makes|meets)"
     )
 
 # %% ../../nbs/03f_labels.ipynb #03f0015
@@ -111,7 +105,8 @@ def _denied_pattern(some: str) -> re.Pattern:
         rf"|\breject(?:s|ed|ing)?|\b[Ww]rong|\b[Ii]ncorrect|\bdiscard(?:s|ed"
         rf"|ing)?)[\s:]+(?:{_NOT_FILL})*(?P<before>{group})"
         rf"|(?P<named>{group})(?:\s\([^()]*\))?,?\s(?:{_IS}\s?)(?:{_IS_FILL})*{_WRONG}"
-        rf"|(?P<marked>{one})[:.]?\s?(?:[Ii]ncorrect\b|[Ww]rong\b|[Ff]alse\b|no\b|[Nn]ot\b|✗|❌)|(?P<asked>{one})\?\s(?:No"
+        rf"|(?P<marked>{one})[:.]?\s?(?:[Ii]ncorrect\b|[Ww]rong\b|[Ff]alse\b|no\b|[Nn]ot\b|✗|❌)"
+        rf"|(?P<asked>{one})\?\s(?:No"
         rf"|Nope|Not)\b"
     )
 
@@ -126,6 +121,9 @@ _WRONG = (
 )
 
 # %% ../../nbs/03f_labels.ipynb #03f0019
+_BUT = r"(?:but|except(?:\sfor)?|other\sthan|apart\sfrom|besides)\s(?:for\s)?(?:(?:option|choice|answer)\s)?"
+
+
 class Patterns:
     "The patterns of a set of labels."
 
@@ -146,9 +144,10 @@ class Patterns:
         )
         self.pair = re.compile(rf"{_START}\(?{some}\)?,?\s(?:and|or|nor|&|oder|ou|o|y|und|et|或|和)\s\(?{some}{_STOP}")
         self.but = re.compile(
-            rf"\b(?:[Nn]one|[Nn]o|[Nn]othing|[Nn]either)\b[^.\n]{{0,60}}\s(?:except|but|other than"
-            rf"|besides)\s(?:for\s)?"
-            rf"(?:option\s|choice\s|answer\s)?\(?({some})\)?[\s.*]*\Z"
+            rf"\b(?:[Nn]one|[Nn]o|[Nn]othing|[Nn]either)\b[^.\n]{{0,60}}\s{_BUT}\(?({some})\)?"
+            rf"(?:[\s.*]*\Z|\s(?:is|can|fits|works|holds|matches|satisf|remains|applies|makes|meets))"
+            rf"|\b(?:[Aa]ll|[Ee]very\w*|[Aa]nything)(?:\s\w+){{0,4}}?\s{_BUT}\(?({some})\)?{_STOP}[^.,;\n]{{0,40}}\b"
+            rf"(?:wrong|incorrect|false|excluded|eliminated|ruled\sout|fails?|invalid)\b"
         )
 
 

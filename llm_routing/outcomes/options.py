@@ -48,7 +48,8 @@ _IN_BRACKETS = re.compile(r"(?<!not )\(([A-Z])\)")
 # %% ../../nbs/03g_options.ipynb #03g0007
 _ANOTHER = re.compile(
     r"[\s*)\]\".,:;]*+(?:[^.,;\n()]{0,60}[(,])?"
-    r"(?:\s?(?:or|and|and/or|nor|oder|ou|o|或|和|または|또는)\s?(?<![a-z])(?=[\s(A-Z]|maybe|perhaps|possibly)\s?|\s(?:or|and|and/or|nor)\s"
+    r"(?:\s?(?:or|and|and/or|nor|oder|ou|o|或|和|または|또는)\s?(?<![a-z])(?=[\s(A-Z]|maybe|perhaps|possibly)\s?"
+    r"|\s(?:or|and|and/or|nor)\s"
     r"|\s?[&/]\s?)"
     r"(?:also\s|maybe\s|perhaps\s|possibly\s)?(?:either\s)?(?:option\s|choice\s"
     r"|answer\s)?[(*\"]*(?P<other>[A-Z])(?![A-Za-z0-9'’])"
@@ -166,10 +167,7 @@ _UNJUDGED = re.compile(
 )
 
 # %% ../../nbs/03g_options.ipynb #03g0025
-_JUDGED_HINTS = (
-    *("orrect", "right ", "best ", "ichtig ", "orrekt", "nly", "leaves", "leaving", "left ", "but", "xcept"),
-    *("other than", "apart", "besides"),
-)
+_JUDGED_HINTS = ("orrect", "right ", "best ", "ichtig ", "orrekt", "nly", "leaves", "leaving", "left ")
 
 
 def read_judged(text: str, start: int, o: Options) -> Reading | None:
@@ -216,14 +214,14 @@ _OWN_WORDS = re.compile(r"\W*(?:none|all|both|neither|cannot|can't|not enough)\b
 _REFUSAL_HINTS = (
     "cannot|can't|unable|not |don't know|won't|decline|impossible|as an ai|insufficient|no |none of|neither of"
 ).split("|")
-_BUT_HINTS = ("except", "but", "other than", "besides")
+_BUT_HINTS = ("except", "but", "other than", "apart from", "besides")
 
 # %% ../../nbs/03g_options.ipynb #03g0034
 def read_refusal(text: str, start: int, o: Options) -> Reading | None:
     "A response that refuses, unless an option says just that."
     last = text[-400:]
     if any_in(_BUT_HINTS, last) and (m := o.patterns.but.search(last)):
-        return Reading(m[1], 0, len(text))
+        return Reading(m[m.lastindex], 0, len(text))
     low = last.lower()
     if not any_in(_REFUSAL_HINTS, low) or not _REFUSAL.search(low):
         return None
@@ -362,7 +360,8 @@ RULES = (
         re.compile(
             r"\b(?:correct|right|best|final|appropriate|accurate|suitable)\s(?:option|choice|statement|letter"
             r"|response|one|alternative|selection)"
-            r"|\b[Oo]ption\schosen|\b(?:[Mm]y|[Oo]ur|[Tt]he|[Ff]inal)\s(?:(?!first|initial)\w+\s)?(?:choice|pick|guess|vote"
+            r"|\b[Oo]ption\schosen|\b(?:[Mm]y|[Oo]ur|[Tt]he|[Ff]inal)\s(?:(?!first|initial)\w+\s)?"
+            r"(?:choice|pick|guess|vote"
             r"|selection)\b"
             r"|\b(?:(?:choosing|going with|going for)(?!\s(?:option\s)?\S{1,3}\s(?:would|may|might|could|is|[a-z]+s)\b)"
             r"|choose|chose|select|pick|go with|go for|opt for"

@@ -100,7 +100,7 @@ _ANSWERED = re.compile(
 )
 _SHORT = re.compile(r"[\s*_(\[{\"'`$]*(?:[A-Za-z]|-?[\d.,]+)[\s*_)\]}\"'`.:,;$!%]*")
 _NEXT_HINT = re.compile(
-    r"\n[ \t*#]*(?:Q|Human|User|Problem|Instruction|Ex[ae]|Next|New|问题|問題)"
+    r"\n[ \t*#]*(?=[QHUPIEN问問])(?:Q|Human|User|Problem|Instruction|Ex[ae]|Next|New|问题|問題)"
 )  # quick: most texts have no such line
 
 # %% ../../nbs/03a_own_words.ipynb #03a0022
