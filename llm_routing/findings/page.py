@@ -219,14 +219,14 @@ _SCREENS = """
 table,tbody,tr,td,caption{display:block}
 tr{border:1px solid var(--line);border-radius:.4rem;margin:.5rem 0;padding:.3rem 0}
 td,td:not(.txt){border:0;text-align:left;display:flex;gap:.7rem;overflow-wrap:anywhere;padding:.12rem .6rem}
-td:not(.txt){white-space:normal}
+td:not(.txt){white-space:normal}td.txt{overflow-wrap:anywhere}
 td::before{color:var(--soft);flex:0 0 42%}td:empty{display:none}}
 @media print{:root{--bg:#fff;--ink:#000;--soft:#333;--line:#bbb;--card:#fff;--link:#000}
 nav,.skip,.cite{display:none}
 .scroll,details .scroll{overflow:visible;max-height:none;border:0}body{font-size:10.5pt}
 main>section>:not(.wide),main>:not(section,.wide),footer>p{max-width:none}.two{display:block}
 h2,h3,summary{break-after:avoid}figure,tr{break-inside:avoid}table{font-size:7pt}
-td,td:not(.txt){overflow-wrap:anywhere;white-space:normal}
+td:not(.txt),td.txt{overflow-wrap:anywhere;white-space:normal}
 th,td{padding:.1rem .25rem}thead th{position:static}th button::after{content:""}
 figure img{max-width:13cm!important;border:0}}
 """
