@@ -16,7 +16,7 @@ from llm_routing.findings import report
 from llm_routing.findings.consistency import numbers_in, stale_numbers
 from llm_routing.findings.figures import make_figures
 from llm_routing.findings.ledger import say_counts
-from llm_routing.findings.figure_files import ROUTER_NAMES
+from llm_routing.findings.figure_files import ROUTER_NAMES, ROUTER_WORDS
 from llm_routing.findings.headline import glance, headline_rows
 from llm_routing.findings.plot_parts import invented_study
 from llm_routing.findings.result_tables import write_main_results, write_tables
@@ -94,9 +94,9 @@ def test_the_article_comes_before_everything_else(html):
 
 # %% ../nbs/07f_report.ipynb #t-routers-named
 def test_every_router_has_a_name_and_a_line(html):
-    assert set(ROUTERS) == set(ROUTER_NAMES) == set(report.ROUTER_WORDS)
+    assert set(ROUTERS) == set(ROUTER_NAMES) == set(ROUTER_WORDS)
     assert len(set(ROUTER_NAMES.values())) == len(ROUTER_NAMES)
-    assert f"<strong>kNN</strong>: {report.ROUTER_WORDS['knn']}." in html
+    assert f"<strong>kNN</strong>: {ROUTER_WORDS['knn']}." in html
 
 # %% ../nbs/07f_report.ipynb #cf7c6599
 def test_long_tables_are_files_and_what_is_not_in_this_profile_is_folded(html):

@@ -80,6 +80,7 @@ SOURCES_OF_PAGE = {  # what of the page -> its table
     r"<h1>.*?</h1>": "glance",
     r'<dl class="answer">.*?</dl>': "glance",
     r'<dl class="answer votes">.*?</dl>': "headline",
+    r'<h2 id="method">.*?</section>': "main_results",
     r'<h2 id="builder">.*?</section>': "glance",
     r'<h2 id="limits">.*?</section>': "power",
 }

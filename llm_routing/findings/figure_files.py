@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'TALLEST', 'INK', 'MUTED', 'RULE', 'COLOURS', 'MARKERS', 'SERIES', 'STYLE', 'LINES', 'FILES',
-           'ROUTER_NAMES', 'POLICY_NAMES', 'NAMES', 'FORMULA', 'MODELLED', 'KINDS_OF_FILE', 'style', 'width_of', 'grey',
-           'name_of', 'label', 'short_names', 'look', 'csv_text', 'write_text', 'partial_note', 'modelled',
-           'figure_record', 'save_figure', 'save_picture', 'small_drawing', 'read_record']
+           'ROUTER_NAMES', 'ROUTER_WORDS', 'POLICY_NAMES', 'NAMES', 'FORMULA', 'MODELLED', 'KINDS_OF_FILE', 'style',
+           'width_of', 'grey', 'name_of', 'label', 'short_names', 'look', 'csv_text', 'write_text', 'partial_note',
+           'modelled', 'figure_record', 'save_figure', 'save_picture', 'small_drawing', 'read_record']
 
 # %% ../../nbs/06h_figure_files.ipynb #854165ae
 import io
@@ -145,6 +145,38 @@ ROUTER_NAMES = {
     "cluster_and_rank": "Cluster ranking",
     "embedllm": "EmbedLLM",
     "routerdc_finetuned": "RouterDC (fine-tuned)",
+}
+
+# %% ../../nbs/06h_figure_files.ipynb #router-words
+ROUTER_WORDS = {
+    "recommended": "a linear model on the words of the query, cross-validated; the study names it beforehand",
+    "mlc": "one multi-label classifier: logistic regression on word weights (TF-IDF), not the paper's BERT",
+    "sc": "a classifier for each LLM by itself: logistic regression on word weights (TF-IDF)",
+    "knn": "the mean outcome of the most similar training queries (k nearest neighbours)",
+    "clustering_tfidf": "k-means clusters of queries by word weights: each LLM's mean outcome in the query's cluster",
+    "clustering_minilm": "the same with clusters of sentence vectors (MiniLM)",
+    "logistic": "logistic regression on surface features, such as length, and sentence vectors",
+    "ridge": "ridge regression (linear, with a penalty) on surface features, such as length, and sentence vectors",
+    "ridge_tfidf": "ridge regression (linear, with a penalty) on word weights (TF-IDF)",
+    "gbt": "gradient-boosted trees on surface features of the query",
+    "random_forest": "a random forest on features of the query",
+    "elo": "one Elo rating per LLM from pairwise wins on the training queries: the same order for every query",
+    "sw_ranking": "ratings from pairwise wins in which similar training queries count more (RouteLLM)",
+    "win_rate": "how likely an LLM is to do as well as the best single LLM (Hybrid LLM)",
+    "mlp": "a small neural network that all LLMs share",
+    "matrix_factorisation": "vectors of queries and of LLMs whose product is the score (RouteLLM)",
+    "mirt": "item response theory: an LLM's skills against a query's difficulty",
+    "routerdc": "vectors of queries and of LLMs, trained by contrast of right and wrong LLMs (RouterDC)",
+    "routerdc_finetuned": "the same with a fine-tuned text encoder",
+    "graph": "a small graph network with an edge from each query to each LLM (GraphRouter)",
+    "prior": "the share of training queries that each LLM answers rightly: always the same LLM",
+    "uniroute": "clusters of queries, and each LLM's mean outcome there on validation queries (UniRoute)",
+    "cluster_and_rank": "clusters of queries, and the LLMs' ranks in the nearest ones (Avengers-Pro)",
+    "embedllm": "a learned vector per LLM, multiplied with the query's vector (EmbedLLM)",
+    "carrot": "the accuracy and the cost of each LLM on the most similar queries (CARROT)",
+    "mlc_finetuned": "one classifier for all LLMs, a fine-tuned text encoder, as in the paper",
+    "mlc_finetuned_weighted": "the same with rare labels weighted up",
+    "sc_finetuned": "a fine-tuned text encoder for each LLM",
 }
 
 # %% ../../nbs/06h_figure_files.ipynb #bfe24896

@@ -165,8 +165,8 @@ _TYPE = """
 *{box-sizing:border-box}html{scroll-behavior:smooth}
 @media(prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
 body{margin:0;background:var(--bg);color:var(--ink);font:17px/1.55 system-ui,sans-serif}
-header,main,footer{max-width:46rem;margin:auto;padding:1rem}header{max-width:66rem}
-.wide{width:min(64rem,calc(100vw - 2rem));margin-left:calc(50% - min(32rem,50vw - 1rem))}
+header,main,footer{max-width:66rem;margin:auto;padding:1rem}
+main>section>:not(.wide),main>:not(section,.wide),footer>p{max-width:44rem;margin-left:auto;margin-right:auto}
 a{color:var(--link)}h1{line-height:1.2;margin:.5rem 0;font-size:1.75rem}.lead{font-size:1.05rem}
 h2{margin-top:2.6rem;border-bottom:1px solid var(--line);font-size:1.4rem}h3{margin:2.2rem 0 .4rem;font-size:1.12rem}
 nav{display:flex;flex-wrap:wrap;gap:0 1.6rem}
@@ -202,7 +202,8 @@ _TABLES = """
 :focus-visible{outline:2px solid var(--link);outline-offset:1px}
 table{border-collapse:collapse;font-size:.85rem;width:100%}caption{text-align:left;padding:.4rem;color:var(--soft)}
 th,td{padding:.28rem .6rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
-.num,td:not(.txt){text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}td.txt{overflow-wrap:break-word;min-width:4rem}
+.num,td:not(.txt){text-align:right;font-variant-numeric:tabular-nums}td:not(.txt){white-space:nowrap}
+td.txt{overflow-wrap:break-word;min-width:4rem}
 thead th{position:sticky;top:0;background:var(--card)}th button{all:unset;cursor:pointer;font-weight:600}
 th button:focus-visible{outline:2px solid var(--link)}th button::after{content:" \\2195";color:var(--soft)}
 th[aria-sort=ascending] button::after{content:" \\25B2";color:inherit}
@@ -218,14 +219,14 @@ _SCREENS = """
 table,tbody,tr,td,caption{display:block}
 tr{border:1px solid var(--line);border-radius:.4rem;margin:.5rem 0;padding:.3rem 0}
 td,td:not(.txt){border:0;text-align:left;display:flex;gap:.7rem;overflow-wrap:anywhere;padding:.12rem .6rem}
-td:not(.txt){white-space:normal}
+td:not(.txt){white-space:normal}td.txt{overflow-wrap:anywhere}
 td::before{color:var(--soft);flex:0 0 42%}td:empty{display:none}}
 @media print{:root{--bg:#fff;--ink:#000;--soft:#333;--line:#bbb;--card:#fff;--link:#000}
 nav,.skip,.cite{display:none}
 .scroll,details .scroll{overflow:visible;max-height:none;border:0}body{font-size:10.5pt}
-.wide{width:auto;margin:0}.two{display:block}
+main>section>:not(.wide),main>:not(section,.wide),footer>p{max-width:none}.two{display:block}
 h2,h3,summary{break-after:avoid}figure,tr{break-inside:avoid}table{font-size:7pt}
-td,td:not(.txt){overflow-wrap:anywhere;white-space:normal}
+td:not(.txt),td.txt{overflow-wrap:anywhere;white-space:normal}
 th,td{padding:.1rem .25rem}thead th{position:static}th button::after{content:""}
 figure img{max-width:13cm!important;border:0}}
 """
