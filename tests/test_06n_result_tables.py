@@ -124,7 +124,8 @@ def test_tables_compile_and_fit(tmp_path, results):
     ledger = pd.DataFrame([rows | {"difference": -2.25, "verdict": "within interval"}] * 60)
     row = {"lesson": "I", "pool": "paper", "dataset": "gsm8k", "evidence": words, "verdict": "holds"}
     lessons = pd.DataFrame([row] * 5)
-    pair = {"dataset": "data", "pool": "dominated", "router": "recommended", "strong": "abacus-base", "weak": "heron"}
+    pair = {"dataset": "mini-math", "pool": "dominated", "router": "clustering_tfidf", "strong": "abacus-base"}
+    pair["weak"] = "heron-base"
     pair["share_away"] = 0.5
     glance = dict.fromkeys(GLANCE, 12.3456) | {"dataset": "mmlu_pro", "pool": "commercial", "n": 13580}
     glance |= {"routers": 17, "gains": 12, "losses": 12, "not_told_apart": 15, "system": "clustering_tfidf"}

@@ -107,6 +107,19 @@ _ABOUT_POOLS = {
     "pairs": About(
         "Pairs, by RouteLLM's measures",
         "APGR and CPT of every router between a strong and a weak LLM; the share that it sends away in the whole pool.",
+        (
+            "dataset",
+            "pool",
+            "router",
+            "strong",
+            "weak",
+            "apgr",
+            "apgr_low",
+            "apgr_high",
+            "cpt50",
+            "cpt80",
+            "share_away",
+        ),
     ),
     "subset_frontier": About(
         "Votes of several LLMs", "Subsets that vote: accuracy, gain, calls and cost along the frontier."
