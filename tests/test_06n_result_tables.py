@@ -129,7 +129,7 @@ def test_tables_compile_and_fit(tmp_path, results):
     pair["share_away"] = 0.5
     glance = dict.fromkeys(GLANCE, 12.3456) | {"dataset": "mmlu_pro", "pool": "commercial", "n": 13580}
     glance |= {"routers": 17, "gains": 12, "losses": 12, "not_told_apart": 15, "system": "clustering_tfidf"}
-    glance |= {"policy": "argmax", "outcome": "not told apart"}
+    glance |= {"policy": "argmax", "outcome": "not told apart", "share_away": 0.69}
     pairs = pd.DataFrame(
         [pair | {f"{m}{end}": 0.5 for m in ("apgr", "cpt50", "cpt80") for end in ("", "_low", "_high")}]
     )

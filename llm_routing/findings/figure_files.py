@@ -6,7 +6,7 @@
 __all__ = ['COLUMN', 'PAGE', 'TALLEST', 'INK', 'MUTED', 'RULE', 'COLOURS', 'MARKERS', 'SERIES', 'STYLE', 'LINES', 'FILES',
            'ROUTER_NAMES', 'ROUTER_WORDS', 'POLICY_NAMES', 'NAMES', 'FORMULA', 'MODELLED', 'KINDS_OF_FILE', 'style',
            'width_of', 'grey', 'name_of', 'label', 'short_names', 'look', 'csv_text', 'write_text', 'partial_note',
-           'modelled', 'figure_record', 'save_figure', 'save_picture', 'small_drawing', 'read_record']
+           'training_note', 'modelled', 'figure_record', 'save_figure', 'save_picture', 'small_drawing', 'read_record']
 
 # %% ../../nbs/06h_figure_files.ipynb #854165ae
 import io
@@ -298,6 +298,20 @@ def partial_note(
     rows = pd.read_csv(file)
     each = [f"{r.answered:,} of {r.queries:,} queries of {r.dataset}" for r in rows.itertuples()]
     return f"Partial, while LLMs are still sampled: {rows.llms[0]} of {rows.pool[0]} LLMs, {', '.join(each)}."
+
+# %% ../../nbs/06h_figure_files.ipynb #training-note
+def training_note(
+    table: pd.DataFrame,  # of `main_results`
+) -> str:
+    "Which routers' intervals hold a spread over training samples of their own, and which one of others, or none."
+    routers = table[table["group"] == "router"]
+    source = routers["training"] if "training" in routers else pd.Series("left out", routers.index)
+    said = []
+    for kind in ("measured", "other routers", "left out"):
+        names = list(dict.fromkeys(map(name_of, routers["system"][source == kind])))
+        if names:
+            said.append(f"{kind} ({', '.join(names)})")
+    return f"Spread over training samples in the routers' intervals: {'; '.join(said)}." if said else ""
 
 # %% ../../nbs/06h_figure_files.ipynb #modelled-words
 MODELLED = " Seconds are modelled (one request at a time on one A100), not measured."  # ends a caption

@@ -6,7 +6,7 @@
 __all__ = ['ABOUT', 'HEADS', 'LONG', 'ONE_COLUMN', 'MOST_ROWS', 'MAIN_COLUMNS', 'MORE_COLUMNS', 'About', 'about', 'head',
            'digits_of', 'number', 'is_number', 'column_cells', 'shown_columns', 'markdown_table', 'tex', 'breakable',
            'column_types', 'latex_table', 'frame_latex', 'frame_markdown', 'name_modelled', 'marked', 'write_tables',
-           'main_results', 'ranks', 'readable_rows', 'span', 'away', 'training_note', 'write_main_results']
+           'main_results', 'ranks', 'readable_rows', 'span', 'away', 'write_main_results']
 
 # %% ../../nbs/06n_result_tables.ipynb #80cb7f9d
 import re
@@ -17,7 +17,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .figure_files import csv_text, label, modelled, name_of, partial_note, write_text
+from llm_routing.findings.figure_files import (
+    csv_text,
+    label,
+    modelled,
+    name_of,
+    partial_note,
+    training_note,
+    write_text,
+)
 from .plot_parts import place
 from .plots_systems import BOUNDS_SHOWN, GROUP_NAMES, HEADLINE_ROUTERS, one_call
 
@@ -394,7 +402,7 @@ def latex_table(
     top = [rf"\begin{{{name}}}{{@{{}}{''.join(kinds)}@{{}}}}", r"\toprule", heads, r"\midrule"]
     after = [r"\endhead"] if long else []
     needs = "% needs booktabs and array" + (f" and longtable\n{ONE_COLUMN}" if long else "")
-    look = r"{\footnotesize\setlength{\tabcolsep}{3pt}"
+    look = r"{\footnotesize\setlength{\tabcolsep}{2.8pt}"
     return "\n".join([needs, look, *top, *after, *body, r"\bottomrule", rf"\end{{{name}}}", "}", ""])
 
 # %% ../../nbs/06n_result_tables.ipynb #1fc88c11
@@ -573,20 +581,6 @@ def _narrow_latex(table: pd.DataFrame) -> str:
         return "\n\\medskip\n".join(latex_table(rows, header, "lrr") for rows in parts)
     breaks = np.cumsum([len(rows) for rows in parts[:-1]])
     return latex_table(sum(parts, []), header, "lrr", tuple(breaks))
-
-# %% ../../nbs/06n_result_tables.ipynb #training-note
-def training_note(
-    table: pd.DataFrame,  # of `main_results`
-) -> str:
-    "Which routers' intervals hold a spread over training samples of their own, and which one of others, or none."
-    routers = table[table["group"] == "router"]
-    source = routers["training"] if "training" in routers else pd.Series("left out", routers.index)
-    said = []
-    for kind in ("measured", "other routers", "left out"):
-        names = list(dict.fromkeys(map(name_of, routers["system"][source == kind])))
-        if names:
-            said.append(f"{kind} ({', '.join(names)})")
-    return f"Spread over training samples in the routers' intervals: {'; '.join(said)}." if said else ""
 
 # %% ../../nbs/06n_result_tables.ipynb #788ed648
 def write_main_results(
