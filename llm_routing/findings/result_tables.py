@@ -362,11 +362,10 @@ def column_types(
     wide = [not n and k > _LONGEST for n, k in zip(numeric, longest)]
     if _CHARACTER * sum(longest) + _BETWEEN * len(header) <= width:
         return ["r" if n else "l" for n in numeric]
-    if not any(wide):
-        wide = [not n for n in numeric]
+    wide = wide if any(wide) else [not n for n in numeric]
     rest = width - _BETWEEN * len(header) - _CHARACTER * sum(k for k, w in zip(longest, wide) if not w)
     weight = [np.sqrt(k) if w else 0 for k, w in zip(longest, wide)]
-    share = [max(0.5, rest * x / sum(weight)) if x else 0 for x in weight]
+    share = [max(0.6, rest * x / sum(weight)) if x else 0 for x in weight]
     word = r">{\raggedright\arraybackslash}p"
     return [f"{word}{{{s:.2f}in}}" if w else "r" if n else "l" for s, w, n in zip(share, wide, numeric)]
 
@@ -400,10 +399,11 @@ def latex_table(
     heads = " & ".join(_head_cell(h, k) for h, k in zip(header, kinds)) + r" \\"
     name = "longtable" if long else "tabular"
     top = [rf"\begin{{{name}}}{{@{{}}{''.join(kinds)}@{{}}}}", r"\toprule", heads, r"\midrule"]
-    after = [r"\endhead"] if long else []
     needs = "% needs booktabs and array" + (f" and longtable\n{ONE_COLUMN}" if long else "")
     look = r"{\footnotesize\setlength{\tabcolsep}{2.8pt}"
-    return "\n".join([needs, look, *top, *after, *body, r"\bottomrule", rf"\end{{{name}}}", "}", ""])
+    return "\n".join(
+        [needs, look, *top, *([r"\endhead"] if long else []), *body, r"\bottomrule", rf"\end{{{name}}}", "}", ""]
+    )
 
 # %% ../../nbs/06n_result_tables.ipynb #1fc88c11
 def frame_latex(
@@ -483,10 +483,8 @@ def main_results(
     return rows.sort_values(keys, ascending=up)[columns].reset_index(drop=True)
 
 # %% ../../nbs/06n_result_tables.ipynb #58c12388
-def ranks(
-    frame: pd.DataFrame,  # with dataset, pool, group and accuracy
-) -> pd.Series:  # 1 for the best and 2 for the second best LLM or router of each place, 0 for others
-    "Which rows to mark. Equal accuracies share a rank."
+def ranks(frame: pd.DataFrame) -> pd.Series:
+    "1 and 2 for the best two LLMs or routers of each `dataset` and `pool` by `accuracy`, 0 for others; equals share."
     runnable = frame.accuracy.where(frame.group != "bound").round(4)
     rank = runnable.groupby([frame.dataset, frame.pool]).rank(method="dense", ascending=False)
     return rank.where(rank <= 2, 0).fillna(0).astype(int)
@@ -588,8 +586,7 @@ def write_main_results(
     folder: str | Path,  # `run.figures`
     latency: str = "measured",  # of the profile: whether seconds are modelled
 ) -> pd.DataFrame:  # what was written
-    "Write tables/main_results.csv (all rows), .md and .tex (the readable ones), and main_results_narrow.tex"
-    "(one column)."
+    "Write tables/main_results.csv (all rows), .md and .tex (readable), and main_results_narrow.tex (one column)."
     table, out = main_results(results), Path(folder) / "tables"
     write_text(out / "main_results.csv", csv_text(table))
     columns = {modelled(h) if latency == "modelled" else h: f for h, f in _main_columns(table).items()}
