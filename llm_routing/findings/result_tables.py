@@ -152,7 +152,7 @@ _ABOUT_CHANCE = {
         "At a glance",
         "A row per dataset and pool: how many routers gain, lose, or cannot be told apart; the largest gain that an "
         "interval allows; the router named beforehand; its cost as a multiple of the best single LLM's.",
-        ("dataset", "pool", "n", "gains", "losses", "not_told_apart", "gain_at_most", "gain")
+        ("dataset", "pool", "gains", "losses", "not_told_apart", "gain_at_most", "gain")
         + ("gain_low", "gain_high", "share_away", "outcome", "single", "cost_ratio"),  # more stands in the CSV file
     ),
     "lesson_verdicts": About("Verdicts by part", "The lessons' verdicts on each dataset and pool."),
