@@ -357,6 +357,7 @@ def test_equal_samples_and_unusual_ends_are_reported():
     rows = [("q", "m", s, "same", "stop") for s in range(3)] + [
         ("r", "m", s, "same", "content_filter") for s in range(3)
     ]
+    rows.append(("recorded", "m", 0, "its end is not known", ""))
     table = pd.DataFrame(rows, columns=["query_id", "llm", "sample", "text", "finish_reason"])
     assert equal_samples(table)["m"] == 1
     said = response_warnings(table, Generation(pool=[LLM(name="m", model="x")]))

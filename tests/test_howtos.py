@@ -1,5 +1,6 @@
 "The README's how-tos, with the code and the commands as they are printed there."
 
+import io
 import json
 import os
 import random
@@ -110,6 +111,15 @@ def test_own_outcomes_and_an_own_router_as_the_readme_says(checkout):
     assert "report: runs/mine/figures/index.html" in said and "points [" in said
     results = pd.read_parquet(checkout / "runs" / "mine" / "results.parquet")
     assert "shortest" in set(results.system) and "ada" in set(results.system)
+    train, route = printed("llm-routing train")
+    assert "ada" in call(train, checkout)
+    texts = [f"Add {i} and 2" for i in range(30)]
+    (checkout / "questions.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    routes = pd.read_csv(io.StringIO(call(route, checkout)))
+    assert routes.text.tolist() == texts and set(routes.llm) <= {"ada", "bob", "cy"}
+    use = next(b for b in blocks("python") if "load_router" in b)
+    done = subprocess.run([sys.executable, "-c", use], cwd=checkout, capture_output=True, text=True)
+    assert done.stdout.split()[0] in {"ada", "bob", "cy"}, done.stderr
 
 
 @pytest.mark.slow

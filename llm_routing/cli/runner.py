@@ -274,7 +274,7 @@ def train_command(
     "Train a router on a run's outcomes and keep it in a folder of plain numbers, with a card."
     from llm_routing.routing.saved import train_to_folder
 
-    folder = train_to_folder(Run.open(profile, run_dir), router, out, pool, dataset)
+    folder = train_to_folder(open_run(profile, run_dir), router, out, pool, dataset)
     print((folder / "README.md").read_text("utf-8"))
 
 # %% ../../nbs/08g_runner.ipynb #route-command

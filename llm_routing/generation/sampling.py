@@ -548,5 +548,5 @@ def response_warnings(
         temperature = next((sampling_of(m, settings).temperature for m in settings.pool if m.name == llm), 0)
         if temperature > 0 and share > 0.9:
             found.append(f"{llm}: all samples are the same on {share:.0%} of the queries, at temperature {temperature}")
-    ends = responses[~responses.finish_reason.isin(["stop", "length"])].groupby(["llm", "finish_reason"]).size()
+    ends = responses[~responses.finish_reason.isin(["stop", "length", ""])].groupby(["llm", "finish_reason"]).size()
     return found + [f"{llm}: {n:,} responses ended with {reason}" for (llm, reason), n in ends.items()]
