@@ -541,6 +541,8 @@ def write_results_page(
 
 # %% ../../nbs/07f_report.ipynb #cb3c3194
 def _line(folder: Path) -> str:
-    "What stands after a study's link."
-    at, profile = study_glance(folder), load_profile(folder.name)
-    return f": {profile.description}." + (f" {headline(at)}." if len(at) else "")
+    "What stands after a study's link: what its profile says, where it is one of this project, and how it came out."
+    at = study_glance(folder)
+    said = [load_profile(folder.name).description] if folder.name in SHIPPED else []
+    said += [headline(at)] if len(at) else []
+    return f": {'. '.join(said)}." if said else ""
