@@ -239,7 +239,8 @@ def integer_program(p: np.ndarray, price: np.ndarray, able: np.ndarray, budget: 
     each = LinearConstraint(csr_array((np.ones(len(k)), (k, np.arange(len(k))))), count, count)
     unit = price.max()  # HiGHS keeps bounds to a millionth
     paid = LinearConstraint(price[j][None] / unit, -np.inf, budget / unit)
-    found = milp(-kinds[k, j], constraints=[each, paid], integrality=np.ones(len(k)), options={"mip_rel_gap": 1e-9})
+    options = {"mip_rel_gap": 1e-9, "presolve": False}  # whose candidates HiGHS repairs, with a line on the terminal
+    found = milp(-kinds[k, j], constraints=[each, paid], integrality=np.ones(len(k)), options=options)
     calls = np.rint(found.x).astype(int)
     chosen = np.empty(len(p), int)
     for g in range(len(kinds)):
