@@ -239,7 +239,7 @@ def test_a_budget_holds_in_small_units_and_is_spent_exactly_where_that_is_asked(
 
 # %% ../nbs/05b_policies.ipynb #6a38b047
 def test_the_exact_budget_prints_nothing(capfd):
-    rng = np.random.default_rng(6)  # with presolve, HiGHS repairs a candidate of this one
+    rng = np.random.default_rng(6)  # HiGHS repairs a candidate of this one
     p, price = rng.random((400, 3)), rng.uniform(0.1, 5, 3)
     knapsack(p, price, 400 * (price.min() + 0.5 * (price[p.argmax(1)].mean() - price.min())) + 1e-9)
     ctypes.CDLL(None).fflush(None)
