@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/05b_policies.ipynb #test-imports
+import ctypes
 import itertools
 from dataclasses import fields, replace
 
@@ -235,6 +236,14 @@ def test_a_budget_holds_in_small_units_and_is_spent_exactly_where_that_is_asked(
     assert (apply_policy("budget", s, exact=6).answer == exact).all() and max(
         (exact @ s.price).sum(), (quick @ s.price).sum()
     ) <= budget + 1e-6
+
+# %% ../nbs/05b_policies.ipynb #6a38b047
+def test_the_exact_budget_prints_nothing(capfd):
+    rng = np.random.default_rng(6)  # HiGHS repairs a candidate of this one
+    p, price = rng.random((400, 3)), rng.uniform(0.1, 5, 3)
+    knapsack(p, price, 400 * (price.min() + 0.5 * (price[p.argmax(1)].mean() - price.min())) + 1e-9)
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr().out == ""
 
 # %% ../nbs/05b_policies.ipynb #fa1342f0
 def test_cheapest_accurate_goes_as_low_as_validation_lets_it():

@@ -7,13 +7,16 @@ __all__ = ['POLICIES', 'NEEDS', 'policy', 'apply_policy', 'missing_need', 'with_
            'top', 'random_top3', 'target_confidence', 'predict_confidence', 'nearest', 'prediction',
            'prediction_forest', 'sorted_prediction', 'prediction_over_orders', 'argmax_as_published',
            'random_top3_as_published', 'published_argmax', 'prediction_as_published', 'published_order',
-           'sorted_prediction_as_published', 'penalised', 'lagrange_multiplier', 'spend', 'integer_program', 'knapsack',
-           'budgeted', 'least', 'cheapest_above', 'cheapest_accurate', 'top_vote', 'threshold_vote', 'conformal_bar',
-           'conformal', 'rising', 'called_until', 'cascade', 'cascade_consistency', 'seconded', 'cascade_agreement',
-           'strong_and_weak', 'two_llm_threshold', 'fallback']
+           'sorted_prediction_as_published', 'penalised', 'lagrange_multiplier', 'spend', 'silent', 'integer_program',
+           'knapsack', 'budgeted', 'least', 'cheapest_above', 'cheapest_accurate', 'top_vote', 'threshold_vote',
+           'conformal_bar', 'conformal', 'rising', 'called_until', 'cascade', 'cascade_consistency', 'seconded',
+           'cascade_agreement', 'strong_and_weak', 'two_llm_threshold', 'fallback']
 
 # %% ../../nbs/05b_policies.ipynb #imports
+import ctypes
+import os
 from collections.abc import Callable
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -228,6 +231,22 @@ def spend(p: np.ndarray, price: np.ndarray, budget: float, multiplier: float) ->
             chosen[i], left = j, left - step
     return chosen
 
+# %% ../../nbs/05b_policies.ipynb #743d9174
+@contextmanager
+def silent():
+    """Send what compiled code prints to nowhere. HiGHS 1.12 prints a line for each candidate that it has to repair,
+    whatever scipy's option `disp` says (its issue 2783)."""
+    libc, kept, nowhere = ctypes.CDLL(None), os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    libc.fflush(None)  # what was printed before is not lost
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        libc.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
 # %% ../../nbs/05b_policies.ipynb #d297f014
 def integer_program(p: np.ndarray, price: np.ndarray, able: np.ndarray, budget: float) -> np.ndarray:
     "(n,) the most probable choice among the LLMs that each query is `able` to call; alike queries are one kind."
@@ -239,7 +258,8 @@ def integer_program(p: np.ndarray, price: np.ndarray, able: np.ndarray, budget: 
     each = LinearConstraint(csr_array((np.ones(len(k)), (k, np.arange(len(k))))), count, count)
     unit = price.max()  # HiGHS keeps bounds to a millionth
     paid = LinearConstraint(price[j][None] / unit, -np.inf, budget / unit)
-    found = milp(-kinds[k, j], constraints=[each, paid], integrality=np.ones(len(k)), options={"mip_rel_gap": 1e-9})
+    with silent():
+        found = milp(-kinds[k, j], constraints=[each, paid], integrality=np.ones(len(k)), options={"mip_rel_gap": 1e-9})
     calls = np.rint(found.x).astype(int)
     chosen = np.empty(len(p), int)
     for g in range(len(kinds)):
