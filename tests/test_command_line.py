@@ -285,7 +285,7 @@ def test_llms_and_queries_are_cut_by_a_setting(priced):
     assert queries.split.value_counts().to_dict() == {"train": 20, "validation": 20, "test": 20}
     assert queries.equals(again)
     assert set(pd.read_parquet(priced / "c" / "outcomes.parquet").llm) == {"ada", MARKUP}
-    llm_routing("run", "--run-dir", priced / "c", "--to", "05", "--set", "routers.names=['mlc']")
+    llm_routing("run", "--run-dir", priced / "c", "--to", "05", "--set", "routers.names=['recommended']")
     said = llm_routing("compare", priced / "a", priced / "c", "--group", "llm")
     assert re.search(r"mine: compared on the 20 test queries that both have; \d+ of .*/a left out", said)
     assert [line.split()[-6] for line in said.splitlines()[1:3]] == ["20", "20"]
