@@ -228,7 +228,8 @@ main>section>:not(.wide),main>:not(section,.wide),footer>p{max-width:none}.two{d
 h2,h3,summary{break-after:avoid}figure,tr{break-inside:avoid}table{font-size:7pt}
 td:not(.txt),td.txt{overflow-wrap:anywhere;white-space:normal}
 th,td{padding:.1rem .25rem}thead th{position:static}th button::after{content:""}
-figure img{max-width:13cm!important;border:0}}
+figure img{max-width:13cm!important;max-height:20cm;object-fit:contain;border:0}
+figure.wide img{max-width:100%!important}}
 """
 
 # %% ../../nbs/07a_page.ipynb #css-cards
