@@ -151,7 +151,9 @@ def test_what_is_printed_of_runs_is_run_or_planned(tmp_path):
             status, said = offline(line, tmp_path)
             assert status == bool(faults := said.count("\nfault ")) and (faults or installed("vllm"))
         elif " download " not in line or os.environ.get("LLM_ROUTING_DATA"):
-            assert re.search("has not run yet|external files are here|recommended", call(line, tmp_path)), line
+            assert re.search("has not run yet|up to date|external files are here|recommended", call(line, tmp_path)), (
+                line
+            )
 
 
 GPU_LINES = [line for words in ("--dry-run", "engine=ray") for line in printed(words) if "--profile paper" in line]

@@ -76,7 +76,8 @@ def test_weights_replaced_in_place_make_their_stages_run_again(small):
 @pytest.mark.slow
 def test_force_uses_no_vectors_of_before(small):
     right = (small / "run" / "scores.parquet").read_bytes()
-    with sqlite3.connect(next((small / "run" / "cache").rglob("*.sqlite"))) as db:
+    [vectors] = [p for p in (small / "run" / "cache").rglob("*.sqlite") if p.stem != "predictions"]
+    with sqlite3.connect(vectors) as db:
         db.execute("update vectors set vector = randomblob(length(vector))")
     (small / "run" / "scores.parquet").unlink()
     llm_routing(small, "--from", "04", "--to", "04")
