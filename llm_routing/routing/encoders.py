@@ -14,6 +14,7 @@ import os
 import re
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -222,6 +223,17 @@ class VectorCache:
                 [(k, v.astype(self.dtype).tobytes()) for k, v in vectors.items()],
             )
         _PUT.update(vectors)
+
+# %% ../../nbs/04a_encoders.ipynb #cache-kept
+@patch
+def kept(self: VectorCache, key: str, make: Callable) -> np.ndarray:
+    "The vector under `key`, or what `make` gives, which is put there. Nothing is kept under an empty key."
+    if not key:
+        return make()
+    if key not in (found := self.get([key])):
+        found[key] = make()
+        self.put(found)
+    return found[key]
 
 # %% ../../nbs/04a_encoders.ipynb #87620f5e
 def minilm_folder() -> str:
