@@ -214,9 +214,11 @@ def seconds_errata(table: pd.DataFrame) -> list[tuple]:
         each = {s: v for s, v in each.items() if not np.isnan(v[0]).any() and v[1].any()}
         if not each:
             continue
-        values = np.stack([(seconds * right, right, seconds) for seconds, right in each.values()])  # systems, 3, queries
-        timed, right, seconds = bootstrap_means(np.vstack(values).T, resamples=2000, seed=0).reshape(2000, -1, 3).T
-        ends = interval((seconds - timed / np.maximum(right, 1e-12)).T, values.shape[2])
+        # (systems, 3, queries): seconds where right, whether right, seconds
+        values = np.array([(seconds * right, right, seconds) for seconds, right in each.values()])
+        flat = values.reshape(-1, values.shape[2]).T
+        timed, right, seconds = bootstrap_means(flat, resamples=2000, seed=0).reshape(2000, -1, 3).T
+        ends = interval((seconds - timed / np.maximum(right, 1e-12)).T, len(flat))
         for system, (timed, right, seconds), e in zip(each, values, ends):
             old, new = timed.sum() / right.sum(), seconds.mean()
             rows.append(erratum(3, "this run", dataset, label(system), "latency (s)", old, new, e, pool))
