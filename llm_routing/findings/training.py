@@ -194,9 +194,7 @@ def calibration_rows(t: TestSet, probability: np.ndarray) -> list[tuple]:
 # %% ../../nbs/06p_training.ipynb #2986b416
 def calibration_table(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     "Expected calibration error on test by dataset, pool, router and LLM, in points, the mean over seeds."
-    rows = []
-    for _, own in scores.groupby("seed", sort=False):
-        for t in each_test_set(queries, outcomes, own):
-            rows += calibration_rows(t, t.probability)
+    each = each_test_set(queries, outcomes, scores, every_seed=True)
+    rows = [row for t in each for row in calibration_rows(t, t.probability)]
     table = pd.DataFrame(rows, columns=["dataset", "pool", "router", "llm", "ece"])
     return table.groupby(["dataset", "pool", "router", "llm"], sort=False)["ece"].mean().reset_index()
