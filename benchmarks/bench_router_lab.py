@@ -4,10 +4,13 @@ laboratory shows.
     llm-routing run --profile recorded --to 03_extraction
     LLM_ROUTING_DATA=../shared/data python benchmarks/bench_router_lab.py [TABLE ...]
 
-Reads the run of `recorded` and RouterDC's files; writes `data/routers/<table>.csv`. Everything is chosen on
-training queries; only gains are read on test.
+Reads the run of `recorded`, for `finetuned` that of `recorded_finetuned`, and RouterDC's files; writes
+`data/routers/<table>.csv`. Everything is chosen on training queries; only gains are read on test. The environment
+variable SMALL_LLM names a folder of SmolLM2-135M-Instruct if it is not to come from the hub.
 """
 
+import json
+import os
 import sys
 
 import numpy as np
@@ -25,6 +28,7 @@ from llm_routing.study.tasks import tasks
 
 HOME = project_root() / "data" / "routers"
 CACHE = project_root() / "runs" / "cache"
+SMALL_LLM = os.environ.get("SMALL_LLM", "HuggingFaceTB/SmolLM2-135M-Instruct")
 DATA: dict = {}
 
 
@@ -72,6 +76,7 @@ def plateau_features() -> pd.DataFrame:
         "surface": "surface",
         "word vectors (static)": "static",
         "sentence encoder (MiniLM)": "minilm",
+        "hidden states of a small LLM": f"hidden:{SMALL_LLM}",
     }.items():
         e = make_encoder(encoder, CACHE)
         features[name] = np.asarray(e.fit_transform(texts), float), np.asarray(e.transform(asked), float)
@@ -174,6 +179,19 @@ def unseen_kinds(seeds: int = 5) -> pd.DataFrame:
     return pd.DataFrame(rows).groupby(["kind", "best", "n"], sort=False).mean().reset_index()
 
 
+def finetuned() -> pd.DataFrame:
+    "Gain and cost of encoders that are fine-tuned, beside routers on counts of words."
+    run = Run.open("recorded_finetuned")
+    gained = pd.read_csv(run.figures / "tables" / "router_gains.csv")
+    keys = ["dataset", "pool", "router"]
+    costs = pd.DataFrame(json.loads((run.folder / "router_costs.json").read_text()))
+    costs = costs.groupby(keys)[["fit_s", "batched_ms", "single_ms"]].mean().reset_index()
+    gained = gained.assign(percent_away=100 * gained["share_away"])
+    gained = gained.rename(columns={"queries_low": "gain_low", "queries_high": "gain_high"})
+    columns = [*keys, "n", "accuracy", "gain", "gain_low", "gain_high", "percent_away"]
+    return gained[columns].merge(costs, on=keys)
+
+
 TABLES = {
     f.__name__: f
     for f in (
@@ -184,6 +202,7 @@ TABLES = {
         new_llm,
         unseen_categories,
         other_benchmark,
+        finetuned,
     )
 }
 
