@@ -12,13 +12,14 @@ variable SMALL_LLM names a folder of SmolLM2-135M-Instruct if it is not to come 
 import json
 import os
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from bench_routers import FILES, load
 
 from llm_routing.routing.base import make_router
-from llm_routing.routing.encoders import make_encoder
+from llm_routing.routing.encoders import hidden_states, make_encoder
 from llm_routing.routing.recommended import leading
 from llm_routing.routing.router_lab import feature_gains, gain_of, join_pool, pool_gains, without_own_group
 from llm_routing.routing import training  # noqa: F401 (so that routers are found by name)
@@ -72,13 +73,12 @@ def plateau_features() -> pd.DataFrame:
     features = {
         "category alone": (pd.get_dummies(category).to_numpy(float), pd.get_dummies(asked_category).to_numpy(float))
     }
-    for name, encoder in {
-        "surface": "surface",
-        "word vectors (static)": "static",
-        "sentence encoder (MiniLM)": "minilm",
-        "hidden states of a small LLM": f"hidden:{SMALL_LLM}",
+    for name, e in {
+        "surface": make_encoder("surface"),
+        "word vectors (static)": make_encoder("static", CACHE),
+        "sentence encoder (MiniLM)": make_encoder("minilm", CACHE),
+        "hidden states of a small LLM (first 64 tokens)": replace(hidden_states(SMALL_LLM, CACHE), max_length=64),
     }.items():
-        e = make_encoder(encoder, CACHE)
         features[name] = np.asarray(e.fit_transform(texts), float), np.asarray(e.transform(asked), float)
     words = make_encoder("words")
     X = words.fit_transform(texts)
