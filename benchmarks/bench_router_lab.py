@@ -4,18 +4,22 @@ laboratory shows.
     llm-routing run --profile recorded --to 03_extraction
     LLM_ROUTING_DATA=../shared/data python benchmarks/bench_router_lab.py [TABLE ...]
 
-Reads the run of `recorded` and RouterDC's files; writes `data/routers/<table>.csv`. Everything is chosen on
-training queries; only gains are read on test.
+Reads the run of `recorded`, for `finetuned` that of `recorded_finetuned`, and RouterDC's files; writes
+`data/routers/<table>.csv`. Everything is chosen on training queries; only gains are read on test. The environment
+variable SMALL_LLM names a folder of SmolLM2-135M-Instruct if it is not to come from the hub.
 """
 
+import json
+import os
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from bench_routers import FILES, load
 
 from llm_routing.routing.base import make_router
-from llm_routing.routing.encoders import make_encoder
+from llm_routing.routing.encoders import hidden_states, make_encoder
 from llm_routing.routing.recommended import leading
 from llm_routing.routing.router_lab import feature_gains, gain_of, join_pool, pool_gains, without_own_group
 from llm_routing.routing import training  # noqa: F401 (so that routers are found by name)
@@ -25,6 +29,7 @@ from llm_routing.study.tasks import tasks
 
 HOME = project_root() / "data" / "routers"
 CACHE = project_root() / "runs" / "cache"
+SMALL_LLM = os.environ.get("SMALL_LLM", "HuggingFaceTB/SmolLM2-135M-Instruct")
 DATA: dict = {}
 
 
@@ -68,12 +73,12 @@ def plateau_features() -> pd.DataFrame:
     features = {
         "category alone": (pd.get_dummies(category).to_numpy(float), pd.get_dummies(asked_category).to_numpy(float))
     }
-    for name, encoder in {
-        "surface": "surface",
-        "word vectors (static)": "static",
-        "sentence encoder (MiniLM)": "minilm",
+    for name, e in {
+        "surface": make_encoder("surface"),
+        "word vectors (static)": make_encoder("static", CACHE),
+        "sentence encoder (MiniLM)": make_encoder("minilm", CACHE),
+        "hidden states of a small LLM (first 64 tokens)": replace(hidden_states(SMALL_LLM, CACHE), max_length=64),
     }.items():
-        e = make_encoder(encoder, CACHE)
         features[name] = np.asarray(e.fit_transform(texts), float), np.asarray(e.transform(asked), float)
     words = make_encoder("words")
     X = words.fit_transform(texts)
@@ -174,6 +179,19 @@ def unseen_kinds(seeds: int = 5) -> pd.DataFrame:
     return pd.DataFrame(rows).groupby(["kind", "best", "n"], sort=False).mean().reset_index()
 
 
+def finetuned() -> pd.DataFrame:
+    "Gain and cost of encoders that are fine-tuned, beside routers on counts of words."
+    run = Run.open("recorded_finetuned")
+    gained = pd.read_csv(run.figures / "tables" / "router_gains.csv")
+    keys = ["dataset", "pool", "router"]
+    costs = pd.DataFrame(json.loads((run.folder / "router_costs.json").read_text()))
+    costs = costs.groupby(keys)[["fit_s", "batched_ms", "single_ms"]].mean().reset_index()
+    gained = gained.assign(percent_away=100 * gained["share_away"])
+    gained = gained.rename(columns={"queries_low": "gain_low", "queries_high": "gain_high"})
+    columns = [*keys, "n", "accuracy", "gain", "gain_low", "gain_high", "percent_away"]
+    return gained[columns].merge(costs, on=keys)
+
+
 TABLES = {
     f.__name__: f
     for f in (
@@ -184,6 +202,7 @@ TABLES = {
         new_llm,
         unseen_categories,
         other_benchmark,
+        finetuned,
     )
 }
 

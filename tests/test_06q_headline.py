@@ -94,13 +94,11 @@ def test_a_run_has_a_headline(tmp_path):
     long = pd.DataFrame(pairs, columns=["query_id", "llm"])
     outcomes = long.assign(score=np.tile([1.0, 0], 400))
     scores = pd.concat(long.assign(router=r, seed=0, pool="all", fold=-1, probability=0.5) for r in ("ridge", "knn"))
-    tables = {"queries": queries, "outcomes": outcomes, "scores": scores, "selections": selections}
-    tables["results"] = results_table(queries, selections, 500)
     run = Run(load_profile("mini", ["pools=[]"]), tmp_path, tmp_path)
-    run.read = tables.get
+    run.write("results", results_table(queries, selections, 500))
     seen = validation_accuracy(run, queries, outcomes, scores)
     assert seen.validation.tolist() == [100, 100]
-    rows, said = headline(run)
+    rows, said = headline(run, queries, outcomes, scores, selections)
     assert rows.chosen.sum() == 1 and said.startswith("- **d** (400 queries), routers: of 2, 1 gain over a")
 
 # %% ../nbs/06q_headline.ipynb #7064d872

@@ -153,7 +153,7 @@ TWINS = {  # corrected policy -> mistake
 # %% ../../nbs/07d_errata.ipynb #0613a46d
 def twins(selections: pd.DataFrame) -> list[tuple[str, str, str, str, str]]:
     "(group, system, corrected policy, published policy, key of `TWINS`) of systems that are there both ways."
-    keys = set(selections[["group", "system", "policy"]].itertuples(index=False, name=None))
+    keys = set(selections[["group", "system", "policy"]].drop_duplicates().itertuples(index=False, name=None))
     pairs = [("bound", "oracle", "", "as_published", "oracle")] if ("bound", "oracle", "as_published") in keys else []
     for group, system, policy in sorted(keys):
         right = policy.removesuffix("_as_published")
@@ -206,17 +206,22 @@ def twin_errata(table: pd.DataFrame, selections: pd.DataFrame) -> list[tuple]:
 
 # %% ../../nbs/07d_errata.ipynb #16405c46
 def seconds_errata(table: pd.DataFrame) -> list[tuple]:
-    "Mean seconds over right answers only, and over all queries, for the LLMs and ArgMax routers."
+    """Mean seconds over right answers only, and over all queries, for the LLMs and ArgMax routers; a pool's systems
+    share their resamples."""
     rows, kept = [], table[(table.group == "llm") | ((table.group == "router") & (table.policy == "argmax"))]
-    for (dataset, pool, system), g in kept.groupby(["dataset", "pool", "system"], sort=False):
-        seconds, weight = g.latency_s.to_numpy(), g.score.to_numpy()
-        if np.isnan(seconds).any() or not weight.sum():
+    for (dataset, pool), part in kept.groupby(["dataset", "pool"], sort=False):
+        each = {s: g[["latency_s", "score"]].to_numpy(float).T for s, g in part.groupby("system", sort=False)}
+        each = {s: v for s, v in each.items() if not np.isnan(v[0]).any() and v[1].any()}
+        if not each:
             continue
-        draws = bootstrap_means(np.stack([seconds * weight, weight, seconds], 1), resamples=2000, seed=0)
-        effect = draws[:, 2] - draws[:, 0] / np.maximum(draws[:, 1], 1e-12)
-        old, ends = (seconds * weight).sum() / weight.sum(), interval(effect[:, None], len(g))[0]
-        name = label(system)
-        rows.append(erratum(3, "this run", dataset, name, "latency (s)", old, seconds.mean(), ends, pool))
+        # (systems, 3, queries): seconds where right, whether right, seconds
+        values = np.array([(seconds * right, right, seconds) for seconds, right in each.values()])
+        flat = values.reshape(-1, values.shape[2]).T
+        timed, right, seconds = bootstrap_means(flat, resamples=2000, seed=0).reshape(2000, -1, 3).T
+        ends = interval((seconds - timed / np.maximum(right, 1e-12)).T, len(flat))
+        for system, (timed, right, seconds), e in zip(each, values, ends):
+            old, new = timed.sum() / right.sum(), seconds.mean()
+            rows.append(erratum(3, "this run", dataset, label(system), "latency (s)", old, new, e, pool))
     return rows
 
 # %% ../../nbs/07d_errata.ipynb #c8df7f9c

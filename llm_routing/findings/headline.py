@@ -254,9 +254,14 @@ def glance(
     return pd.DataFrame(found, columns=GLANCE)
 
 # %% ../../nbs/06q_headline.ipynb #56117300
-def headline(run: Run) -> tuple[pd.DataFrame, str]:  # of `headline_rows`, with `chosen`; of `headline_text`
+def headline(
+    run: Run,
+    queries: pd.DataFrame,
+    outcomes: pd.DataFrame,
+    scores: pd.DataFrame,
+    selections: pd.DataFrame,
+) -> tuple[pd.DataFrame, str]:  # of `headline_rows`, with `chosen`; of `headline_text`
     "A run's headline: its rows, and its sentence per dataset and pool."
-    queries, outcomes, scores, selections = map(run.read, ("queries", "outcomes", "scores", "selections"))
     rows = headline_rows(run.read("results"))
     chosen = chosen_on_validation(rows, validation_accuracy(run, queries, outcomes, scores))
     keys = set(zip(chosen["dataset"], chosen["pool"], chosen["system"]))

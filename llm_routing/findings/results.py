@@ -395,7 +395,7 @@ def _learned_from(q: pd.DataFrame, fold: int) -> pd.Series:
 # %% ../../nbs/06b_results.ipynb #7c99522c
 @dataclass(frozen=True)
 class TestSet:
-    "One router (its first seed) on the test queries of a dataset and pool. Arrays are (n_test, n_llms)."
+    "One router, with one seed, on the test queries of a dataset and pool. Arrays are (n_test, n_llms)."
 
     dataset: str
     pool: str
@@ -414,16 +414,22 @@ class TestSet:
         return self.score[np.arange(len(self.score)), np.array(members)[judged.argmax(1)]]
 
 # %% ../../nbs/06b_results.ipynb #03f06f20
-def each_test_set(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame) -> Iterator[TestSet]:
+def each_test_set(
+    queries: pd.DataFrame,
+    outcomes: pd.DataFrame,
+    scores: pd.DataFrame,
+    every_seed: bool = False,  # or each router's first seed alone
+) -> Iterator[TestSet]:
     "A `TestSet` for every dataset, pool and router; the folds of a cross-fitted dataset are put together."
     for dataset, pool, q, rows in by_pool(scores, queries):
         test, llms = q[q["split"] == "test"], rows["llm"].unique().tolist()
         ids, own = list(test["query_id"]), outcomes[outcomes["query_id"].isin(set(q["query_id"]))]
         score, known = outcome_matrix(own[own["llm"].isin(llms)], ids)[0], known_means(q, own, llms)
         fold = test.set_index("query_id")["fold"]
-        for router, mine in rows.groupby("router", sort=False):
-            seed = mine["seed"].iloc[0]
-            mine = mine[mine["seed"] == seed]
+        first = rows.groupby("router")["seed"].first()
+        for (router, seed), mine in rows.groupby(["router", "seed"], sort=False):
+            if seed != first[router] and not every_seed:
+                continue
             if mine["fold"].max() >= 0:
                 mine = mine[mine["fold"] == mine["query_id"].map(fold)]
             yield TestSet(dataset, pool, router, seed, q, llms, score, matrix(mine, "probability", ids, llms), known)

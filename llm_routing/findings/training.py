@@ -8,6 +8,7 @@ __all__ = ['SPREAD', 'MARGIN', 'SHIFT', 'drawn_again', 'fitted_on', 'fitted_agai
            'calibration_table']
 
 # %% ../../nbs/06p_training.ipynb #5d59f10a
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +64,9 @@ def fitted_again(
     "(n_test,) what a router scores under ArgMax after training on a resample. Predictions are kept, as in stage 04."
     own = drawn_again(task.queries["text"][task.queries["split"] == "train"], seed)
     key = prediction_key((router, seed, task), outcomes, params, digest(own.tobytes()))
-    store = VectorCache(cache, "predictions", np.float64)
-    predicted = store.get([key]).get(key)
-    if predicted is None:
-        predicted = fitted_on(own, task, outcomes, router, seed, cache=cache, **params).ravel()
-        store.put({key: predicted} if key else {})
+    predicted = VectorCache(cache, "predictions", np.float64).kept(
+        key, lambda: fitted_on(own, task, outcomes, router, seed, cache=cache, **params).ravel()
+    )
     truth = matrix(outcomes, "score", task.ids("test"), task.llms)
     return argmax_score(truth, predicted.reshape(truth.shape))
 
@@ -83,12 +82,10 @@ def fitted_once_more(
     "Every router on every pool of a data set, with all its folds, after training on one resample."
     ROUTERS.update(known or {})
     scores: dict[tuple[str, str, str], list] = {}
-    for task in sorted(each, key=lambda t: t.fold):
-        own = task.outcomes(outcomes)
-        for router, params in routers.items():
-            with ONCE.share():
-                again = fitted_again(task, own, router, seed, cache, **params)
-            scores.setdefault((task.dataset, task.pool, router), []).append(again)
+    for router, task in sorted(product(routers, each), key=lambda job: job[1].fold):
+        with ONCE.share():
+            again = fitted_again(task, task.outcomes(outcomes), router, seed, cache, **routers[router])
+        scores.setdefault((task.dataset, task.pool, router), []).append(again)
     return {key: 100 * float(np.concatenate(parts).mean()) for key, parts in scores.items()}
 
 # %% ../../nbs/06p_training.ipynb #311f8e94
@@ -197,9 +194,7 @@ def calibration_rows(t: TestSet, probability: np.ndarray) -> list[tuple]:
 # %% ../../nbs/06p_training.ipynb #2986b416
 def calibration_table(queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     "Expected calibration error on test by dataset, pool, router and LLM, in points, the mean over seeds."
-    rows = []
-    for _, own in scores.groupby("seed", sort=False):
-        for t in each_test_set(queries, outcomes, own):
-            rows += calibration_rows(t, t.probability)
+    each = each_test_set(queries, outcomes, scores, every_seed=True)
+    rows = [row for t in each for row in calibration_rows(t, t.probability)]
     table = pd.DataFrame(rows, columns=["dataset", "pool", "router", "llm", "ece"])
     return table.groupby(["dataset", "pool", "router", "llm"], sort=False)["ece"].mean().reset_index()

@@ -176,9 +176,13 @@ def hold_out(texts, scores, validation, seed: int = 0, share: float = 0.2):
     return (part(order[cut:]), part(order[:cut])) if len(texts) > cut else ((texts, scores), (texts, scores))
 
 # %% ../../nbs/04b_base.ipynb #0948fe94
-def fit_logistic(X, Y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (n_features, n_llms) and biases of logistic regressions on soft labels `Y`; `penalty` is the weight of
-    L2 per query."""
+def fit_logistic(
+    X,  # (n_queries, n_features), dense or sparse
+    Y: np.ndarray,  # (n_queries, n_llms) in [0, 1]
+    penalty: float,  # the weight of L2 per query
+    start: tuple | None = None,  # weights and biases to begin with; none: zeros
+) -> tuple[np.ndarray, np.ndarray]:
+    "Weights (n_features, n_llms) and biases (n_llms,) of logistic regressions on soft labels."
     n, d, m = X.shape[0], X.shape[1], Y.shape[1]
     XT = X.T.tocsr() if hasattr(X, "tocsr") else X.T
 
@@ -189,8 +193,8 @@ def fit_logistic(X, Y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarr
         G = (expit(Z) - Y) / n
         return value, np.concatenate([(XT @ G + penalty * W).ravel(), G.sum(0)])
 
-    start = np.concatenate([np.zeros(d * m), logit(np.clip(Y.mean(0), 0.01, 0.99))])
-    w = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200, "maxcor": 5}).x
+    W, b = start or (np.zeros((d, m)), logit(np.clip(Y.mean(0), 0.01, 0.99)))
+    w = minimize(loss, np.r_[W.ravel(), b], jac=True, method="L-BFGS-B", options={"maxiter": 200, "maxcor": 5}).x
     return w[: d * m].reshape(d, m), w[d * m :]
 
 # %% ../../nbs/04b_base.ipynb #9dd7bb1d

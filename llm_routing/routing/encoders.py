@@ -14,6 +14,7 @@ import os
 import re
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -223,6 +224,17 @@ class VectorCache:
             )
         _PUT.update(vectors)
 
+# %% ../../nbs/04a_encoders.ipynb #cache-kept
+@patch
+def kept(self: VectorCache, key: str, make: Callable) -> np.ndarray:
+    "The vector under `key`, or what `make` gives, which is put there. Nothing is kept under an empty key."
+    if not key:
+        return make()
+    if key not in (found := self.get([key])):
+        found[key] = make()
+        self.put(found)
+    return found[key]
+
 # %% ../../nbs/04a_encoders.ipynb #87620f5e
 def minilm_folder() -> str:
     "The folder of all-MiniLM-L6-v2 inside its installed package."
@@ -256,17 +268,20 @@ def weights_of(folder: str, revision: str | None = None) -> str:
 _models = {}
 
 # %% ../../nbs/04a_encoders.ipynb #0ab99368-2
-def load_encoder(folder: str, revision: str | None = None):
-    "The tokenizer and model in `folder` (or on the hub), loaded once per process while its files stay the same."
-    from transformers import AutoTokenizer
+def load_encoder(folder: str, revision: str | None = None, layers: int | None = None):
+    """The tokenizer and model in `folder` (or on the hub), with its first `layers` or all, loaded once per process while
+    its files stay the same."""
+    from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    key = weights_of(folder, revision)
+    key = weights_of(folder, revision), layers
     if key not in _models:
+        config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
+        config.num_hidden_layers = min(layers or config.num_hidden_layers, config.num_hidden_layers)
         tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, trust_remote_code=False)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        _models[key] = tokenizer, pretrained_model(folder, revision).eval()
+        _models[key] = tokenizer, pretrained_model(folder, revision, config).eval()
     return _models[key]
 
 # %% ../../nbs/04a_encoders.ipynb #4b833a74
@@ -275,7 +290,7 @@ def read_layer(texts: list[str], folder: str, revision=None, max_length: int = 2
     are text (n, n_tokens)."""
     import torch
 
-    tokenizer, model = load_encoder(folder, revision)
+    tokenizer, model = load_encoder(folder, revision, layer + 1 if layer >= 0 else None)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     for start in range(0, len(texts), batch):
         ids = order[start : start + batch]
@@ -283,7 +298,7 @@ def read_layer(texts: list[str], folder: str, revision=None, max_length: int = 2
             [texts[i] for i in ids], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
         )
         with torch.inference_mode():
-            hidden = model(**x, output_hidden_states=True).hidden_states[layer]
+            hidden = model(**x, output_hidden_states=True).hidden_states[layer].float()
         yield ids, hidden, x["attention_mask"]
 
 # %% ../../nbs/04a_encoders.ipynb #4b833a74-1

@@ -476,9 +476,12 @@ class FineTuned(Router):
         parts = [texts[s : s + self.batch] for s in range(0, len(texts), self.batch)]
         return torch.cat([self.net(**self.encode(part)) for part in parts])
 
-    def encode(self, texts):
-        x = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
-        return {k: x[k].to(device()) for k in ("input_ids", "attention_mask")}
+# %% ../../nbs/04d_networks.ipynb #finetuned-encode
+@patch
+def encode(self: FineTuned, texts):
+    "Token ids and attention mask of texts, padded to the longest, cut at `max_length`."
+    x = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
+    return {k: x[k].to(device()) for k in ("input_ids", "attention_mask")}
 
 # %% ../../nbs/04d_networks.ipynb #finetuned-load
 @patch

@@ -233,15 +233,16 @@ def trained(
 ) -> tuple[dict, pd.DataFrame]:  # what the router costs, and its `scores` rows
     "A router's predictions: those that are kept, or made now."
     name, seed, task = job
-    store, key = VectorCache(cache, "predictions", np.float64), prediction_key(job, outcomes, params, str(timed))
     costs = ["fit_s", "parameters", *(["batched_ms", "single_ms", "single_p99_ms"] if timed else [])]
-    values = store.get([key]).get(key)
-    if values is None:
+
+    def make():
         router, rows, seconds = run_router(name, task.queries, outcomes, seed, cache=cache, **params)
         test = task.queries["text"][task.queries["split"] == "test"].tolist()
         times = routing_times(router, test) if timed else {}
-        values = np.r_[seconds, count_parameters(router), list(times.values()), rows["probability"]]
-        store.put({key: values} if key else {})
+        return np.r_[seconds, count_parameters(router), list(times.values()), rows["probability"]]
+
+    key = prediction_key(job, outcomes, params, str(timed))
+    values = VectorCache(cache, "predictions", np.float64).kept(key, make)
     asked = [q for split, q in task.queries.groupby("split", sort=False)["query_id"] if split != "train"]
     p = values[len(costs) :].reshape(-1, len(llms_of(outcomes)))
     rows = score_frame(pd.concat(asked), llms_of(outcomes), p, name, seed)
@@ -257,27 +258,31 @@ def train_jobs(
 ) -> list[tuple[dict, pd.DataFrame]]:  # for each job what the router costs, and its `scores` rows
     "Routers trained one after the other. A router is timed once for a pool, with its first seed and fold."
     ROUTERS.update(known or {})
-    done, times = [], {}
-    for name, seed, task in jobs:
+    done: dict[int, tuple[dict, pd.DataFrame]] = {}
+    times: dict[tuple[str, str], dict] = {}
+    for i in sorted(range(len(jobs)), key=lambda i: jobs[i][2].fold):  # what pools have in common is made once
+        name, seed, task = jobs[i]
         timed = (name, task.pool) not in times
         paid, rows = trained((name, seed, task), task.outcomes(outcomes), params.get(name, {}), cache, timed)
         times.setdefault((name, task.pool), {k: v for k, v in paid.items() if k.endswith("_ms")})
         costs = {"router": name, "seed": seed, "dataset": task.dataset, "pool": task.pool, "fold": task.fold}
         costs |= paid | times[name, task.pool]
-        done.append((costs, rows.assign(pool=task.pool, fold=task.fold)))
-    return done
+        done[i] = costs, rows.assign(pool=task.pool, fold=task.fold)
+    return [done[i] for i in range(len(jobs))]
 
 # %% ../../nbs/04f_training.ipynb #job-groups
 def job_groups(
     jobs: list[Job],
     params: dict[str, dict],  # router -> its parameters
 ) -> list[list[int]]:  # places in `jobs`
-    "Jobs that share what is made from the texts: those of one data set and encoder. The longest group is the first."
+    """Jobs that share what is made from the texts: those of one data set and encoder. Fine-tuned routers share nothing.
+    The longest group is the first."""
     groups: dict[tuple, list[int]] = {}
     for i, (name, _, task) in enumerate(jobs):
         kind, preset = ROUTERS[name]
         encoder = ({"encoder": getattr(kind, "encoder", "minilm")} | preset | params.get(name, {}))["encoder"]
-        groups.setdefault((task.dataset, encoder if from_texts_alone(encoder) else ""), []).append(i)
+        alone = name if issubclass(kind, networks.FineTuned) else ""
+        groups.setdefault((task.dataset, encoder if from_texts_alone(encoder) else alone), []).append(i)
     sizes = [len(task.queries) * len(task.llms) for _, _, task in jobs]
     return sorted(groups.values(), key=lambda own: -sum(sizes[i] for i in own))
 
