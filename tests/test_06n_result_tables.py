@@ -47,8 +47,17 @@ def test_people_see_what_share_of_queries_each_router_sends_away(results, tmp_pa
     assert cells["MLC"] == "0" and cells["kNN"] == "0.000"
     routers = ("comparisons", "routers", "headline", "learning_curves")
     assert all("share_away" in T.about(name).columns for name in routers)
-    tables = "ranks", "calibration", "gap_parts", "pairs", "aiq", "learning_curves"
+    tables = "ranks", "calibration", "gap_parts", "pairs", "aiq", "learning_curves", "bound_curves", "pool_trends"
     assert all("away" in T.about(name).says for name in tables)
+
+# %% ../nbs/06n_result_tables.ipynb #a2a525f2
+def test_a_constant_is_not_ranked(results):
+    rows = results[(results.dataset == "gsm8k") & (results.group != "bound")].copy()
+    lucky = (rows.system == "mlc") & (rows.policy == "argmax")
+    rows.loc[lucky, ["accuracy", "share_away"]] = [99.0, 0.0]
+    assert T.ranks(rows)[lucky].tolist() == [0] and (T.ranks(rows) == 1).sum() == 1
+    rows.loc[lucky, "share_away"] = 0.1
+    assert T.ranks(rows)[lucky].tolist() == [1]
 
 # %% ../nbs/06n_result_tables.ipynb #t-training-note
 def test_the_main_table_says_whose_spread_over_training_samples_was_measured(results, tmp_path):

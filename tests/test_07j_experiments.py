@@ -19,3 +19,12 @@ def test_the_report_on_recorded_responses_has_every_experiment_with_its_numbers(
         table = pd.read_csv(project_root() / "data" / "routers" / f"{name}.csv")
         assert experiment.asks.replace("'", "&#x27;") in section and experiment.answers(table).split(".")[0] in section
     assert experiments_section(Run.open("public")) == ""
+
+# %% ../nbs/07j_experiments.ipynb #2fe370e8
+def test_no_kind_of_features_is_named_for_its_gain_on_test():
+    kinds = ["category alone", "words", "surface", "both"]
+    part = pd.DataFrame({"pool": "mid", "features": kinds, "gain": [4.0, 5.1, 1.0, 7.0]})
+    part = part.assign(gain_low=part.gain - 1, gain_high=part.gain + 1)
+    said = EXPERIMENTS["plateau_features"].answers(part)
+    assert not [k for k in kinds[1:] if k in said]
+    assert "3 other kinds of features gain +1.0 to +7.0 points, and the intervals of 2 of these lie apart" in said

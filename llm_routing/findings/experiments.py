@@ -42,11 +42,13 @@ def by_size(part: pd.DataFrame) -> str:
 
 # %% ../../nbs/07j_experiments.ipynb #by-features
 def by_features(part: pd.DataFrame) -> str:
-    "What the subject alone gives in a pool, and the features that gain most."
-    alone, most = part.set_index("features").loc["category alone"], part.loc[part.gain.idxmax()]
-    return (
-        f"In the pool {name_of(most.pool)}, the subject alone gains {points(alone)}; "
-        f"the largest of {len(part)} gains is {points(most)}, with {most.features}."
+    "What the subject alone gives in a pool, what all other features give, and how many of these are told apart."
+    alone, rest = part.set_index("features").loc["category alone"], part[part.features != "category alone"]
+    apart = int(((rest.gain_low > alone.gain_high) | (rest.gain_high < alone.gain_low)).sum())
+    return minus(
+        f"In the pool {name_of(alone.pool)}, the subject alone gains {points(alone)}; {len(rest)} other kinds of "
+        f"features gain {rest.gain.min():+.1f} to {rest.gain.max():+.1f} points, and the intervals of {apart} of these "
+        "lie apart from that of the subject."
     )
 
 # %% ../../nbs/07j_experiments.ipynb #by-pools

@@ -12,6 +12,7 @@ import pandas as pd
 
 from .plots_systems import HEADLINE_ROUTERS
 from .results import TestSet, each_test_set, outcome_matrix, place, solved
+from ..routing.base import surest
 from ..study.statistics import beta_binomial_oracle, bootstrap_means, mean_intervals, split_half_oracle
 
 # %% ../../nbs/06d_gap.ipynb #10eb4dd1
@@ -35,9 +36,13 @@ def cross_fitted(x: np.ndarray, y: np.ndarray, folds: int = 5, seed: int = 0, ri
     return out
 
 # %% ../../nbs/06d_gap.ipynb #849d1a49
-def argmax_score(score: np.ndarray, p: np.ndarray) -> np.ndarray:
-    "(n_queries,) what ArgMax on p scores."
-    return score[np.arange(len(p)), p.argmax(1)]
+def argmax_score(
+    score: np.ndarray,  # (n_queries, n_llms)
+    p: np.ndarray,  # (n_queries, n_llms)
+    price: np.ndarray | float = np.nan,  # (n_llms,), or of each query; NaN where it is not known
+) -> np.ndarray:  # (n_queries,)
+    "What ArgMax on p scores: of equally likely LLMs the cheaper one is called, and then the first, as in chapter 05."
+    return score[np.arange(len(p)), surest(p, price)]
 
 # %% ../../nbs/06d_gap.ipynb #6ae59be9
 PARTS = ["labels", "features", "model", "policy", "gained"]

@@ -532,8 +532,8 @@ def misread_data(
     "Accuracy as published upstream and as read here, the largest differences first."
     if misread.empty:
         return pd.DataFrame()
-    rows = misread.rename(columns={"published": "upstream"}).assign(pool="all")
-    rows = rows.assign(difference=rows.here - rows.upstream)
+    rows = misread.rename(columns={"published": "upstream"}).assign(pool="all").round({"upstream": 1, "here": 1})
+    rows = rows.assign(difference=(rows.here - rows.upstream).round(1))  # of what is printed, so that it adds up
     rows["size"] = rows.difference.abs()
     rows = rows.sort_values(["dataset", "size"], ascending=[True, False], kind="stable").groupby("dataset").head(most)
     return rows[["dataset", "pool", "llm", "n", "upstream", "here", "difference"]].reset_index(drop=True)

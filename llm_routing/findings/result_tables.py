@@ -86,7 +86,10 @@ _ABOUT_GAPS = {
         "Ranks",
         "LLMs and routers by accuracy, the interval of the rank, how often each is first, the share sent away.",
     ),
-    "power": About("Detectable differences", "The smallest true difference that a test set shows four times in five."),
+    "power": About(
+        "Detectable differences",
+        "The smallest true difference between a dataset's two best LLMs that its test set shows four times in five.",
+    ),
     "gap_parts": About(
         "Where the distance goes",
         "Points between the best single LLM and the oracle, lost by cause (first seed), and the share that the router "
@@ -103,7 +106,8 @@ _ABOUT_POOLS = {
         "Mean gains of pools, and mean shares sent away, by size, by the lead of the best LLM, by diversity.",
     ),
     "pool_trends": About(
-        "Trends over pools", "Rank correlations of the gain with the lead, the diversity and the size."
+        "Trends over pools",
+        "Rank correlations of the gain with the lead, the diversity and the size; the share sent away.",
     ),
     "learning_curves": About("Learning curves", "Accuracy and share sent away by number of training queries.", _CURVE),
     "training_size": About(
@@ -147,7 +151,11 @@ _ABOUT_CHANCE = {
     "training_spread": About(
         "Other training samples", "How much a router's accuracy varies over samples of the training."
     ),
-    "bound_curves": About("Learning curves of upper bounds", "Routers' upper bounds by number of training queries."),
+    "bound_curves": About(
+        "Learning curves of upper bounds",
+        "Routers' upper bounds by number of training queries, and the share that ArgMax sends away.",
+        _CURVE,
+    ),
     "glance": About(
         "At a glance",
         "A row per dataset and pool: how many routers gain, lose, or cannot be told apart; the largest gain that an "
@@ -484,8 +492,10 @@ def main_results(
 
 # %% ../../nbs/06n_result_tables.ipynb #58c12388
 def ranks(frame: pd.DataFrame) -> pd.Series:
-    "1 and 2 for the best two LLMs or routers of each `dataset` and `pool` by `accuracy`, 0 for others; equals share."
-    runnable = frame.accuracy.where(frame.group != "bound").round(4)
+    """1 and 2 for the best two LLMs or routers of each `dataset` and `pool` by `accuracy`, 0 for others; equals share.
+    A constant, which sends every query to one LLM, is not ranked."""
+    runnable = frame.accuracy.where((frame.group == "llm") | ((frame.group == "router") & (frame.share_away != 0)))
+    runnable = runnable.round(4)
     rank = runnable.groupby([frame.dataset, frame.pool]).rank(method="dense", ascending=False)
     return rank.where(rank <= 2, 0).fillna(0).astype(int)
 

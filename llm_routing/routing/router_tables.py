@@ -9,27 +9,29 @@ __all__ = ['validation_table', 'per_query', 'one_gain', 'gains', 'verdicts', 'ju
 import numpy as np
 import pandas as pd
 
-from .base import log_loss, routed_score, surest
+from .base import log_loss, surest
 from .training import calibration_errors, fit_isotonic, fit_temperature
 from ..study.statistics import best_llm, bootstrap_means, gap_closed, interval
 from ..study.tables import matrix
-from ..study.tasks import Task, own_scores
+from ..study.tasks import Task, call_prices, own_scores
 
 # %% ../../nbs/04j_router_tables.ipynb #1bdf09d3
 def validation_table(
     scores: pd.DataFrame,
     each: list[Task],
     outcomes: pd.DataFrame,
+    price: str = "seconds",  # of equally likely LLMs the one with less of it is called, or "cost"
 ) -> pd.DataFrame:  # a column per data set and pool
     "Percent right on validation by each router (mean over seeds and folds), by the best single LLM and by the oracle."
     rows = []
     for task in each:
         ids, at = task.ids("validation"), task.dataset + (f", {task.pool}" if task.pool != "all" else "")
-        truth = matrix(task.outcomes(outcomes), "score", ids, task.llms)
+        own = task.outcomes(outcomes)
+        truth, paid = matrix(own, "score", ids, task.llms), call_prices(task.queries, own, task.llms, price)
         rows += [("best single LLM", at, truth.mean(0).max()), ("oracle", at, truth.max(1).mean())]
         for (name, _), s in own_scores(task, scores).groupby(["router", "seed"], sort=False):
-            s = s[s["query_id"].isin(ids)]
-            rows.append((name, at, routed_score(matrix(s, "probability", ids, task.llms), truth)))
+            chosen = surest(matrix(s[s["query_id"].isin(ids)], "probability", ids, task.llms), paid)
+            rows.append((name, at, truth[np.arange(len(ids)), chosen].mean()))
     table = pd.DataFrame(rows, columns=["system", "at", "score"])
     means = 100 * table.groupby(["system", "at"]).score.mean().unstack()
     means = means.reindex(index=table["system"].unique(), columns=table["at"].unique())
@@ -40,16 +42,14 @@ def per_query(
     task: Task,
     s: pd.DataFrame,  # the task's rows of one router and seed
     outcomes: pd.DataFrame,  # of the task
-    price: str = "seconds",  # of equally likely LLMs the one with less of it is called, or "cost"
+    price: str = "seconds",  # as of `validation_table`
 ) -> pd.DataFrame:  # a row per test query: llm, score, single (of the LLM that is best on train and validation)
     "Where a router sends the test queries of a task, and what that and the best single LLM score."
     ids, seen = task.ids("test"), task.ids("train") + task.ids("validation")
     p = matrix(s[s["query_id"].isin(ids)], "probability", ids, task.llms)
     truth = matrix(outcomes[outcomes["query_id"].isin(ids)], "score", ids, task.llms)
     best = best_llm(matrix(outcomes[outcomes["query_id"].isin(seen)], "score", seen, task.llms))
-    asked = outcomes[outcomes["query_id"].isin(task.ids("validation"))].groupby("llm")
-    paid = asked[{"seconds": "latency_s", "cost": "cost"}[price]].mean().reindex(task.llms).to_numpy()
-    chosen = surest(p, paid)
+    chosen = surest(p, call_prices(task.queries, outcomes, task.llms, price))
     score, llm = truth[np.arange(len(ids)), chosen], np.array(task.llms)[chosen]
     return pd.DataFrame({"query_id": ids, "llm": llm, "score": score, "single": truth[:, best]})
 
