@@ -80,9 +80,9 @@ def test_power_and_ranks():
         and row.spread == pytest.approx((systems["llm", "a", "", 0] ^ systems["llm", "b", "", 0]).mean())
         and 5 < row.detectable_points < 20
     )
-    table = rank_table(
-        made_up_selections(systems | {("router", "r", "penalised", 0): np.zeros(200)}), made_up_queries(), 500
-    ).set_index("system")
+    selections = made_up_selections(systems | {("router", "r", "penalised", 0): np.zeros(200)})
+    selections["llms"] = np.where(selections.index % 3 == 0, pd.Series([["b"]] * len(selections)), selections["llms"])
+    table = rank_table(selections, made_up_queries(), 500).set_index("system")
     assert set(table.index) == {"a", "b", "r"} and table["rank"].tolist() == [1, 2, 3] and table.index[2] == "b"
     assert (
         (table.rank_low <= table["rank"]).all()

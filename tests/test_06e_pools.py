@@ -50,8 +50,8 @@ def test_a_pool_breaks_ties_as_argmax_does():
     [t] = each_test_set(made_up_queries(6, split=split), outcomes, scores)
     rows, gains = pool_gains(t)
     assert (gains == -1).all() and rows.share_away[0] == 0
-    dear = outcomes.assign(cost=np.tile([1.0, 2.0], 6))
-    [t] = each_test_set(made_up_queries(6, split=split), dear, scores, "cost")
+    priced = outcomes.assign(cost=np.tile([1.0, 2.0], 6))
+    [t] = each_test_set(made_up_queries(6, split=split), priced, scores, "cost")
     assert (pool_gains(t)[1] == 0).all()
 
 # %% ../nbs/06e_pools.ipynb #c775fa7f

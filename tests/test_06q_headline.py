@@ -92,7 +92,7 @@ def test_a_run_has_a_headline(tmp_path):
     queries["split"] = ["validation"] * 100 + ["test"] * 300
     pairs = [(q, m) for q in queries.query_id for m in "ab"]
     long = pd.DataFrame(pairs, columns=["query_id", "llm"])
-    outcomes = long.assign(score=np.tile([1.0, 0], 400))
+    outcomes = long.assign(score=np.tile([1.0, 0], 400), latency_s=1.0, cost=np.nan)
     scores = pd.concat(long.assign(router=r, seed=0, pool="all", fold=-1, probability=0.5) for r in ("ridge", "knn"))
     tables = {"queries": queries, "outcomes": outcomes, "scores": scores, "selections": selections}
     tables["results"] = results_table(queries, selections, 500)

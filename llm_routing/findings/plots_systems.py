@@ -86,7 +86,7 @@ def draw_gain(data: pd.DataFrame):
 
     named, rows = _named(data), list(places(data))
     high = 0.14 * max(2, len(named)) + 0.08
-    size = (width_of(COLUMN), 0.85 + high * len(rows))
+    size = (width_of(COLUMN), 1.25 + high * len(rows))
     fig, (ax, far) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=[3.2, 1])
     shown = [_in_rows(part, -i, named) for i, (_, part) in enumerate(rows)]
     for i, (_, part) in enumerate(rows):
@@ -305,11 +305,9 @@ def say_accuracy(data: pd.DataFrame) -> str:
 def caption_accuracy(data: pd.DataFrame) -> str:
     "What the figure shows, and its main numbers."
     return (
-        "Accuracy on test with 95% bootstrap intervals over queries: bounds (open diamonds), single LLMs "
-        "(circles) and routers "
-        "(in their own colours; ArgMax unless named). Dashed line and band: the LLM with the highest accuracy "
-        "here, and its "
-        "interval. " + AWAY + say_left_out(data) + say_accuracy(data)
+        "Accuracy on test with 95% bootstrap intervals over queries: bounds (open diamonds), single LLMs (circles) and "
+        "routers (in their own colours; ArgMax unless named). Dashed line and band: the LLM with the highest accuracy "
+        "here, and its interval. " + AWAY + say_left_out(data) + say_accuracy(data)
     )
 
 # %% ../../nbs/06j_plots_systems.ipynb #54f8e34a
@@ -383,11 +381,9 @@ def say_plateau(data: pd.DataFrame) -> str:
 def caption_plateau(data: pd.DataFrame) -> str:
     "What the figure shows, and the spread."
     return (
-        "Accuracy of every router on test less that of the best single LLM (chosen on train), with 95% intervals "
-        "of the paired "
-        "difference, not corrected for the number of routers; at the right, the share of the distance to the "
-        "oracle that this "
-        f"covers, and the share of queries sent away. {AWAY}{say_plateau(data)}"
+        "Accuracy of every router on test less that of the best single LLM (chosen on train), with 95% intervals of "
+        "the paired difference, not corrected for the number of routers; at the right, the share of the distance to "
+        f"the oracle that this covers, and the share of queries sent away. {AWAY}{say_plateau(data)}"
     )
 
 # %% ../../nbs/06j_plots_systems.ipynb #bdd4b94e
@@ -515,12 +511,9 @@ def caption_tradeoff(data: pd.DataFrame) -> str:
     "What the figure shows, and who is on the front."
     what = "seconds per query" if "latency_s" in data else "list price in USD of the tokens of 1,000 queries"
     return (
-        f"Accuracy on test against {what}, over all queries: every LLM, and every router under every policy. The "
-        f"line joins the "
-        "systems that none beats in both on these test queries (95% intervals); it was not chosen beforehand. "
-        + AWAY
-        + say_left_out(data)
-        + say_tradeoff(data)
+        f"Accuracy on test against {what}, over all queries: every LLM, and every router under every policy. The line "
+        "joins the systems that none beats in both on these test queries (95% intervals); it was not chosen "
+        f"beforehand. {AWAY}{say_left_out(data)}{say_tradeoff(data)}"
     )
 
 # %% ../../nbs/06j_plots_systems.ipynb #3a08d3e4
@@ -596,9 +589,8 @@ def say_answer_seconds(data: pd.DataFrame) -> str:
 def caption_answer_seconds(data: pd.DataFrame) -> str:
     "What the figure shows, and its ends."
     return (
-        "Seconds per answer of each LLM on test: 5th to 95th percentile (thin), middle half (thick), median "
-        "(bar) and mean "
-        f"(circle). {say_answer_seconds(data)}"
+        "Seconds per answer of each LLM on test: 5th to 95th percentile (thin), middle half (thick), median (bar) and "
+        f"mean (circle). {say_answer_seconds(data)}"
     )
 
 # %% ../../nbs/06j_plots_systems.ipynb #ff4ff238

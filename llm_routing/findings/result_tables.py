@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ABOUT', 'HEADS', 'LONG', 'ONE_COLUMN', 'MOST_ROWS', 'MAIN_COLUMNS', 'MORE_COLUMNS', 'About', 'about', 'head',
            'digits_of', 'number', 'is_number', 'column_cells', 'shown_columns', 'markdown_table', 'tex', 'breakable',
-           'column_types', 'latex_table', 'frame_latex', 'frame_markdown', 'name_modelled', 'marked', 'write_tables',
-           'main_results', 'ranks', 'readable_rows', 'span', 'away', 'write_main_results']
+           'longest_piece', 'column_types', 'latex_table', 'frame_latex', 'frame_markdown', 'name_modelled', 'marked',
+           'write_tables', 'main_results', 'ranks', 'readable_rows', 'span', 'away', 'write_main_results']
 
 # %% ../../nbs/06n_result_tables.ipynb #80cb7f9d
 import re
@@ -55,19 +55,8 @@ _ABOUT_SYSTEMS = {
     "routers": About(
         "Routers",
         "Every router with its own quality: accuracy, share sent away, log-loss, calibration error, parameters.",
-        (
-            "dataset",
-            "pool",
-            "router",
-            "seeds",
-            "accuracy",
-            "accuracy_sd",
-            "gap_closed",
-            "share_away",
-            "log_loss",
-            "ece",
-            "parameters",
-        ),
+        ("dataset", "pool", "router", "seeds", "accuracy", "accuracy_sd", "gap_closed", "share_away", "log_loss", "ece")
+        + ("parameters",),
     ),
     "headline": About(
         "Headline",
@@ -119,19 +108,8 @@ _ABOUT_POOLS = {
     "pairs": About(
         "Pairs, by RouteLLM's measures",
         "APGR and CPT of every router between a strong and a weak LLM; the share that it sends away in the whole pool.",
-        (
-            "dataset",
-            "pool",
-            "router",
-            "strong",
-            "weak",
-            "apgr",
-            "apgr_low",
-            "apgr_high",
-            "cpt50",
-            "cpt80",
-            "share_away",
-        ),
+        ("dataset", "pool", "router", "strong", "weak", "apgr", "apgr_low", "apgr_high", "cpt50", "cpt80")
+        + ("share_away",),
     ),
     "subset_frontier": About(
         "Votes of several LLMs", "Subsets that vote: accuracy, gain, calls and cost along the frontier."
@@ -357,6 +335,12 @@ def breakable(text: str) -> str:
 
 # %% ../../nbs/06n_result_tables.ipynb #e24808a9
 _CHARACTER, _BETWEEN, _LONGEST = 0.062, 0.085, 22  # inches of a character and between columns; a narrow column
+_WIDE = 0.067  # inches of a character in a word with wide letters, such as "recommended"
+
+# %% ../../nbs/06n_result_tables.ipynb #e94eec5e
+def longest_piece(text: str) -> int:
+    "Characters of the longest part of a text that LaTeX does not break."
+    return max(len(piece.replace("\\", "")) for piece in re.split(r"\s+|\\allowbreak\{\}", breakable(text)))
 
 # %% ../../nbs/06n_result_tables.ipynb #bc7b1bde
 def column_types(
@@ -373,7 +357,9 @@ def column_types(
     wide = wide if any(wide) else [not n for n in numeric]
     rest = width - _BETWEEN * len(header) - _CHARACTER * sum(k for k, w in zip(longest, wide) if not w)
     weight = [np.sqrt(k) if w else 0 for k, w in zip(longest, wide)]
-    share = [max(0.6, rest * x / sum(weight)) if x else 0 for x in weight]
+    least = [_WIDE * max(map(longest_piece, [h, *(row[i] for row in cells)])) for i, h in enumerate(header)]
+    spare = max(0, rest - sum(a for a, w in zip(least, wide) if w))
+    share = [a + spare * x / sum(weight) for a, x in zip(least, weight)]
     word = r">{\raggedright\arraybackslash}p"
     return [f"{word}{{{s:.2f}in}}" if w else "r" if n else "l" for s, w, n in zip(share, wide, numeric)]
 
