@@ -34,6 +34,15 @@ def test_choices_count_every_query_once(study):
     assert np.allclose(data.groupby("dataset").share.sum(), 100) and set(data.router) == {"recommended"}
     assert (data.right[data.best == "no LLM"] == 0).all() and (data.right[data.best == data.choice] == 100).all()
 
+# %% ../nbs/06l_plots_routers.ipynb #6dd1afda
+def test_captions_speak_of_llms_and_of_the_router_named_beforehand(study):
+    rows = [("d", "all", "knn", m, s) for m, s in (("a", 40.0), ("others", 60.0))]
+    traffic = pd.DataFrame(rows, columns=["dataset", "pool", "system", "llm", "share"])
+    assert "kNN a (40%)" in R.say_traffic(traffic)
+    row = {"dataset": "d", "pool": "all", "along": "dominance", "pools": 3, "gain_low": 0, "gain_high": 2}
+    each = [row | {"router": r, "gain": g, "value": v} for r, g in (("mlc", 1.5), ("recommended", 0.5)) for v in (1, 9)]
+    assert "Recommended: +0.5 points" in R.say_pool_gains(pd.DataFrame(each))
+
 # %% ../nbs/06l_plots_routers.ipynb #ce692542
 def test_perfect_probabilities_have_no_calibration_error(study):
     exact = study["outcomes"][["query_id", "llm", "score"]].rename(columns={"score": "probability"})

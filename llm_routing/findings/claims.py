@@ -252,9 +252,8 @@ def claim_traffic(data: pd.DataFrame) -> tuple[str, str]:
     "How concentrated the first router's traffic is."
     routers = data[data.system != "oracle"]
     first = next((r for r in HEADLINE_ROUTERS if r in set(routers.system)), routers.system.iloc[0])
-    own, oracle = (
-        data[data.system == s].groupby(["dataset", "pool"], sort=False).share.max() for s in (first, "oracle")
-    )
+    most = data[data.llm != "others"].groupby(["system", "dataset", "pool"], sort=False).share.max()
+    own, oracle = most[first], most["oracle"]
     constant = int((own == 100).sum())
     who = the_router(first)
     heading = f"{who[0].upper()}{who[1:]} sends {_range(own, '.0f', '%')} of the queries to one LLM"
@@ -281,11 +280,14 @@ def claim_subjects(data: pd.DataFrame) -> tuple[str, str]:
         shares.append(best.iloc[0] / best.sum())
         said.append(f"{name}: {best.index[0]} is best on {best.iloc[0]} of {best.sum()} subjects")
     heading = (
-        "The subject alone tells little: one LLM is best on most"
+        "In the largest pool one LLM is best on most subjects"
         if min(shares) > 0.5
-        else "Subjects differ in which LLM is best"
+        else "Subjects differ in which LLM is best in the largest pool"
     )
-    return heading, f"{'; '.join(said)}. On a subject with few queries, which LLM is best can be sampling noise."
+    return heading, (
+        f"{'; '.join(said)}. On a subject with few queries, which LLM is best can be sampling noise. In a smaller "
+        "pool, whose LLMs are nearer to each other, the subject can tell more."
+    )
 
 # %% ../../nbs/07b_claims.ipynb #1d09dba1
 def claim_pairs(data: pd.DataFrame) -> tuple[str, str]:

@@ -73,12 +73,13 @@ def by_outcomes(table: pd.DataFrame) -> str:
 
 # %% ../../nbs/07j_experiments.ipynb #left-out
 def by_subject(table: pd.DataFrame) -> str:
-    "What routing gains on subjects that the router never saw, on average and at worst."
+    "What routing gains on subjects that the router never saw, on average, and on how many it gains or loses."
+    table = table.assign(gain_low=table.gain - 1.96 * table.error, gain_high=table.gain + 1.96 * table.error)
     every, each = table.set_index("left_out").loc["all"], table[table.left_out != "all"]
-    worst = each.loc[each.gain.idxmin()]
-    return minus(
-        f"Over all subjects, each left out in turn, the router gains {every.gain:+.1f} points (standard error "
-        f"{every.error:.1f}); the least on {worst.left_out}: {worst.gain:+.1f} (standard error {worst.error:.1f})."
+    up, down = int((each.gain_low > 0).sum()), int((each.gain_high < 0).sum())
+    return (
+        f"Over all subjects, each left out in turn, the router gains {points(every)}. Of the intervals of {len(each)} "
+        f"subjects, not corrected for their number, {up} lie above zero and {down} below."
     )
 
 # %% ../../nbs/07j_experiments.ipynb #elsewhere

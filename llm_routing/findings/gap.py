@@ -77,16 +77,17 @@ def gap_parts(
 def decompose(
     queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame, selections: pd.DataFrame
 ) -> pd.DataFrame:
-    "The parts of the gap for every dataset, pool and router (first seed), and what it gains by its `selections`."
+    """The parts of the gap for every dataset, pool and router, by the scores of its first seed. What it gains is by the
+    `selections` of all seeds, as in the results table; the policy's part is what is left."""
     chosen = selections[(selections["group"] == "router") & (selections["policy"] == "argmax")]
-    chosen = {k: g.set_index("query_id")["score"] for k, g in chosen.groupby(["pool", "system", "seed"])}
+    chosen = {k: g.groupby("query_id")["score"].mean() for k, g in chosen.groupby(["pool", "system"])}
     sets: dict[tuple[str, str], list[TestSet]] = {}
     for t in each_test_set(queries, outcomes, scores):
         sets.setdefault((t.dataset, t.pool), []).append(t)
     frames = []
     for (dataset, pool), each in sets.items():
         t, ids = each[0], each[0].queries.query("split == 'test'")["query_id"]
-        found = {x.router: chosen.get((pool, x.router, x.seed)) for x in each}
+        found = {x.router: chosen.get((pool, x.router)) for x in each}
         scored = {r: s.reindex(ids).to_numpy() for r, s in found.items() if s is not None}
         probabilities = {x.router: x.probability for x in each}
         parts = gap_parts(t.score, probabilities, t.single(), samples_of(t, outcomes), scored)
@@ -115,7 +116,7 @@ def gap_story(parts: pd.DataFrame) -> str:
         )
         lines.append(
             f"- **{place(dataset, pool)}**: of the {r.gap:.1f} points from the best single LLM to the oracle, {noise}; "
-            f"{r.router} (first seed) gains {r.gained:.1f}, and most is lost to the {worst} ({r[worst]:.1f})."
+            f"{r.router} gains {r.gained:.1f}, and most is lost to the {worst} ({r[worst]:.1f})."
         )
     return "\n".join(lines)
 

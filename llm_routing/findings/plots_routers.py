@@ -127,7 +127,8 @@ def say_traffic(data: pd.DataFrame) -> str:
     "The LLM that each system calls most, per place."
     lines = []
     for name, part in places(data):
-        top = part.loc[part.groupby("system", sort=False).share.idxmax()]
+        named = part[part.llm != "others"]
+        top = named.loc[named.groupby("system", sort=False).share.idxmax()]
         said = ", ".join(f"{name_of(r.system)} {r.llm} ({r.share:.0f}%)" for r in top.itertuples())
         lines.append(f"{name}, most called: {said}.")
     return " ".join(lines)
@@ -392,10 +393,10 @@ def _pool_lines(ax, rows: pd.DataFrame) -> None:
 
 # %% ../../nbs/06l_plots_routers.ipynb #5742da22
 def say_pool_gains(data: pd.DataFrame) -> str:
-    "The first router's gain on the pools with the smallest and the largest lead, per place."
+    "The first headline router's gain on the pools with the smallest and the largest lead, per place."
     lines = []
     for name, part in places(data[data.along == "dominance"]):
-        own = part[part.router == part.router.iloc[0]].sort_values("value")
+        own = part[part.router == _in_order(part.router)[0]].sort_values("value")
         ends = [
             f"{r.gain:+.1f} points [{r.gain_low:+.1f}, {r.gain_high:+.1f}] where the lead is {r.value:.1f}"
             for r in own.iloc[[0, -1]].itertuples()
@@ -409,7 +410,8 @@ def caption_pool_gains(data: pd.DataFrame) -> str:
     return (
         "Mean gain over the best single LLM of every pool that can be made of the study's LLMs, by the pool's "
         "size and by the "
-        "lead of its best LLM over its second best (thirds of the pools), with 95% intervals. In brackets: what share "
+        "lead of its best LLM over its second best (thirds of the pools), with 95% intervals, by a router's first "
+        "seed. In brackets: what share "
         f"of queries is sent away, from the least of these means to the largest. {AWAY}{say_pool_gains(data)}"
     )
 

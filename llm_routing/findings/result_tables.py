@@ -54,7 +54,7 @@ _ABOUT_SYSTEMS = {
     ),
     "routers": About(
         "Routers",
-        "Every router with its own quality: accuracy, share sent away, log-loss, calibration error, parameters.",
+        "Every router with its own quality: accuracy, share sent away, log-loss, ECE (points), parameters.",
         ("dataset", "pool", "router", "seeds", "accuracy", "accuracy_sd", "gap_closed", "share_away", "log_loss", "ece")
         + ("parameters",),
     ),
@@ -81,8 +81,8 @@ _ABOUT_GAPS = {
     ),
     "gap_parts": About(
         "Where the distance goes",
-        "Points between the best single LLM and the oracle, lost by cause (first seed), and the share that the router "
-        "sends away.",
+        "Points between the best single LLM and the oracle, gained and lost by cause (causes by the first seed's "
+        "scores), and the share that the router sends away.",
     ),
     "sampling_noise": About("Sampling noise", "How much of the oracle is chance, where several samples were scored."),
 }
@@ -205,7 +205,7 @@ _MEASURES = {
     "usage": "LLMs called",
     "gap": "distance (points)",
     "gained": "gained (points)",
-    "gap_closed": "distance covered (share)",
+    "gap_closed": "distance covered (%)",
     "detectable_points": "detectable (points)",
     "dominance": "lead of the best LLM",
     "upstream": "upstream (%)",

@@ -129,7 +129,7 @@ def judged(
 
 # %% ../../nbs/04j_router_tables.ipynb #judgement
 def judgement(parts: list[dict[str, np.ndarray]]) -> dict[str, float]:
-    "What `judged` gave for the folds of a data set and pool, summed up; accuracy and gap closed in percent."
+    "What `judged` gave for the folds of a data set and pool, summed up; in percent, but for the log-loss."
     truth, raw, llm = (np.concatenate([p[k] for p in parts]) for k in ("truth", "raw", "llm"))
     score, single = (np.concatenate([p[k] for p in parts]).mean() for k in ("score", "single"))
     row = {
@@ -138,11 +138,11 @@ def judgement(parts: list[dict[str, np.ndarray]]) -> dict[str, float]:
         "accuracy": 100 * score,
         "gap_closed": 100 * float(gap_closed(score, single, truth.max(1).mean())),
         "log_loss": log_loss(raw, truth),
-        "ece": calibration_errors(raw, truth).mean(),
+        "ece": 100 * calibration_errors(raw, truth).mean(),
     }
     for way in ("temperature", "isotonic"):
         if all(way in p for p in parts):
-            row[f"ece_{way}"] = calibration_errors(np.concatenate([p[way] for p in parts]), truth).mean()
+            row[f"ece_{way}"] = 100 * calibration_errors(np.concatenate([p[way] for p in parts]), truth).mean()
     return row
 
 # %% ../../nbs/04j_router_tables.ipynb #router-table
