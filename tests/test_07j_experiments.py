@@ -28,3 +28,10 @@ def test_no_kind_of_features_is_named_for_its_gain_on_test():
     said = EXPERIMENTS["plateau_features"].answers(part)
     assert not [k for k in kinds[1:] if k in said]
     assert "3 other kinds of features gain +1.0 to +7.0 points, and the intervals of 2 of these lie apart" in said
+
+# %% ../nbs/07j_experiments.ipynb #903bd7ef
+def test_every_gain_of_an_experiment_has_its_interval():
+    for name, experiment in EXPERIMENTS.items():
+        table = pd.read_csv(project_root() / "data" / "routers" / f"{name}.csv")
+        assert {"gain", "gain_low", "gain_high"} <= set(table) or {"gain", "error"} <= set(table), name
+        assert " points [" in experiment.answers(table)

@@ -57,18 +57,19 @@ def by_pools(part: pd.DataFrame) -> str:
     near, far = part.iloc[0], part.iloc[-1]
     return (
         f"In pools of {near.llms} whose two best LLMs are within a point of each other, the oracle gains "
-        f"{near.room:.1f} points and the router {near.gain:.1f}; where these two are furthest apart, the oracle gains "
-        f"{far.room:.1f} and the router {far.gain:.1f}."
+        f"{near.room:.1f} points and the router {points(near)}; where these two are furthest apart, the oracle gains "
+        f"{far.room:.1f} and the router {points(far)}."
     )
 
 # %% ../../nbs/07j_experiments.ipynb #newcomer
 def by_outcomes(table: pd.DataFrame) -> str:
     "What an LLM that joins brings, with few and with many of its outcomes."
-    mean = table.set_index("newcomer").loc["mean"]
-    known = ", ".join(f"{mean[c]:.1f}% with {c.removeprefix('with_')}" for c in table if c.startswith("with_"))
+    mean = table[table.newcomer == "mean"].set_index("step")
+    known = [step for step in mean.index if step.startswith("with_")]
+    brought = ", ".join(f"{points(mean.loc[step])} from {step.removeprefix('with_')} outcomes" for step in known)
     return (
-        f"Without the newcomer the router is right on {mean.without:.1f}% of the queries; when it learns the newcomer "
-        f"from few of its outcomes, on {known}; when it is trained anew, on {mean.anew:.1f}%."
+        f"Over {table.newcomer.nunique() - 1} LLMs that join in turn, the router gains on average {brought}, and "
+        f"{points(mean.loc['anew'])} when it is trained anew."
     )
 
 # %% ../../nbs/07j_experiments.ipynb #left-out
