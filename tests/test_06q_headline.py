@@ -85,6 +85,9 @@ def test_several_llms_are_counted_apart():
     rows = headline_rows(results)
     assert rows.way.tolist() == ["argmax", "argmax", "argmax", "several"]
     assert "Subsets of several LLMs: of 1, 1 gain over it" in headline_text(rows, single_names(selections, queries))
+    rows.loc[rows.way == "several", "outcome"] = "constant"  # such as a vote of all
+    said = headline_text(rows, single_names(selections, queries)).split("Subsets of several LLMs")[1]
+    assert "1 more always ask the same LLMs" in said and "one LLM" not in said
 
 # %% ../nbs/06q_headline.ipynb #7be0c8a6
 def test_a_run_has_a_headline(tmp_path):

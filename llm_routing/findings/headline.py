@@ -133,7 +133,8 @@ def say_counts(part: pd.DataFrame, single: str) -> str:
 def say_left_out(part: pd.DataFrame) -> str:
     "What is not counted, and why."
     constant, few = count(part, "constant"), count(part, "too few seeds")
-    said = [f"{constant} more send every query to one LLM"] * bool(constant)
+    same = "always ask the same LLMs" if (part["way"] == "several").all() else "send every query to one LLM"
+    said = [f"{constant} more {same}"] * bool(constant)
     said += [f"{few} more draw and have fewer than {SEEDS} seeds"] * bool(few)
     return "; ".join(said)
 

@@ -487,7 +487,8 @@ def _front_list(ax, part: pd.DataFrame) -> None:
     "The names of the front's points below the panel."
     short = short_names(list(part.label[part.kind == "llm"]))
     on = part[part.front > 0].sort_values("front")
-    away = [f", {x}" if x else "" for x in map(away_words, on.share_away)]
+    same = (on.kind == "vote") & (on.share_away == 0)  # a vote of all is no constant
+    away = [f", {x}" if x else "" for x in np.where(same, "same LLMs", [*map(away_words, on.share_away)])]
     lines = [f"{r.front}  {short.get(r.label, r.label)} ({r.accuracy:.1f}%{x})" for r, x in zip(on.itertuples(), away)]
     where = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
     ax.annotate("\n".join(lines), (0, 0), xytext=(0, -28), va="top", ha="left", linespacing=1.1, **where)
