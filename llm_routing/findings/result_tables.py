@@ -61,7 +61,7 @@ _ABOUT_SYSTEMS = {
     "headline": About(
         "Headline",
         "Every router and policy against the best single LLM chosen on train, and what its corrected test says.",
-        ("dataset", "pool", "way", "system", "policy", "gain", "gain_low", "gain_high", "p_holm")
+        ("dataset", "pool", "system", "policy", "gain", "gain_low", "gain_high", "p_holm")
         + ("share_away", "outcome", "chosen"),
     ),
     "router_gains": About(
