@@ -21,7 +21,8 @@ from bench_routers import FILES, load
 from llm_routing.routing.base import make_router
 from llm_routing.routing.encoders import hidden_states, make_encoder
 from llm_routing.routing.recommended import leading
-from llm_routing.routing.router_lab import feature_gains, gain_of, join_pool, pool_gains, without_own_group
+from llm_routing.routing.router_lab import feature_gains, gain_of, join_pool, newcomer_table, pool_gains
+from llm_routing.routing.router_lab import with_interval, without_own_group
 from llm_routing.routing import training  # noqa: F401 (so that routers are found by name)
 from llm_routing.study.runs import Run
 from llm_routing.study.tables import matrix, project_root
@@ -97,7 +98,7 @@ def plateau_pools() -> pd.DataFrame:
     p = make_router("recommended").fit(texts, scores, data["llms"]).predict(asked)
     tables = []
     for size in (2, 3):
-        pools = pool_gains(p, truth, scores, data["llms"], size)
+        pools, each = pool_gains(p, truth, scores, data["llms"], size)
         pools["second_lags_by"] = pd.cut(pools["lag"], [-1, 1, 2, 4, 8, 16, 100]).astype(str)
         pools["sure"] = 100.0 * (pools["gain"] > 1.96 * pools["error"])
         pools["loses"] = 100.0 * (pools["gain"] < -1.96 * pools["error"])
@@ -105,23 +106,24 @@ def plateau_pools() -> pd.DataFrame:
         table = groups[["room", "gain", "percent_away", "sure", "loses"]].mean()
         table.insert(0, "pools", groups.size())
         table["percent_of_room"] = 100 * groups["gain"].sum() / groups["room"].sum()
+        ends = [with_interval(each[:, groups.indices[lag]].mean(1)) for lag in table.index]
+        table = table.assign(gain_low=[e["gain_low"] for e in ends], gain_high=[e["gain_high"] for e in ends])
         tables.append(table.reset_index().assign(llms=size))
     out = pd.concat(tables)
     out["order"] = out["second_lags_by"].str.extract(r"\((-?\d+)").astype(float)
     return out.sort_values(["llms", "order"]).drop(columns="order")[
-        ["llms", "second_lags_by", "pools", "room", "gain", "percent_of_room", "percent_away", "sure", "loses"]
+        ["llms", "second_lags_by", "pools", "room", "gain", "gain_low", "gain_high", "percent_of_room", "percent_away"]
+        + ["sure", "loses"]
     ]
 
 
 def new_llm() -> pd.DataFrame:
     "Each of the three best LLMs of `small` joins with 50, 200 and 800 outcomes."
-    data, rows = recorded("mmlu_pro", "small"), []
-    for j in np.argsort(-data["train"][1].mean(0))[:3]:
-        row = join_pool("recommended", data["train"][:2], data["test"][:2], data["llms"], int(j), [50, 200, 800])
-        rows.append({"newcomer": data["llms"][j], **row})
-        print(rows[-1], flush=True)
-    mean = pd.DataFrame(rows).drop(columns="newcomer").mean().to_dict()
-    return pd.DataFrame([*rows, {"newcomer": "mean", **mean}])
+    data, each = recorded("mmlu_pro", "small"), {}
+    parts = data["train"][:2], data["test"][:2], data["llms"]
+    for j in map(int, np.argsort(-data["train"][1].mean(0))[:3]):
+        each[data["llms"][j]] = join_pool("recommended", *parts, j, [50, 200, 800])
+    return newcomer_table(each)
 
 
 def unseen_categories(pool: str = "small") -> pd.DataFrame:

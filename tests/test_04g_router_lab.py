@@ -16,6 +16,7 @@ from llm_routing.routing.router_lab import (
     join_pool,
     learning_curve,
     leave_out,
+    newcomer_table,
     paraphrased,
     pool_gains,
     reordered,
@@ -50,8 +51,10 @@ def test_a_newcomer_that_is_always_right_takes_over():
     texts, scores, llms = toy()
     scores = np.hstack([0.8 * scores, np.ones((80, 1))])
     parts = (texts[:60], scores[:60]), (texts[60:], scores[60:])
-    row = join_pool("recommended", *parts, [*llms, "sage"], 2, [20])
-    assert row["with_20"] == 100 > row["without"]
+    steps = join_pool("recommended", *parts, [*llms, "sage"], 2, [20])
+    assert (steps["with_20"] == 100).all() and steps["without"].mean() < 100
+    table = newcomer_table({"sage": steps}).set_index(["newcomer", "step"])
+    assert table.gain_low["mean", "with_20"] > 0 == table.gain["sage", "without"]
 
 # %% ../nbs/04g_router_lab.ipynb #982f49cd
 def test_changes_keep_what_they_must():
@@ -98,7 +101,7 @@ def test_what_is_left_out_is_not_learned_from():
 # %% ../nbs/04g_router_lab.ipynb #test-pools
 def test_a_pair_that_never_disagrees_has_no_room():
     scores = np.tile([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]], (50, 1))
-    table = pool_gains(scores, scores, scores, ["a", "twin", "other"], 2).set_index("pool")
+    table = pool_gains(scores, scores, scores, ["a", "twin", "other"], 2)[0].set_index("pool")
     assert table.loc["a + twin", "room"] == 0 == table.loc["a + twin", "gain"]
     assert table.loc["a + other", "room"] == table.loc["a + other", "gain"] == 50
 

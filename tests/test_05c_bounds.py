@@ -155,6 +155,12 @@ def test_mistake_4_in_the_routers_upper_bound(five):
         (1.0 + 4.7 + 0.7 + 7.1 + 3.7) / 5,
     )  # two: ArgMax; four: the one labelled
 
+# %% ../nbs/05c_bounds.ipynb #586eb3ae
+def test_without_a_label_the_upper_bound_calls_whom_argmax_calls():
+    s = scores_of([[0.2, 0.2]], price=[2.0, 1.0])
+    called = upper_bound(outcomes_of([[0, 1]]), s).answer
+    assert called.tolist() == [[0, 1]] == apply_policy("argmax", s).answer.tolist()
+
 # %% ../nbs/05c_bounds.ipynb #04777d25
 PAPER = os.environ.get("LLM_ROUTING_DATA", "") + "/paper/routing_results_{}.csv"
 QUERIES = {"gsm8k": 1319, "mmlu": 1530}

@@ -209,7 +209,7 @@ def test_the_single_llm_is_known_from_what_a_router_may_learn_from():
     fixed = made_up_queries(4, split=["train", "test", "validation", "test"])
     [t] = each_test_set(fixed, outcomes, scores)
     assert t.known.tolist() == [[1, 0], [1, 0]] and t.single().tolist() == [0, 0] and t.single([1]).tolist() == [1, 1]
-    folds = made_up_queries(4, fold=[0, 1, 1, 1])
+    folds = made_up_queries(4, fold=[0, 1, 1, 1], text=list("abcd"))
     [t] = each_test_set(folds, outcomes, scores.assign(fold=np.repeat([0, 1, 1, 1], 2)))
     assert t.known[0].tolist() == pytest.approx([1 / 3, 2 / 3]) and t.known[1].tolist() == [1, 0]
     assert t.single().tolist() == [0, 0, 1, 0]

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/06c_comparisons.ipynb #db217eb1
 import numpy as np
+import pandas as pd
 import pytest
 
 from llm_routing.findings.comparisons import comparisons, p_words, power_table, rank_table, verdict, verdicts
@@ -79,9 +80,9 @@ def test_power_and_ranks():
         and row.spread == pytest.approx((systems["llm", "a", "", 0] ^ systems["llm", "b", "", 0]).mean())
         and 5 < row.detectable_points < 20
     )
-    table = rank_table(
-        made_up_selections(systems | {("router", "r", "penalised", 0): np.zeros(200)}), made_up_queries(), 500
-    ).set_index("system")
+    selections = made_up_selections(systems | {("router", "r", "penalised", 0): np.zeros(200)})
+    selections["llms"] = np.where(selections.index % 3 == 0, pd.Series([["b"]] * len(selections)), selections["llms"])
+    table = rank_table(selections, made_up_queries(), 500).set_index("system")
     assert set(table.index) == {"a", "b", "r"} and table["rank"].tolist() == [1, 2, 3] and table.index[2] == "b"
     assert (
         (table.rank_low <= table["rank"]).all()
@@ -90,3 +91,13 @@ def test_power_and_ranks():
     )
     both = [systems["router", "r", "argmax", k].mean() for k in (0, 1)]
     assert table.accuracy["r"] == pytest.approx(100 * np.mean(both))
+
+# %% ../nbs/06c_comparisons.ipynb #1eccaa7d
+def test_a_constant_has_no_rank_beside_its_llm():
+    systems = made_up_systems()
+    constant = {("router", "constant", "argmax", 0): systems["llm", "a", "", 0]}
+    selections = made_up_selections(systems | constant)
+    routed = (selections["system"] == "r") & (selections.index % 3 == 0)
+    selections["llms"] = np.where(routed, pd.Series([["b"]] * len(selections)), selections["llms"])
+    table = rank_table(selections, made_up_queries(), 500)
+    assert set(table.system) == {"a", "b", "r"}

@@ -53,7 +53,7 @@ def test_the_story_is_of_the_router_that_was_named_before_any_result():
     rows = gap_parts(score, {"lucky": p, "knn": rng.random((200, 3)), "mlc": 1 - p}, score[:, 0])
     assert rows.gained.idxmax() == 0
     mine = rows[rows.router == "mlc"].iloc[0]
-    assert f"mlc (first seed) gains {mine.gained:.1f}" in gap_story(rows.assign(dataset="d", pool="all"))
+    assert f"mlc gains {mine.gained:.1f}" in gap_story(rows.assign(dataset="d", pool="all"))
 
 # %% ../nbs/06d_gap.ipynb #42021efe
 def test_cross_fitting_never_sees_the_query_itself():
@@ -85,5 +85,5 @@ def test_what_a_router_gains_is_what_its_selections_score():
     chosen = made_up_selections({("router", "r", "argmax", 0): truth[:, 1], ("router", "r", "argmax", 1): truth[:, 0]})
     row = decompose(made_up_queries(), outcomes, even, chosen).iloc[0]
     single = truth[:, truth.mean(0).argmax()].mean()
-    assert row.gained == pytest.approx(100 * (truth[:, 1].mean() - single)) and row.gained != 0
+    assert row.gained == pytest.approx(100 * (truth.mean() - single)) and row.gained != 0  # over both seeds
     assert row[["features", "model", "policy", "gained"]].sum() == pytest.approx(row.gap)

@@ -43,6 +43,17 @@ def test_pools_by_hand():
     assert ends["gain_low"][0] < 0 < ends["gain_high"][0]
     assert len(pools(7)) == 120 and len(pools(20)) == 191 and pools(2) == [(0, 1)] and len(pools(3, most=3)) == 4
 
+# %% ../nbs/06e_pools.ipynb #8c33211b
+def test_a_pool_breaks_ties_as_argmax_does():
+    score, split = np.tile([1.0, 0], (6, 1)), ["train", "train", "validation", "test", "test", "test"]
+    outcomes, scores = made_up_tables(score, np.full((6, 2), 0.5), latency=[2.0, 1.0])  # b is cheaper, and wrong
+    [t] = each_test_set(made_up_queries(6, split=split), outcomes, scores)
+    rows, gains = pool_gains(t)
+    assert (gains == -1).all() and rows.share_away[0] == 0
+    priced = outcomes.assign(cost=np.tile([1.0, 2.0], 6))
+    [t] = each_test_set(made_up_queries(6, split=split), priced, scores, "cost")
+    assert (pool_gains(t)[1] == 0).all()
+
 # %% ../nbs/06e_pools.ipynb #c775fa7f
 def test_trends_average_the_pools_of_a_bin():
     rows = pd.DataFrame({"size": [2, 2, 2, 3], "dominance": [1.0, 5, 9, 2], "diversity": [0.1, 0.1, 0.1, 0.1]})

@@ -67,10 +67,21 @@ def test_learning_curves_train_the_named_routers_again():
     outcomes, scores = made_up_tables(score, score)
     curves, steps = learning_curves(queries, outcomes, scores.assign(router="mlc"), {"mlc": {}}, (1 / 8, 1 / 2))
     names = ["dataset", "pool", "router", "what", "n_train", "accuracy", "ci_low", "ci_high", "share_away"]
-    assert list(curves) == names
+    assert list(curves) == [*names, "step", "step_low", "step_high"]
+    ends = curves.groupby("what").last()[["step", "step_low", "step_high"]]
+    assert np.allclose(ends, steps.set_index("what").loc[ends.index, ["points", "ci_low", "ci_high"]])
     assert curves.n_train.tolist() == [25, 100, 200] * 2 and curves.what.tolist()[2:4] == ["argmax", "upper_bound"]
     assert curves.share_away.iloc[2] == pytest.approx(min(kind[240:].mean(), 1 - kind[240:].mean()))
     assert curves.accuracy.iloc[-1] == 100 and steps.what.tolist() == ["argmax", "upper_bound"]
     assert learning_curves(queries, outcomes, scores, {})[0].empty
     with pytest.raises(StudyError, match="'sc' has no scores; the routers are r"):
         learning_curves(queries, outcomes, scores, {"sc": {}})
+
+# %% ../nbs/06f_curves.ipynb #e44fc7a2
+def test_learning_curves_break_ties_as_argmax_does():
+    queries = made_up_queries(60, split=["train"] * 20 + ["validation"] * 20 + ["test"] * 20, text="a question")
+    right = np.tile([[1, 0], [0, 1]], (30, 1))  # each LLM is right on every other query
+    outcomes, scores = made_up_tables(right, np.full((60, 2), 0.5), latency=[2.0, 1.0], router="prior")
+    outcomes.loc[outcomes.query_id.isin([f"q{i}" for i in range(40, 60)]), "score"] = np.tile([0.0, 1.0], 20)
+    curves, _ = learning_curves(queries, outcomes, scores, {"prior": {}}, (1,))
+    assert (curves[curves.what == "argmax"].accuracy == 100).all()  # the cheaper of equals, which is the second

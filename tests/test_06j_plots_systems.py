@@ -44,7 +44,16 @@ def test_the_caption_counts_the_intervals_beyond_zero(results):
     mine = rows.group == "router"
     rows.loc[mine, ["gain", "gain_low", "gain_high"]] = [2.0, 1.0, 3.0]
     rows.loc[mine & (rows.system == "knn"), ["gain", "gain_low", "gain_high"]] = [-2.0, -3.0, -1.0]
-    assert "of 4 intervals 3 lie above zero and 1 below" in S.say_gain(S.gain_data(rows))
+    assert "of 4 intervals 3 lie above zero and 1 below;" in S.say_gain(S.gain_data(rows))
+
+# %% ../nbs/06j_plots_systems.ipynb #c3669150
+def test_a_constant_competes_for_nothing(results):
+    rows = results[results.dataset == "gsm8k"].copy()
+    lucky = (rows.group == "router") & (rows.system == "knn")
+    rows.loc[lucky, ["gain", "gain_low", "gain_high", "share_away"]] = [9.9, 8.8, 11.1, 0.0]
+    plateau, gain = S.say_plateau(S.plateau_data(rows)), S.say_gain(S.gain_data(rows))
+    assert "9.9" not in plateau and "kNN" not in plateau
+    assert all("of 3 intervals 0 lie above zero" in x and "(1 more is a constant)" in x for x in (plateau, gain))
 
 # %% ../nbs/06j_plots_systems.ipynb #t-hollow
 def test_only_a_router_that_sends_every_query_to_one_llm_is_hollow(results):
@@ -54,6 +63,16 @@ def test_only_a_router_that_sends_every_query_to_one_llm_is_hollow(results):
     ax, _ = S.draw_gain(rows).axes
     faces = [line.get_markerfacecolor() for line in ax.lines if line.get_marker() in "osD^v*" and len(line.get_xdata())]
     assert faces.count("white") == 1
+
+# %% ../nbs/06j_plots_systems.ipynb #b563150e
+def test_the_gain_says_what_share_each_router_sends_away(results):
+    rows = S.gain_data(results[results.dataset == "gsm8k"])
+    rows.loc[rows.system == "mlc", "share_away"] = 0.004
+    rows.loc[rows.system == "knn", "share_away"] = 0.0
+    ax, _ = S.draw_gain(rows).axes
+    said = [t.get_text() for t in ax.texts]
+    others = rows[rows.system.isin(["recommended", "clustering_tfidf"])].share_away
+    assert said == ["away", f"{100 * others.iloc[0]:.0f}%", "<1%", "constant", f"{100 * others.iloc[1]:.0f}%"]
 
 # %% ../nbs/06j_plots_systems.ipynb #04480396
 def test_the_front_is_numbered_from_cheap_to_expensive(results):

@@ -12,6 +12,7 @@ import pytest
 
 from llm_routing.findings import plots_routers as R
 from llm_routing.findings.plot_parts import invented_study
+from llm_routing.findings.training import calibration_table
 from llm_routing.study.tables import StudyError
 
 # %% ../nbs/06l_plots_routers.ipynb #38a8ba3f
@@ -33,15 +34,36 @@ def test_choices_count_every_query_once(study):
     assert np.allclose(data.groupby("dataset").share.sum(), 100) and set(data.router) == {"recommended"}
     assert (data.right[data.best == "no LLM"] == 0).all() and (data.right[data.best == data.choice] == 100).all()
 
+# %% ../nbs/06l_plots_routers.ipynb #6dd1afda
+def test_captions_speak_of_llms_and_of_the_router_named_beforehand(study):
+    rows = [("d", "all", "knn", m, s) for m, s in (("a", 40.0), ("others", 60.0))]
+    traffic = pd.DataFrame(rows, columns=["dataset", "pool", "system", "llm", "share"])
+    assert "kNN a (40%)" in R.say_traffic(traffic)
+    row = {"dataset": "d", "pool": "all", "along": "dominance", "pools": 3, "gain_low": 0, "gain_high": 2}
+    each = [row | {"router": r, "gain": g, "value": v} for r, g in (("mlc", 1.5), ("recommended", 0.5)) for v in (1, 9)]
+    assert "Recommended: +0.5 points" in R.say_pool_gains(pd.DataFrame(each))
+
 # %% ../nbs/06l_plots_routers.ipynb #ce692542
 def test_perfect_probabilities_have_no_calibration_error(study):
     exact = study["outcomes"][["query_id", "llm", "score"]].rename(columns={"score": "probability"})
     scores = exact.assign(router="mlc", pool="all", fold=-1, seed=0, predicted=1)
-    assert R.calibration_data(study["queries"], study["outcomes"], scores, study["results"]).ece.max() < 0.1
+    errors = calibration_table(study["queries"], study["outcomes"], scores)
+    data = R.calibration_data(study["queries"], study["outcomes"], scores, study["results"], errors)
+    assert data.ece.max() < 0.1
+
+# %% ../nbs/06l_plots_routers.ipynb #4df65581
+def test_the_calibration_error_is_that_of_its_table_the_mean_over_llms(study):
+    half = study["outcomes"][["query_id", "llm"]].assign(router="mlc", pool="all", fold=-1, seed=0, predicted=1)
+    outcomes = study["outcomes"].assign(score=(half.llm == half.llm.iloc[0]) * 1.0)  # one LLM is always right
+    tables = study["queries"], outcomes, half.assign(probability=1 / half.llm.nunique())
+    errors = calibration_table(*tables)
+    data = R.calibration_data(*tables, study["results"], errors)
+    assert set(data.ece) == set(errors.ece[errors.llm == ""]) and data.ece.min() > 30  # pooled, it would be 0
+    assert f"{data.ece.iloc[0]:.1f}" in R.caption_calibration(data)
 
 # %% ../nbs/06l_plots_routers.ipynb #e3537f61
 def test_curves_of_another_shape_are_refused(study):
-    curves = pd.DataFrame([("gsm8k", "mlc", 50, 60.0, 58.0, 62.0, 0.1)], columns=R.CURVE_COLUMNS)
+    curves = pd.DataFrame([("gsm8k", "mlc", 50, 60.0, 58.0, 62.0, 0.1, 1.0, 0.2, 1.8)], columns=R.CURVE_COLUMNS)
     data = R.curves_data(curves, study["results"])
     assert data.best_single.notna().all() and "Best" not in R.say_curves(data)
     with pytest.raises(StudyError, match="'ci_low' is missing"):

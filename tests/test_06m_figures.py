@@ -125,7 +125,7 @@ def tables_of(kind: str) -> dict[str, pd.DataFrame]:
 def made_up_tables(places: list) -> dict[str, pd.DataFrame]:
     "The tables that chapters write, for these datasets and pools."
     curves = [
-        (d, p, r, 50 * 4**k, 60.0 + k, 57.0 + k, 63.0 + k, 0.3)
+        (d, p, r, 50 * 4**k, 60.0 + k, 57.0 + k, 63.0 + k, 0.3, 1.0, -0.5, 2.5)
         for d, p in places
         for r in ("mlc", "knn")
         for k in range(4)
@@ -146,7 +146,9 @@ def made_up_tables(places: list) -> dict[str, pd.DataFrame]:
     own = ["dataset", "pool", "router"]
     along = ["along", "value", "pools", "gain", "gain_low", "gain_high", "share_away"]
     gap = [(d, p, "recommended", -0.2, -0.5, 0.6, 18.7, 4.8, 23.4, 0.02) for d, p in places]
+    errors = [(d, p, r, m, 2.5, 0.3) for d, p in places for r in ROUTER_NAMES for m in ("an LLM", "")]
     return {
+        "calibration": pd.DataFrame(errors, columns=[*own, "llm", "ece", "share_away"]),
         "gap_parts": pd.DataFrame(gap, columns=[*own, *CAUSES, "gap", "share_away"]),
         "learning_curves": pd.DataFrame(curves, columns=["dataset", "pool", *CURVE_COLUMNS[1:]]),
         "pool_curves": pd.DataFrame(pools, columns=[*own, *along]),
@@ -177,8 +179,8 @@ def test_every_figure_keeps_its_texts_apart(name, kind, width):
 # %% ../nbs/06m_figures.ipynb #says-away
 @pytest.mark.parametrize(
     "name",
-    ["plateau", "accuracy", "tradeoff_cost", "tradeoff_seconds", "difficulty", "causes", "choices", "calibration"]
-    + ["learning_curves", "pool_gains"],
+    ["gain", "plateau", "accuracy", "tradeoff_cost", "tradeoff_seconds", "difficulty", "causes", "choices"]
+    + ["calibration", "learning_curves", "pool_gains"],
 )
 def test_a_figure_of_routers_says_how_much_they_route(name):
     import matplotlib.pyplot as plt

@@ -47,8 +47,17 @@ def test_people_see_what_share_of_queries_each_router_sends_away(results, tmp_pa
     assert cells["MLC"] == "0" and cells["kNN"] == "0.000"
     routers = ("comparisons", "routers", "headline", "learning_curves")
     assert all("share_away" in T.about(name).columns for name in routers)
-    tables = "ranks", "calibration", "gap_parts", "pairs", "aiq", "learning_curves"
+    tables = "ranks", "calibration", "gap_parts", "pairs", "aiq", "learning_curves", "bound_curves", "pool_trends"
     assert all("away" in T.about(name).says for name in tables)
+
+# %% ../nbs/06n_result_tables.ipynb #a2a525f2
+def test_a_constant_is_not_ranked(results):
+    rows = results[(results.dataset == "gsm8k") & (results.group != "bound")].copy()
+    lucky = (rows.system == "mlc") & (rows.policy == "argmax")
+    rows.loc[lucky, ["accuracy", "share_away"]] = [99.0, 0.0]
+    assert T.ranks(rows)[lucky].tolist() == [0] and (T.ranks(rows) == 1).sum() == 1
+    rows.loc[lucky, "share_away"] = 0.1
+    assert T.ranks(rows)[lucky].tolist() == [1]
 
 # %% ../nbs/06n_result_tables.ipynb #t-training-note
 def test_the_main_table_says_whose_spread_over_training_samples_was_measured(results, tmp_path):
@@ -114,6 +123,18 @@ def compiled(folder, tables: list[str], width: float) -> float:
     assert done.returncode == 0, done.stdout[-1500:]
     return max(map(float, re.findall(r"Overfull \\hbox \(([\d.]+)pt", done.stdout)), default=0.0)
 
+# %% ../nbs/06n_result_tables.ipynb #c6f70c89
+def tables_with_long_names() -> dict[str, pd.DataFrame]:
+    "Tables of systems whose names are as long as they come."
+    at = {"dataset": "mini-math", "pool": ["dominated", "commercial"], "n": 13580}
+    own = at | {"way": "several", "system": ["recommended", "matrix_factorisation"], "policy": "cascade_consistency"}
+    gains = {"gain": -12.34, "gain_low": -23.45, "gain_high": -1.23, "p_holm": [0.1234, 1.0], "share_away": 0.5432}
+    headline = pd.DataFrame(own | gains | {"outcome": "not told apart", "chosen": False})
+    named = {"what": "cascade_consistency of matrix_factorisation", "accuracy": 98.76}
+    more = {"usage": 33.25, "cost": 123.4567, "latency_s": 12.3456}
+    compared = headline.assign(verdict="not told apart from")
+    return {"headline": headline, "comparisons": compared, "answers": pd.DataFrame(at | named | gains | more)}
+
 # %% ../nbs/06n_result_tables.ipynb #f31b58e5
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX is installed here")
 def test_tables_compile_and_fit(tmp_path, results):
@@ -136,6 +157,8 @@ def test_tables_compile_and_fit(tmp_path, results):
     at_a_glance = pd.DataFrame([glance] * 10)
     T.write_tables(tmp_path, "modelled", ledger=ledger, lessons=lessons, pairs=pairs, glance=at_a_glance)
     names = [f"tables/{name}.tex" for name in ("main_results", "ledger", "lessons", "pairs", "glance")]
+    T.write_tables(tmp_path, "modelled", **tables_with_long_names())
+    names += [f"tables/{name}.tex" for name in tables_with_long_names()]
     assert compiled(tmp_path, names, 6.75) < 1
     assert compiled(tmp_path, ["tables/main_results_narrow.tex"], 3.25) < 1
 

@@ -85,6 +85,9 @@ def test_several_llms_are_counted_apart():
     rows = headline_rows(results)
     assert rows.way.tolist() == ["argmax", "argmax", "argmax", "several"]
     assert "Subsets of several LLMs: of 1, 1 gain over it" in headline_text(rows, single_names(selections, queries))
+    rows.loc[rows.way == "several", "outcome"] = "constant"  # such as a vote of all
+    said = headline_text(rows, single_names(selections, queries)).split("Subsets of several LLMs")[1]
+    assert "1 more always ask the same LLMs" in said and "one LLM" not in said
 
 # %% ../nbs/06q_headline.ipynb #7be0c8a6
 def test_a_run_has_a_headline(tmp_path):
@@ -92,7 +95,7 @@ def test_a_run_has_a_headline(tmp_path):
     queries["split"] = ["validation"] * 100 + ["test"] * 300
     pairs = [(q, m) for q in queries.query_id for m in "ab"]
     long = pd.DataFrame(pairs, columns=["query_id", "llm"])
-    outcomes = long.assign(score=np.tile([1.0, 0], 400))
+    outcomes = long.assign(score=np.tile([1.0, 0], 400), latency_s=1.0, cost=np.nan)
     scores = pd.concat(long.assign(router=r, seed=0, pool="all", fold=-1, probability=0.5) for r in ("ridge", "knn"))
     run = Run(load_profile("mini", ["pools=[]"]), tmp_path, tmp_path)
     run.write("results", results_table(queries, selections, 500))

@@ -81,6 +81,20 @@ def test_claims_of_an_invented_study():
     heading, text = C.claim_difficulty(difficulty_data(*tables))
     assert "open to routing" in heading and "nan" not in text
 
+# %% ../nbs/07b_claims.ipynb #166a2671
+def test_a_constant_is_no_router_of_the_plateau_and_traffic_that_is_nearly_one_is_none():
+    data = plateau_data(invented_study(n=150)["results"])
+    lucky = data.system == "knn"
+    data.loc[lucky, ["gain", "gain_low", "gain_high", "share_away"]] = [9.9, 8.8, 11.1, 0.0]
+    heading, text = C.claim_plateau(data)
+    assert "9.9" not in heading and text.startswith("Of 6 intervals, without 2 of constants, 0 lie above zero")
+    assert C.claim_plateau(data.assign(share_away=0.0))[0] == "Every router sends all queries to one LLM"
+    rows = [("d", "all", s, m, v) for s in ("mlc", "oracle") for m, v in (("a", 99.7), ("b", 0.3))]
+    traffic = pd.DataFrame(rows, columns=["dataset", "pool", "system", "llm", "share"])
+    assert "constant" not in C.claim_traffic(traffic)[1]
+    traffic["share"] = [100.0, 0.0, 99.7, 0.3]
+    assert "On 1 of 1 it is a constant." in C.claim_traffic(traffic)[1]
+
 # %% ../nbs/07b_claims.ipynb #b76e74f8
 def test_dominance_is_claimed_only_where_intervals_lie_apart():
     def table(low, high):
@@ -90,6 +104,15 @@ def test_dominance_is_claimed_only_where_intervals_lie_apart():
 
     assert C.claim_pools(table(0, 5))[0] == "Pools without a dominant LLM gain more on 1 of 1"
     assert "is not shown" in C.claim_pools(table(0, 1.5))[0]
+
+# %% ../nbs/07b_claims.ipynb #c7d621c3
+@pytest.mark.parametrize("ends,up,down", [((1.2, 6.0), 1, 0), ((-1.0, 2.0), 0, 0), ((-4.0, -0.4), 0, 1)])
+def test_what_more_training_brings_is_judged_by_the_paired_difference(ends, up, down):
+    curve = pd.DataFrame({"dataset": "d", "pool": "all", "router": "mlc", "n_train": [625, 1250]})
+    curve = curve.assign(ci_low=[70.0, 73.0], ci_high=[77.0, 81.0], step=np.mean(ends))  # these overlap
+    heading, text = C.claim_curves(curve.assign(step_low=ends[0], step_high=ends[1]))
+    assert ("lifts accuracy in 1 of 1 curves" in heading) == bool(up) and ("not shown" in heading) == (not up)
+    assert f"above zero in {up} of 1 curves, and below zero in {down}" in text
 
 # %% ../nbs/07b_claims.ipynb #t-causes
 def test_what_one_sample_cannot_tell_from_chance_is_not_put_on_the_question_alone():

@@ -117,6 +117,12 @@ def test_the_title_is_the_answer(run, html):
     assert f"<h1>{report.headline(at)}</h1>" in html and f"{at.routers.sum()} comparisons of a router" in html
     assert all(f"<dt>{q}</dt>" in html for q in report.answers(at, "cost"))
 
+# %% ../nbs/07f_report.ipynb #3abf1b71
+def test_the_main_results_say_of_each_router_how_much_it_routes_with_the_interval_of_its_gain():
+    block = report.main_block(STUDY["results"])
+    llms, routers = (next(x for x in block.split("<details>") if f", {g}:" in x) for g in ("single LLMs", "routers"))
+    assert "share away" in routers and "gain, 95% low" in routers and "share away" not in llms
+
 # %% ../nbs/07f_report.ipynb #2c72403f
 def test_every_number_of_captions_and_prose_stands_in_its_own_table(run, html):
     assert len(numbers_in(html)) > 200
@@ -157,6 +163,15 @@ def test_a_run_without_routers_has_a_page_too(tmp_path):
     write_main_results(results, run.figures)
     assert "no routers to compare" in report.write_report(run).read_text()
 
+# %% ../nbs/07f_report.ipynb #c3818540
+def test_the_detectable_difference_is_that_of_the_router_that_the_sentence_names():
+    keys = {"dataset": "gsm8k", "pool": ["small", "mid"], "policy": "argmax"}
+    at = pd.DataFrame(keys | {"system": "recommended", "outcome": ["gains", "constant"]})
+    found = pd.DataFrame(keys | {"system": "recommended", "detectable_points": [1.25, 9.5]})
+    other = found.assign(system="mlc", detectable_points=7.5)
+    [said] = report.detectable(at, pd.concat([other, found]))
+    assert "gains of the recommended router" in said and said.endswith("GSM8K, small 1.2.")
+
 # %% ../nbs/07f_report.ipynb #abe88cab
 def test_hostile_text_shows_as_text(tmp_path):
     run, text = Run.open("public", tmp_path), "<img src=x onerror=alert(1)>"
@@ -174,3 +189,10 @@ def test_the_page_of_all_studies_has_a_row_per_place(run, html, tmp_path):
     assert report.say_study(run.figures) == f"**`public`**: {report.headline(report.study_glance(run.figures))}."
     assert page.count("<tr>") == 1 + 2 and 'href="public/index.html"' in page
     assert "No study is published yet" in report.write_results_page(tmp_path / "none").read_text()
+
+# %% ../nbs/07f_report.ipynb #67c5ab66
+def test_the_demonstration_comes_last_among_the_studies(tmp_path):
+    for name in ("mini", "mine", "public", "recorded"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.html").write_text("")
+    assert [p.name for p in report.published(tmp_path)] == ["recorded", "public", "mini", "mine"]

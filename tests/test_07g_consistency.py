@@ -25,7 +25,7 @@ def folder(tmp_path):
     main[["dataset", "pool", "group", "system", "policy", "gain"]].to_csv(
         tmp_path / "tables" / "headline.csv", index=False
     )
-    pd.DataFrame({"dataset": ["d"], "router": ["r"], "ece": [0.021]}).to_csv(tmp_path / "calibration.csv", index=False)
+    pd.DataFrame({"dataset": ["d"], "router": ["r"], "ece": [2.1]}).to_csv(tmp_path / "calibration.csv", index=False)
     record = {"caption": "ECE: r 2.1 points.", "alt": "Curves."}
     (tmp_path / "calibration.json").write_text(json.dumps(record))
     (tmp_path / "tables" / "headline_said.md").write_text("r gains +1.2 points [-0.5, 3.0].")

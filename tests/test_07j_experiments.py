@@ -19,3 +19,19 @@ def test_the_report_on_recorded_responses_has_every_experiment_with_its_numbers(
         table = pd.read_csv(project_root() / "data" / "routers" / f"{name}.csv")
         assert experiment.asks.replace("'", "&#x27;") in section and experiment.answers(table).split(".")[0] in section
     assert experiments_section(Run.open("public")) == ""
+
+# %% ../nbs/07j_experiments.ipynb #2fe370e8
+def test_no_kind_of_features_is_named_for_its_gain_on_test():
+    kinds = ["category alone", "words", "surface", "both"]
+    part = pd.DataFrame({"pool": "mid", "features": kinds, "gain": [4.0, 5.1, 1.0, 7.0]})
+    part = part.assign(gain_low=part.gain - 1, gain_high=part.gain + 1)
+    said = EXPERIMENTS["plateau_features"].answers(part)
+    assert not [k for k in kinds[1:] if k in said]
+    assert "3 other kinds of features gain +1.0 to +7.0 points, and the intervals of 2 of these lie apart" in said
+
+# %% ../nbs/07j_experiments.ipynb #903bd7ef
+def test_every_gain_of_an_experiment_has_its_interval():
+    for name, experiment in EXPERIMENTS.items():
+        table = pd.read_csv(project_root() / "data" / "routers" / f"{name}.csv")
+        assert {"gain", "gain_low", "gain_high"} <= set(table) or {"gain", "error"} <= set(table), name
+        assert " points [" in experiment.answers(table)

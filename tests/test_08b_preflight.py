@@ -83,6 +83,9 @@ def test_a_gpu_box_is_held_against_its_own_versions(monkeypatch):
         ("policies.routers=['mcl']", "policies.routers: no 'mcl'"),
         ("routers.params.knn.encoder='tfidff'", "routers.params.knn.encoder: no 'tfidff'; did you mean 'tfidf'?"),
         ("analysis.learning_curves=['x']", "analysis.learning_curves: no 'x'"),
+        ("analysis.refitted=['x']", "analysis.refitted: no 'x'"),
+        ("policies.routers=['uniroute']", "policies.routers: 'uniroute' is not trained; routers.names"),
+        ("routers.names=['knn']", "analysis.learning_curves: 'mlc' is not trained"),
     ],
 )
 def test_an_unknown_name_is_found_before_anything_runs(change, says):

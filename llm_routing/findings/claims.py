@@ -182,13 +182,17 @@ def say_votes(
 
 # %% ../../nbs/07b_claims.ipynb #ea0b0643
 def claim_plateau(data: pd.DataFrame) -> tuple[str, str]:
-    "Where the routers lie, and how many intervals lie above and below zero before correction."
-    up, down, n = int((data.gain_low > 0).sum()), int((data.gain_high < 0).sum()), len(data)
-    heading = minus(f"Routers lie {_range(data.gain, '+.1f')} points from the best single LLM")
+    "Where the routers that are no constants lie, and how many intervals lie above and below zero before correction."
+    able = data[data.share_away != 0]
+    if able.empty:
+        return "Every router sends all queries to one LLM", "None of them is a choice that could gain or lose."
+    up, down, n = int((able.gain_low > 0).sum()), int((able.gain_high < 0).sum()), len(able)
+    heading = minus(f"Routers lie {_range(able.gain, '+.1f')} points from the best single LLM")
+    constant = f", without {len(data) - n} of constants," if len(data) > n else ""
     return heading, (
-        f"Of {n} intervals {up} lie above zero and {down} below. They are not corrected for their number: about "
-        f"{n / 40:.0f} would lie above zero by chance alone if no router differed. The counts at the top of this page "
-        "are corrected."
+        f"Of {n} intervals{constant} {up} lie above zero and {down} below. They are not corrected for their number: "
+        f"about {n / 40:.0f} would lie above zero by chance alone if no router differed. The counts at the top of "
+        "this page are corrected."
     )
 
 # %% ../../nbs/07b_claims.ipynb #56c46e95
@@ -248,10 +252,9 @@ def claim_traffic(data: pd.DataFrame) -> tuple[str, str]:
     "How concentrated the first router's traffic is."
     routers = data[data.system != "oracle"]
     first = next((r for r in HEADLINE_ROUTERS if r in set(routers.system)), routers.system.iloc[0])
-    own, oracle = (
-        data[data.system == s].groupby(["dataset", "pool"], sort=False).share.max() for s in (first, "oracle")
-    )
-    constant = int((own > 99.5).sum())
+    most = data[data.llm != "others"].groupby(["system", "dataset", "pool"], sort=False).share.max()
+    own, oracle = most[first], most["oracle"]
+    constant = int((own == 100).sum())
     who = the_router(first)
     heading = f"{who[0].upper()}{who[1:]} sends {_range(own, '.0f', '%')} of the queries to one LLM"
     more = f" On {constant} of {len(own)} it is a constant." if constant else ""
@@ -277,11 +280,14 @@ def claim_subjects(data: pd.DataFrame) -> tuple[str, str]:
         shares.append(best.iloc[0] / best.sum())
         said.append(f"{name}: {best.index[0]} is best on {best.iloc[0]} of {best.sum()} subjects")
     heading = (
-        "The subject alone tells little: one LLM is best on most"
+        "In the largest pool one LLM is best on most subjects"
         if min(shares) > 0.5
-        else "Subjects differ in which LLM is best"
+        else "Subjects differ in which LLM is best in the largest pool"
     )
-    return heading, f"{'; '.join(said)}. On a subject with few queries, which LLM is best can be sampling noise."
+    return heading, (
+        f"{'; '.join(said)}. On a subject with few queries, which LLM is best can be sampling noise. In a smaller "
+        "pool, whose LLMs are nearer to each other, the subject can tell more."
+    )
 
 # %% ../../nbs/07b_claims.ipynb #1d09dba1
 def claim_pairs(data: pd.DataFrame) -> tuple[str, str]:
@@ -319,25 +325,25 @@ def claim_pools(data: pd.DataFrame) -> tuple[str, str]:
 # %% ../../nbs/07b_claims.ipynb #22940d65
 def claim_calibration(data: pd.DataFrame) -> tuple[str, str]:
     "The range of calibration errors."
-    ece = 100 * data.groupby(["dataset", "pool", "router"], sort=False).ece.first()
+    ece = data.groupby(["dataset", "pool", "router"], sort=False).ece.first()
     heading = f"Scores are off by {_range(ece, '.1f')} points on average"
     return heading, (
         "A score says how likely an LLM is to be right. Its expected calibration error is how far the scores are from "
-        "the share that is right, over ten bins of equal count. A policy that weighs accuracy against cost needs "
-        "scores that are probabilities; the highest score (ArgMax) needs only their order."
+        "the share that is right, for each LLM on its own, and then on average over the LLMs. A policy that weighs "
+        "accuracy against cost needs scores that are probabilities; the highest score (ArgMax) needs only their order."
     )
 
 # %% ../../nbs/07b_claims.ipynb #9d76a5cc
 def claim_curves(data: pd.DataFrame) -> tuple[str, str]:
-    "Whether the last step of training data lifted accuracy beyond the intervals."
-    apart, n, over = 0, 0, 0
-    for _, rows in data.groupby(["dataset", "pool", "router"], sort=False):
-        last = rows.sort_values("n_train").iloc[-2:]
-        n, apart = n + 1, apart + int(len(last) > 1 and last.ci_low.iloc[-1] > last.ci_high.iloc[0])
-        over += int(last.ci_low.iloc[-1] > last.best_single.iloc[-1])
-    heading = f"The last step of training queries lifts accuracy beyond the intervals in {apart} of {n} curves"
-    heading = heading if apart else "That more training queries would help is not shown"
-    return heading, f"In {over} of {n} curves the interval at the full training set lies above the best single LLM."
+    "What the last step of training queries brought, by the interval of the paired difference."
+    last = data.drop_duplicates(["dataset", "pool", "router"])
+    up, down, n = int((last.step_low > 0).sum()), int((last.step_high < 0).sum()), len(last)
+    heading = f"The second half of the training queries lifts accuracy in {up} of {n} curves"
+    heading = heading if up else "That more training queries would help is not shown"
+    return heading, minus(
+        f"It brought {_range(last.step, '+.1f')} points. The interval of this paired difference lies above zero in "
+        f"{up} of {n} curves, and below zero in {down}. It is not corrected for the number of curves."
+    )
 
 # %% ../../nbs/07b_claims.ipynb #04e80317
 def claim_misread(data: pd.DataFrame) -> tuple[str, str]:

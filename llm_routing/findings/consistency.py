@@ -82,7 +82,7 @@ SOURCES_OF_PAGE = {  # what of the page -> its table
     r'<dl class="answer votes">.*?</dl>': "headline",
     r'<h2 id="method">.*?</section>': "main_results",
     r'<h2 id="builder">.*?</section>': "glance",
-    r'<h2 id="limits">.*?</section>': "power",
+    r'<h2 id="limits">.*?</section>': "comparisons",
 }
 
 # %% ../../nbs/07g_consistency.ipynb #d59915c7

@@ -42,11 +42,13 @@ def by_size(part: pd.DataFrame) -> str:
 
 # %% ../../nbs/07j_experiments.ipynb #by-features
 def by_features(part: pd.DataFrame) -> str:
-    "What the subject alone gives in a pool, and the features that gain most."
-    alone, most = part.set_index("features").loc["category alone"], part.loc[part.gain.idxmax()]
-    return (
-        f"In the pool {name_of(most.pool)}, the subject alone gains {points(alone)}; "
-        f"the largest of {len(part)} gains is {points(most)}, with {most.features}."
+    "What the subject alone gives in a pool, what all other features give, and how many of these are told apart."
+    alone, rest = part.set_index("features").loc["category alone"], part[part.features != "category alone"]
+    apart = int(((rest.gain_low > alone.gain_high) | (rest.gain_high < alone.gain_low)).sum())
+    return minus(
+        f"In the pool {name_of(alone.pool)}, the subject alone gains {points(alone)}; {len(rest)} other kinds of "
+        f"features gain {rest.gain.min():+.1f} to {rest.gain.max():+.1f} points, and the intervals of {apart} of these "
+        "lie apart from that of the subject."
     )
 
 # %% ../../nbs/07j_experiments.ipynb #by-pools
@@ -55,28 +57,30 @@ def by_pools(part: pd.DataFrame) -> str:
     near, far = part.iloc[0], part.iloc[-1]
     return (
         f"In pools of {near.llms} whose two best LLMs are within a point of each other, the oracle gains "
-        f"{near.room:.1f} points and the router {near.gain:.1f}; where these two are furthest apart, the oracle gains "
-        f"{far.room:.1f} and the router {far.gain:.1f}."
+        f"{near.room:.1f} points and the router {points(near)}; where these two are furthest apart, the oracle gains "
+        f"{far.room:.1f} and the router {points(far)}."
     )
 
 # %% ../../nbs/07j_experiments.ipynb #newcomer
 def by_outcomes(table: pd.DataFrame) -> str:
     "What an LLM that joins brings, with few and with many of its outcomes."
-    mean = table.set_index("newcomer").loc["mean"]
-    known = ", ".join(f"{mean[c]:.1f}% with {c.removeprefix('with_')}" for c in table if c.startswith("with_"))
+    mean = table[table.newcomer == "mean"].set_index("step")
+    known = [step for step in mean.index if step.startswith("with_")]
+    brought = ", ".join(f"{points(mean.loc[step])} from {step.removeprefix('with_')} outcomes" for step in known)
     return (
-        f"Without the newcomer the router is right on {mean.without:.1f}% of the queries; when it learns the newcomer "
-        f"from few of its outcomes, on {known}; when it is trained anew, on {mean.anew:.1f}%."
+        f"Over {table.newcomer.nunique() - 1} LLMs that join in turn, the router gains on average {brought}, and "
+        f"{points(mean.loc['anew'])} when it is trained anew."
     )
 
 # %% ../../nbs/07j_experiments.ipynb #left-out
 def by_subject(table: pd.DataFrame) -> str:
-    "What routing gains on subjects that the router never saw, on average and at worst."
+    "What routing gains on subjects that the router never saw, on average, and on how many it gains or loses."
+    table = table.assign(gain_low=table.gain - 1.96 * table.error, gain_high=table.gain + 1.96 * table.error)
     every, each = table.set_index("left_out").loc["all"], table[table.left_out != "all"]
-    worst = each.loc[each.gain.idxmin()]
-    return minus(
-        f"Over all subjects, each left out in turn, the router gains {every.gain:+.1f} points (standard error "
-        f"{every.error:.1f}); the least on {worst.left_out}: {worst.gain:+.1f} (standard error {worst.error:.1f})."
+    up, down = int((each.gain_low > 0).sum()), int((each.gain_high < 0).sum())
+    return (
+        f"Over all subjects, each left out in turn, the router gains {points(every)}. Of the intervals of {len(each)} "
+        f"subjects, not corrected for their number, {up} lie above zero and {down} below."
     )
 
 # %% ../../nbs/07j_experiments.ipynb #elsewhere

@@ -141,7 +141,7 @@ _WHY = [
         "calibration",
         "Calibration of the routers' scores",
         "When a router says 70%, is the LLM right on 70% of such queries?",
-        ("queries", "outcomes", "scores", "results"),
+        ("queries", "outcomes", "scores", "results", "calibration"),
         R.calibration_data, R.draw_calibration, R.caption_calibration, R.alt_calibration,
     ),
     Figure(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from .plots_systems import HEADLINE_ROUTERS
 from .results import TestSet, each_test_set, outcome_matrix, place, solved
+from ..routing.base import surest
 from ..study.statistics import beta_binomial_oracle, bootstrap_means, mean_intervals, split_half_oracle
 
 # %% ../../nbs/06d_gap.ipynb #10eb4dd1
@@ -35,9 +36,13 @@ def cross_fitted(x: np.ndarray, y: np.ndarray, folds: int = 5, seed: int = 0, ri
     return out
 
 # %% ../../nbs/06d_gap.ipynb #849d1a49
-def argmax_score(score: np.ndarray, p: np.ndarray) -> np.ndarray:
-    "(n_queries,) what ArgMax on p scores."
-    return score[np.arange(len(p)), p.argmax(1)]
+def argmax_score(
+    score: np.ndarray,  # (n_queries, n_llms)
+    p: np.ndarray,  # (n_queries, n_llms)
+    price: np.ndarray | float = np.nan,  # (n_llms,), or of each query; NaN where it is not known
+) -> np.ndarray:  # (n_queries,)
+    "What ArgMax on p scores: of equally likely LLMs the cheaper one is called, and then the first, as in chapter 05."
+    return score[np.arange(len(p)), surest(p, price)]
 
 # %% ../../nbs/06d_gap.ipynb #6ae59be9
 PARTS = ["labels", "features", "model", "policy", "gained"]
@@ -72,16 +77,17 @@ def gap_parts(
 def decompose(
     queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame, selections: pd.DataFrame
 ) -> pd.DataFrame:
-    "The parts of the gap for every dataset, pool and router (first seed), and what it gains by its `selections`."
+    """The parts of the gap for every dataset, pool and router, by the scores of its first seed. What it gains is by the
+    `selections` of all seeds, as in the results table; the policy's part is what is left."""
     chosen = selections[(selections["group"] == "router") & (selections["policy"] == "argmax")]
-    chosen = {k: g.set_index("query_id")["score"] for k, g in chosen.groupby(["pool", "system", "seed"])}
+    chosen = {k: g.groupby("query_id")["score"].mean() for k, g in chosen.groupby(["pool", "system"])}
     sets: dict[tuple[str, str], list[TestSet]] = {}
     for t in each_test_set(queries, outcomes, scores):
         sets.setdefault((t.dataset, t.pool), []).append(t)
     frames = []
     for (dataset, pool), each in sets.items():
         t, ids = each[0], each[0].queries.query("split == 'test'")["query_id"]
-        found = {x.router: chosen.get((pool, x.router, x.seed)) for x in each}
+        found = {x.router: chosen.get((pool, x.router)) for x in each}
         scored = {r: s.reindex(ids).to_numpy() for r, s in found.items() if s is not None}
         probabilities = {x.router: x.probability for x in each}
         parts = gap_parts(t.score, probabilities, t.single(), samples_of(t, outcomes), scored)
@@ -110,7 +116,7 @@ def gap_story(parts: pd.DataFrame) -> str:
         )
         lines.append(
             f"- **{place(dataset, pool)}**: of the {r.gap:.1f} points from the best single LLM to the oracle, {noise}; "
-            f"{r.router} (first seed) gains {r.gained:.1f}, and most is lost to the {worst} ({r[worst]:.1f})."
+            f"{r.router} gains {r.gained:.1f}, and most is lost to the {worst} ({r[worst]:.1f})."
         )
     return "\n".join(lines)
 

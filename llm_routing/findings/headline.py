@@ -16,10 +16,11 @@ from .comparisons import verdict
 from .plots_systems import HEADLINE_ROUTERS
 from .results import by_pool, place
 from ..policies.subsets import undominated
+from ..routing.base import surest
 from ..routing.training import ROUTERS
 from ..study.runs import Run
 from ..study.tables import ALL_LLMS, matrix
-from ..study.tasks import own_scores, tasks
+from ..study.tasks import call_prices, own_scores, tasks
 
 # %% ../../nbs/06q_headline.ipynb #61df6a07
 SEEDS = 5  # the least number of seeds of a router that draws
@@ -82,13 +83,14 @@ def validation_accuracy(run: Run, queries: pd.DataFrame, outcomes: pd.DataFrame,
     "Percent right on validation under ArgMax by dataset, pool and router, the mean over seeds and folds."
     rows = []
     for task in tasks(queries, outcomes, run.profile.pools):
-        ids = task.ids("validation")
+        ids, known = task.ids("validation"), task.outcomes(outcomes)
         if not ids:
             continue
-        truth = matrix(task.outcomes(outcomes), "score", ids, task.llms)
+        truth = matrix(known, "score", ids, task.llms)
+        paid = call_prices(task.queries, known, task.llms, run.profile.policies.price)
         own = own_scores(task, scores)
         for (router, _), s in own[own["query_id"].isin(ids)].groupby(["router", "seed"], sort=False):
-            chosen = matrix(s, "probability", ids, task.llms).argmax(1)
+            chosen = surest(matrix(s, "probability", ids, task.llms), paid)
             rows.append((task.dataset, task.pool, router, 100 * truth[np.arange(len(ids)), chosen].mean()))
     table = pd.DataFrame(rows, columns=["dataset", "pool", "system", "validation"])
     return table.groupby(["dataset", "pool", "system"], sort=False)["validation"].mean().reset_index()
@@ -131,7 +133,8 @@ def say_counts(part: pd.DataFrame, single: str) -> str:
 def say_left_out(part: pd.DataFrame) -> str:
     "What is not counted, and why."
     constant, few = count(part, "constant"), count(part, "too few seeds")
-    said = [f"{constant} more send every query to one LLM"] * bool(constant)
+    same = "always ask the same LLMs" if (part["way"] == "several").all() else "send every query to one LLM"
+    said = [f"{constant} more {same}"] * bool(constant)
     said += [f"{few} more draw and have fewer than {SEEDS} seeds"] * bool(few)
     return "; ".join(said)
 

@@ -516,7 +516,8 @@ def caption_causes(data: pd.DataFrame) -> str:
         "gained by the router; lost to the policy; lost to the router's estimates, against a model fitted on the test "
         "queries' own features; out of reach of any model of the question's features; and chance in which of several "
         "samples was right (not known, and so part of the features, where one sample was scored). Parts below "
-        f"zero stand to the left of it. Router: {name_of(data.router.iloc[0])}. {AWAY}{say_causes(data)}"
+        f"zero stand to the left of it. Router: {name_of(data.router.iloc[0])} (causes by its first seed). {AWAY}"
+        f"{say_causes(data)}"
     )
 
 # %% ../../nbs/06k_plots_llms.ipynb #2bf2f38f
@@ -532,8 +533,8 @@ def misread_data(
     "Accuracy as published upstream and as read here, the largest differences first."
     if misread.empty:
         return pd.DataFrame()
-    rows = misread.rename(columns={"published": "upstream"}).assign(pool="all")
-    rows = rows.assign(difference=rows.here - rows.upstream)
+    rows = misread.rename(columns={"published": "upstream"}).assign(pool="all").round({"upstream": 1, "here": 1})
+    rows = rows.assign(difference=(rows.here - rows.upstream).round(1))  # of what is printed, so that it adds up
     rows["size"] = rows.difference.abs()
     rows = rows.sort_values(["dataset", "size"], ascending=[True, False], kind="stable").groupby("dataset").head(most)
     return rows[["dataset", "pool", "llm", "n", "upstream", "here", "difference"]].reset_index(drop=True)

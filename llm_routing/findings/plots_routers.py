@@ -14,6 +14,7 @@ __all__ = ['POOL_AXES', 'CURVE_COLUMNS', 'MISTAKES_SHORT', 'EFFECT_UNITS', 'orac
 import numpy as np
 import pandas as pd
 
+from .curves import STEP
 from .figure_files import COLOURS, COLUMN, INK, MUTED, PAGE, look, name_of, short_names, width_of
 from llm_routing.findings.plot_parts import (
     AWAY,
@@ -126,7 +127,8 @@ def say_traffic(data: pd.DataFrame) -> str:
     "The LLM that each system calls most, per place."
     lines = []
     for name, part in places(data):
-        top = part.loc[part.groupby("system", sort=False).share.idxmax()]
+        named = part[part.llm != "others"]
+        top = named.loc[named.groupby("system", sort=False).share.idxmax()]
         said = ", ".join(f"{name_of(r.system)} {r.llm} ({r.share:.0f}%)" for r in top.itertuples())
         lines.append(f"{name}, most called: {said}.")
     return " ".join(lines)
@@ -246,9 +248,10 @@ def calibration_data(
     outcomes: pd.DataFrame,
     scores: pd.DataFrame,
     results: pd.DataFrame,
+    calibration: pd.DataFrame,  # tables/calibration.csv: its row without an LLM is the mean over LLMs
     bins: int = 10,  # of equal count
 ) -> pd.DataFrame:
-    "Mean probability and share right per headline router and bin of equal count on test, with binomial intervals."
+    "Mean probability and share right per headline router and bin on test, with binomial intervals; ECE in points."
     test = queries[queries.split == "test"][["query_id", "dataset", "fold"]]
     named = scores[scores.router.isin(HEADLINE_ROUTERS)]
     rows = (named if len(named) else scores).merge(test, on=["query_id", "fold"])
@@ -261,8 +264,8 @@ def calibration_data(
     )
     half = 1.96 * np.sqrt(out.right * (1 - out.right) / out.n)
     out = out.assign(ci_low=(out.right - half).clip(0), ci_high=(out.right + half).clip(upper=1)).reset_index()
-    off = (out.right - out.probability).abs() * out.n
-    out["ece"] = off.groupby([out[k] for k in keys]).transform("sum") / out.groupby(keys).n.transform("sum")
+    mean = calibration[calibration.llm.fillna("") == ""]
+    out = out.merge(mean[[*keys, "ece"]], on=keys, how="left")
     out["order"] = out.groupby(["dataset", "pool"], sort=False).ngroup()
     out = out.sort_values(["order", "router", "bin"]).drop(columns="order").reset_index(drop=True)
     return with_share_away(out, results)
@@ -298,7 +301,7 @@ def _reliability(ax, rows: pd.DataFrame, router: str) -> None:
     ax.set(xlim=(0, 1), ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     ax.set_xticklabels(["0", ".5", "1"])
     if len(rows):
-        ax.text(0.05, 0.97, f"{100 * rows.ece.iloc[0]:.1f}", va="top", color=INK)
+        ax.text(0.05, 0.97, f"{rows.ece.iloc[0]:.1f}", va="top", color=INK)
         behind = {"facecolor": "white", "linewidth": 0, "pad": 0.6}
         ax.text(0.98, 0.05, away_words(rows.share_away.iloc[0]), ha="right", color=MUTED, bbox=behind, zorder=1.5)
 
@@ -307,7 +310,7 @@ def say_calibration(data: pd.DataFrame) -> str:
     "The lowest and the highest ECE, per place."
     lines = []
     for name, part in places(data):
-        ece = (100 * part.groupby("router").ece.first()).sort_values()
+        ece = part.groupby("router").ece.first().sort_values()
         low, high = (f"{name_of(ece.index[i])} {ece.iloc[i]:.1f}" for i in (0, -1))
         lines.append(f"{name}: lowest {low}, highest {high} points.")
     return " ".join(lines)
@@ -317,8 +320,8 @@ def caption_calibration(data: pd.DataFrame) -> str:
     "What the figure shows, and the ends of the ECE."
     return (
         "Share of right answers on test against the predicted probability, in ten bins of equal count, with 95% "
-        "intervals; "
-        f"the number in a panel is the expected calibration error in points. {AWAY}{say_calibration(data)}"
+        "intervals; the number in a panel is the expected calibration error in points, the mean over LLMs of which "
+        f"each is judged on its own. {AWAY}{say_calibration(data)}"
     )
 
 # %% ../../nbs/06l_plots_routers.ipynb #b0e33a80
@@ -390,10 +393,10 @@ def _pool_lines(ax, rows: pd.DataFrame) -> None:
 
 # %% ../../nbs/06l_plots_routers.ipynb #5742da22
 def say_pool_gains(data: pd.DataFrame) -> str:
-    "The first router's gain on the pools with the smallest and the largest lead, per place."
+    "The first headline router's gain on the pools with the smallest and the largest lead, per place."
     lines = []
     for name, part in places(data[data.along == "dominance"]):
-        own = part[part.router == part.router.iloc[0]].sort_values("value")
+        own = part[part.router == _in_order(part.router)[0]].sort_values("value")
         ends = [
             f"{r.gain:+.1f} points [{r.gain_low:+.1f}, {r.gain_high:+.1f}] where the lead is {r.value:.1f}"
             for r in own.iloc[[0, -1]].itertuples()
@@ -407,7 +410,8 @@ def caption_pool_gains(data: pd.DataFrame) -> str:
     return (
         "Mean gain over the best single LLM of every pool that can be made of the study's LLMs, by the pool's "
         "size and by the "
-        "lead of its best LLM over its second best (thirds of the pools), with 95% intervals. In brackets: what share "
+        "lead of its best LLM over its second best (thirds of the pools), with 95% intervals, by a router's first "
+        "seed. In brackets: what share "
         f"of queries is sent away, from the least of these means to the largest. {AWAY}{say_pool_gains(data)}"
     )
 
@@ -417,7 +421,7 @@ def alt_pool_gains(data: pd.DataFrame) -> str:
     return f"Lines of the mean gain over pool size and over the best LLM's lead, per router. {say_pool_gains(data)}"
 
 # %% ../../nbs/06l_plots_routers.ipynb #7994b188
-CURVE_COLUMNS = ["dataset", "router", "n_train", "accuracy", "ci_low", "ci_high", "share_away"]
+CURVE_COLUMNS = ["dataset", "router", "n_train", "accuracy", "ci_low", "ci_high", "share_away", *STEP]
 
 # %% ../../nbs/06l_plots_routers.ipynb #f8c6846e
 def curves_data(
@@ -474,14 +478,17 @@ def _training_axis(ax, n_train: pd.Series) -> None:
 
 # %% ../../nbs/06l_plots_routers.ipynb #aa63beb7
 def say_curves(data: pd.DataFrame) -> str:
-    "What the last step of the training set brought each router, per place."
+    "What the last step of the training set brought each router, per place, with the interval of the difference."
     lines = []
     for name, part in places(data):
         said = []
         for router, rows in part.groupby("router", sort=False):
             a, b = rows.sort_values("n_train").iloc[[-2, -1]].itertuples() if len(rows) > 1 else (rows.iloc[0],) * 2
             said.append(
-                f"{name_of(router)} {a.accuracy:.1f}% at {a.n_train:,.0f}, {b.accuracy:.1f}% at {b.n_train:,.0f}"
+                minus(
+                    f"{name_of(router)} {a.accuracy:.1f}% at {a.n_train:,.0f}, {b.accuracy:.1f}% at {b.n_train:,.0f} "
+                    f"(difference {b.step:+.1f} points [{b.step_low:+.1f}, {b.step_high:+.1f}])"
+                )
             )
         best = part.best_single.iloc[0]
         single = f" (best single LLM {best:.1f}%)" if best == best else ""

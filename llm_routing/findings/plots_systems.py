@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['HEADLINE_ROUTERS', 'BOUNDS_SHOWN', 'MAIN_ROUTERS', 'GROUP_NAMES', 'PRICE_UNITS', 'KINDS', 'KIND_LOOKS', 'one_call',
-           'pool_sizes', 'gain_data', 'draw_gain', 'points', 'say_gain', 'caption_gain', 'alt_gain', 'accuracy_data',
-           'draw_accuracy', 'best_band', 'percent', 'say_accuracy', 'caption_accuracy', 'alt_accuracy', 'plateau_data',
-           'draw_plateau', 'say_plateau', 'caption_plateau', 'alt_plateau', 'tradeoff_data', 'cost_data',
-           'seconds_data', 'draw_tradeoff', 'say_tradeoff', 'caption_tradeoff', 'alt_tradeoff', 'answer_seconds_data',
-           'draw_answer_seconds', 'say_answer_seconds', 'caption_answer_seconds', 'alt_answer_seconds']
+           'pool_sizes', 'gain_data', 'draw_gain', 'points', 'say_intervals', 'say_gain', 'caption_gain', 'alt_gain',
+           'accuracy_data', 'draw_accuracy', 'best_band', 'percent', 'say_accuracy', 'caption_accuracy', 'alt_accuracy',
+           'plateau_data', 'draw_plateau', 'say_plateau', 'caption_plateau', 'alt_plateau', 'tradeoff_data',
+           'cost_data', 'seconds_data', 'draw_tradeoff', 'say_tradeoff', 'caption_tradeoff', 'alt_tradeoff',
+           'answer_seconds_data', 'draw_answer_seconds', 'say_answer_seconds', 'caption_answer_seconds',
+           'alt_answer_seconds']
 
 # %% ../../nbs/06j_plots_systems.ipynb #13291528
 import numpy as np
@@ -29,6 +30,7 @@ from llm_routing.findings.figure_files import (
 from llm_routing.findings.plot_parts import (
     AWAY,
     away_beside,
+    away_range,
     away_words,
     beside,
     few_ticks,
@@ -84,28 +86,35 @@ def draw_gain(data: pd.DataFrame):
 
     named, rows = _named(data), list(places(data))
     high = 0.14 * max(2, len(named)) + 0.08
-    size = (width_of(COLUMN), 0.85 + high * len(rows))
+    size = (width_of(COLUMN), 1.25 + high * len(rows))
     fig, (ax, far) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=[3.2, 1])
+    shown = [_in_rows(part, -i, named) for i, (_, part) in enumerate(rows)]
     for i, (_, part) in enumerate(rows):
-        _gain_row(ax, -i, part, named)
+        _gain_row(ax, -i, part, shown[i])
         _oracle_row(far, -i, part)
     _gain_axes(ax, far, rows)
+    beside_rows = pd.concat(shown)
+    away_beside(ax, [0.5 + 0.08 / high, *beside_rows.y], beside_rows.share_away)
     legend(fig, _router_marks(named) + _thin_mark(data, named), 2 if width_of(COLUMN) < 4 else 5)
     return fig
 
 # %% ../../nbs/06j_plots_systems.ipynb #2827e737
-def _gain_row(ax, y: float, part: pd.DataFrame, named: list[str]) -> None:
+def _in_rows(part: pd.DataFrame, y: float, named: list[str]) -> pd.DataFrame:
+    "One place's routers with names, with their heights `y` around that of the place."
+    offsets = np.linspace(0.32, -0.32, len(named)) if len(named) > 1 else [0.0] * len(named)
+    own = part[(part.group == "router") & part.system.isin(named)]
+    return own.assign(y=y + own.system.map(dict(zip(named, offsets))).astype(float))
+
+# %% ../../nbs/06j_plots_systems.ipynb #7a73392e
+def _gain_row(ax, y: float, part: pd.DataFrame, shown: pd.DataFrame) -> None:
     "One place: thin lines for all routers, points with intervals for those with names; hollow for a constant."
-    own = part[part.group == "router"]
-    others = own[~own.system.isin(named)]
+    others = part[(part.group == "router") & ~part.system.isin(shown.system)]
     ax.plot(others.gain, np.full(len(others), y), "|", color=MUTED, markersize=11, markeredgewidth=0.5, alpha=0.6)
-    offsets = np.linspace(0.32, -0.32, len(named)) if len(named) > 1 else [0.0]
-    for router, off in zip(named, offsets):
-        for r in own[own.system == router].itertuples():
-            colour, mark = look(router)
-            ax.hlines(y + off, r.gain_low, r.gain_high, color=colour, linewidth=1.1)
-            face = "white" if r.share_away == 0 else colour
-            ax.plot(r.gain, y + off, mark, color=colour, markersize=3.4, markerfacecolor=face, markeredgewidth=0.8)
+    for r in shown.itertuples():
+        colour, mark = look(r.system)
+        ax.hlines(r.y, r.gain_low, r.gain_high, color=colour, linewidth=1.1)
+        face = "white" if r.share_away == 0 else colour
+        ax.plot(r.gain, r.y, mark, color=colour, markersize=3.4, markerfacecolor=face, markeredgewidth=0.8)
 
 # %% ../../nbs/06j_plots_systems.ipynb #5190e8a1
 def _oracle_row(ax, y: float, part: pd.DataFrame) -> None:
@@ -137,9 +146,12 @@ def _router_marks(routers: list[str]) -> list:
 # %% ../../nbs/06j_plots_systems.ipynb #cadfe731
 def _thin_mark(data: pd.DataFrame, named: list[str]) -> list:
     "The legend entry of the routers without a name in the figure."
-    others = set(data.system[data.group == "router"]) - set(named)
-    many = f"{len(others)} other router{'s' * (len(others) > 1)}"
-    return marks([(many, MUTED, "|", MUTED)]) if others else []
+    others = data[(data.group == "router") & ~data.system.isin(named)]
+    if others.empty:
+        return []
+    n = others.system.nunique()
+    many = f"{n} other router{'s' * (n > 1)} ({away_range(others.share_away)})"
+    return marks([(many, MUTED, "|", MUTED)])
 
 # %% ../../nbs/06j_plots_systems.ipynb #e4b073a9
 def points(row) -> str:
@@ -147,6 +159,14 @@ def points(row) -> str:
     return minus(f"{row.gain:+.1f} points [{row.gain_low:+.1f}, {row.gain_high:+.1f}]")
 
 # %% ../../nbs/06j_plots_systems.ipynb #a402cb30
+def say_intervals(own: pd.DataFrame) -> str:
+    "How many intervals of routers lie above and below zero; those that send every query to one LLM are counted apart."
+    able = own[own.share_away != 0]
+    up, down, rest = int((able.gain_low > 0).sum()), int((able.gain_high < 0).sum()), len(own) - len(able)
+    said = f"of {len(able)} intervals {up} lie above zero and {down} below"
+    return said + (f" ({rest} more {'are constants' if rest > 1 else 'is a constant'})" if rest else "")
+
+# %% ../../nbs/06j_plots_systems.ipynb #308ac1d4
 def say_gain(data: pd.DataFrame) -> str:
     "Per place: the first headline router, how many intervals lie above and below zero, and the oracle."
     lines = []
@@ -154,8 +174,7 @@ def say_gain(data: pd.DataFrame) -> str:
         own, far = part[part.group == "router"], part[part.group == "bound"].gain
         first = own[own.system.isin(_named(own)[:1])]
         said = f"{name_of(first.system.iloc[0])} {points(first.iloc[0])}; " if len(first) else ""
-        up, down = int((own.gain_low > 0).sum()), int((own.gain_high < 0).sum())
-        said += f"of {len(own)} intervals {up} lie above zero and {down} below"
+        said += say_intervals(own)
         lines.append(f"{name}: {said}; oracle {far.iloc[0]:+.1f}." if len(far) else f"{name}: {said}.")
     return " ".join(lines)
 
@@ -165,8 +184,8 @@ def caption_gain(data: pd.DataFrame) -> str:
     return (
         "Accuracy on test less that of the best single LLM (the one that is best on train), in percentage points, for "
         "the LLM with the highest score (ArgMax), with 95% intervals of the paired difference, not corrected for the "
-        "number of routers. Hollow: a router that sends every query to one LLM. Bars: the oracle, which always calls a "
-        f"right LLM where there is one. {say_gain(data)}"
+        "number of routers. Hollow: a constant, which sends every query to one LLM. Bars: the oracle, which always "
+        f"calls a right LLM where there is one. {AWAY}{say_gain(data)}"
     )
 
 # %% ../../nbs/06j_plots_systems.ipynb #d2c49c9a
@@ -286,11 +305,9 @@ def say_accuracy(data: pd.DataFrame) -> str:
 def caption_accuracy(data: pd.DataFrame) -> str:
     "What the figure shows, and its main numbers."
     return (
-        "Accuracy on test with 95% bootstrap intervals over queries: bounds (open diamonds), single LLMs "
-        "(circles) and routers "
-        "(in their own colours; ArgMax unless named). Dashed line and band: the LLM with the highest accuracy "
-        "here, and its "
-        "interval. " + AWAY + say_left_out(data) + say_accuracy(data)
+        "Accuracy on test with 95% bootstrap intervals over queries: bounds (open diamonds), single LLMs (circles) and "
+        "routers (in their own colours; ArgMax unless named). Dashed line and band: the LLM with the highest accuracy "
+        "here, and its interval. " + AWAY + say_left_out(data) + say_accuracy(data)
     )
 
 # %% ../../nbs/06j_plots_systems.ipynb #54f8e34a
@@ -352,24 +369,21 @@ def _covered(ax, y: np.ndarray, part: pd.DataFrame) -> None:
 
 # %% ../../nbs/06j_plots_systems.ipynb #a8538a12
 def say_plateau(data: pd.DataFrame) -> str:
-    "The spread of routers, and how many differ from the best single LLM, per place."
+    "The range of the gains of routers that are no constants, and how many differ from the best single LLM, per place."
     lines = []
     for name, part in places(data):
-        top, low = part.loc[part.gain.idxmax()], part.loc[part.gain.idxmin()]
-        up, down = int((part.gain_low > 0).sum()), int((part.gain_high < 0).sum())
-        spread = f"{len(part)} routers between {low.gain:+.1f} ({low.label}) and {top.gain:+.1f} points ({top.label})"
-        lines.append(minus(f"{name}: {spread}; {up} intervals lie above zero, {down} below."))
+        able = part[part.share_away != 0]
+        ends = f"gains between {able.gain.min():+.1f} and {able.gain.max():+.1f} points; " if len(able) else ""
+        lines.append(minus(f"{name}: {ends}{say_intervals(part)}."))
     return " ".join(lines)
 
 # %% ../../nbs/06j_plots_systems.ipynb #0ea3a50f
 def caption_plateau(data: pd.DataFrame) -> str:
     "What the figure shows, and the spread."
     return (
-        "Accuracy of every router on test less that of the best single LLM (chosen on train), with 95% intervals "
-        "of the paired "
-        "difference, not corrected for the number of routers; at the right, the share of the distance to the "
-        "oracle that this "
-        f"covers, and the share of queries sent away. {AWAY}{say_plateau(data)}"
+        "Accuracy of every router on test less that of the best single LLM (chosen on train), with 95% intervals of "
+        "the paired difference, not corrected for the number of routers; at the right, the share of the distance to "
+        f"the oracle that this covers, and the share of queries sent away. {AWAY}{say_plateau(data)}"
     )
 
 # %% ../../nbs/06j_plots_systems.ipynb #bdd4b94e
@@ -473,7 +487,8 @@ def _front_list(ax, part: pd.DataFrame) -> None:
     "The names of the front's points below the panel."
     short = short_names(list(part.label[part.kind == "llm"]))
     on = part[part.front > 0].sort_values("front")
-    away = [f", {x}" if x else "" for x in map(away_words, on.share_away)]
+    same = (on.kind == "vote") & (on.share_away == 0)  # a vote of all is no constant
+    away = [f", {x}" if x else "" for x in np.where(same, "same LLMs", [*map(away_words, on.share_away)])]
     lines = [f"{r.front}  {short.get(r.label, r.label)} ({r.accuracy:.1f}%{x})" for r, x in zip(on.itertuples(), away)]
     where = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
     ax.annotate("\n".join(lines), (0, 0), xytext=(0, -28), va="top", ha="left", linespacing=1.1, **where)
@@ -497,12 +512,9 @@ def caption_tradeoff(data: pd.DataFrame) -> str:
     "What the figure shows, and who is on the front."
     what = "seconds per query" if "latency_s" in data else "list price in USD of the tokens of 1,000 queries"
     return (
-        f"Accuracy on test against {what}, over all queries: every LLM, and every router under every policy. The "
-        f"line joins the "
-        "systems that none beats in both on these test queries (95% intervals); it was not chosen beforehand. "
-        + AWAY
-        + say_left_out(data)
-        + say_tradeoff(data)
+        f"Accuracy on test against {what}, over all queries: every LLM, and every router under every policy. The line "
+        "joins the systems that none beats in both on these test queries (95% intervals); it was not chosen "
+        f"beforehand. {AWAY}{say_left_out(data)}{say_tradeoff(data)}"
     )
 
 # %% ../../nbs/06j_plots_systems.ipynb #3a08d3e4
@@ -578,9 +590,8 @@ def say_answer_seconds(data: pd.DataFrame) -> str:
 def caption_answer_seconds(data: pd.DataFrame) -> str:
     "What the figure shows, and its ends."
     return (
-        "Seconds per answer of each LLM on test: 5th to 95th percentile (thin), middle half (thick), median "
-        "(bar) and mean "
-        f"(circle). {say_answer_seconds(data)}"
+        "Seconds per answer of each LLM on test: 5th to 95th percentile (thin), middle half (thick), median (bar) and "
+        f"mean (circle). {say_answer_seconds(data)}"
     )
 
 # %% ../../nbs/06j_plots_systems.ipynb #ff4ff238

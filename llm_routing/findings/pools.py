@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from .gap import argmax_score
-from .results import TestSet, each_test_set, place
-from ..routing.base import share_away
+from .results import TestSet, each_test_set, place, share_away
+from ..routing.base import surest
 from ..study.statistics import bootstrap_means, interval
 
 # %% ../../nbs/06e_pools.ipynb #3d24c7c8
@@ -32,10 +31,11 @@ def pool_row(t: TestSet, members: list[int]) -> tuple[dict, np.ndarray]:
     "One pool's size, dominance, diversity, headroom and mean gain (points), and what ArgMax gains on each query."
     score, single = t.score[:, members], t.single(members)
     ranked, oracle = np.sort(score.mean(0))[::-1], score.max(1).mean()
-    gains = argmax_score(score, t.probability[:, members]) - single
+    chosen = surest(t.probability[:, members], t.price[:, members])
+    gains = score[np.arange(len(score)), chosen] - single
     differ = [(score[:, a] != score[:, b]).mean() for a, b in combinations(range(len(members)), 2)]
     row = {"size": len(members), "members": "+".join(t.llms[i] for i in members)}
-    row |= {"share_away": share_away(t.probability[:, members])}
+    row |= {"share_away": share_away(chosen[:, None])[0]}
     row |= {"dominance": 100 * (ranked[0] - ranked[1]), "diversity": np.mean(differ)}
     row |= {"best_single": 100 * single.mean(), "oracle": 100 * oracle}
     return row | {"headroom": 100 * (oracle - single.mean()), "gain": 100 * gains.mean()}, gains
@@ -91,11 +91,12 @@ def what_if(
     queries: pd.DataFrame,
     outcomes: pd.DataFrame,
     scores: pd.DataFrame,  # of the routers to look at
+    price: str = "seconds",  # as of `each_test_set`
     **settings,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Every pool of every dataset and router (first seed) with its gain's interval, and the curves over pools."
     tables, trends = [], []
-    for t in each_test_set(queries, outcomes, scores):
+    for t in each_test_set(queries, outcomes, scores, price):
         rows, gains = pool_gains(t)
         at = {"dataset": t.dataset, "pool": t.pool, "router": t.router}
         tables.append(rows.assign(**at, **gain_intervals(gains, **settings)))

@@ -11,13 +11,14 @@ import pandas as pd
 
 from .results import TestSet, each_test_set
 from ..policies.policies import strong_and_weak
+from ..routing.base import surest
 from ..study.statistics import aiq, apgr, cpt, interval
 
 # %% ../../nbs/06g_prices.ipynb #fe111eb0
 def price_curve(score: np.ndarray, p: np.ndarray, price: np.ndarray, steps: int = 41) -> pd.DataFrame:
     "Accuracy (percent) and mean price of argmax p - weight x price, over rising weights; at last the cheapest LLM."
     weights = np.r_[0, np.geomspace(0.003, 3, steps - 1)]
-    chosen = [(p - w * price / price.max()).argmax(1) for w in weights]
+    chosen = [surest(p - w * price / price.max(), price) for w in weights]
     chosen.append(np.full(len(p), price.argmin()))
     right = [100 * score[np.arange(len(c)), c].mean() for c in chosen]
     paid = [price[c].mean() for c in chosen]

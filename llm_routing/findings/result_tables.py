@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ABOUT', 'HEADS', 'LONG', 'ONE_COLUMN', 'MOST_ROWS', 'MAIN_COLUMNS', 'MORE_COLUMNS', 'About', 'about', 'head',
            'digits_of', 'number', 'is_number', 'column_cells', 'shown_columns', 'markdown_table', 'tex', 'breakable',
-           'column_types', 'latex_table', 'frame_latex', 'frame_markdown', 'name_modelled', 'marked', 'write_tables',
-           'main_results', 'ranks', 'readable_rows', 'span', 'away', 'write_main_results']
+           'longest_piece', 'column_types', 'latex_table', 'frame_latex', 'frame_markdown', 'name_modelled', 'marked',
+           'write_tables', 'main_results', 'ranks', 'readable_rows', 'span', 'away', 'write_main_results']
 
 # %% ../../nbs/06n_result_tables.ipynb #80cb7f9d
 import re
@@ -54,25 +54,14 @@ _ABOUT_SYSTEMS = {
     ),
     "routers": About(
         "Routers",
-        "Every router with its own quality: accuracy, share sent away, log-loss, calibration error, parameters.",
-        (
-            "dataset",
-            "pool",
-            "router",
-            "seeds",
-            "accuracy",
-            "accuracy_sd",
-            "gap_closed",
-            "share_away",
-            "log_loss",
-            "ece",
-            "parameters",
-        ),
+        "Every router with its own quality: accuracy, share sent away, log-loss, ECE (points), parameters.",
+        ("dataset", "pool", "router", "seeds", "accuracy", "accuracy_sd", "gap_closed", "share_away", "log_loss", "ece")
+        + ("parameters",),
     ),
     "headline": About(
         "Headline",
         "Every router and policy against the best single LLM chosen on train, and what its corrected test says.",
-        ("dataset", "pool", "way", "system", "policy", "gain", "gain_low", "gain_high", "p_holm")
+        ("dataset", "pool", "system", "policy", "gain", "gain_low", "gain_high", "p_holm")
         + ("share_away", "outcome", "chosen"),
     ),
     "router_gains": About(
@@ -86,11 +75,14 @@ _ABOUT_GAPS = {
         "Ranks",
         "LLMs and routers by accuracy, the interval of the rank, how often each is first, the share sent away.",
     ),
-    "power": About("Detectable differences", "The smallest true difference that a test set shows four times in five."),
+    "power": About(
+        "Detectable differences",
+        "The smallest true difference between a dataset's two best LLMs that its test set shows four times in five.",
+    ),
     "gap_parts": About(
         "Where the distance goes",
-        "Points between the best single LLM and the oracle, lost by cause (first seed), and the share that the router "
-        "sends away.",
+        "Points between the best single LLM and the oracle, gained and lost by cause (causes by the first seed's "
+        "scores), and the share that the router sends away.",
     ),
     "sampling_noise": About("Sampling noise", "How much of the oracle is chance, where several samples were scored."),
 }
@@ -103,7 +95,8 @@ _ABOUT_POOLS = {
         "Mean gains of pools, and mean shares sent away, by size, by the lead of the best LLM, by diversity.",
     ),
     "pool_trends": About(
-        "Trends over pools", "Rank correlations of the gain with the lead, the diversity and the size."
+        "Trends over pools",
+        "Rank correlations of the gain with the lead, the diversity and the size; the share sent away.",
     ),
     "learning_curves": About("Learning curves", "Accuracy and share sent away by number of training queries.", _CURVE),
     "training_size": About(
@@ -115,19 +108,8 @@ _ABOUT_POOLS = {
     "pairs": About(
         "Pairs, by RouteLLM's measures",
         "APGR and CPT of every router between a strong and a weak LLM; the share that it sends away in the whole pool.",
-        (
-            "dataset",
-            "pool",
-            "router",
-            "strong",
-            "weak",
-            "apgr",
-            "apgr_low",
-            "apgr_high",
-            "cpt50",
-            "cpt80",
-            "share_away",
-        ),
+        ("dataset", "pool", "router", "strong", "weak", "apgr", "apgr_low", "apgr_high", "cpt50", "cpt80")
+        + ("share_away",),
     ),
     "subset_frontier": About(
         "Votes of several LLMs", "Subsets that vote: accuracy, gain, calls and cost along the frontier."
@@ -147,7 +129,11 @@ _ABOUT_CHANCE = {
     "training_spread": About(
         "Other training samples", "How much a router's accuracy varies over samples of the training."
     ),
-    "bound_curves": About("Learning curves of upper bounds", "Routers' upper bounds by number of training queries."),
+    "bound_curves": About(
+        "Learning curves of upper bounds",
+        "Routers' upper bounds by number of training queries, and the share that ArgMax sends away.",
+        _CURVE,
+    ),
     "glance": About(
         "At a glance",
         "A row per dataset and pool: how many routers gain, lose, or cannot be told apart; the largest gain that an "
@@ -219,7 +205,7 @@ _MEASURES = {
     "usage": "LLMs called",
     "gap": "distance (points)",
     "gained": "gained (points)",
-    "gap_closed": "distance covered (share)",
+    "gap_closed": "distance covered (%)",
     "detectable_points": "detectable (points)",
     "dominance": "lead of the best LLM",
     "upstream": "upstream (%)",
@@ -349,6 +335,12 @@ def breakable(text: str) -> str:
 
 # %% ../../nbs/06n_result_tables.ipynb #e24808a9
 _CHARACTER, _BETWEEN, _LONGEST = 0.062, 0.085, 22  # inches of a character and between columns; a narrow column
+_WIDE = 0.067  # inches of a character in a word with wide letters, such as "recommended"
+
+# %% ../../nbs/06n_result_tables.ipynb #e94eec5e
+def longest_piece(text: str) -> int:
+    "Characters of the longest part of a text that LaTeX does not break."
+    return max(len(piece.replace("\\", "")) for piece in re.split(r"\s+|\\allowbreak\{\}", breakable(text)))
 
 # %% ../../nbs/06n_result_tables.ipynb #bc7b1bde
 def column_types(
@@ -365,7 +357,9 @@ def column_types(
     wide = wide if any(wide) else [not n for n in numeric]
     rest = width - _BETWEEN * len(header) - _CHARACTER * sum(k for k, w in zip(longest, wide) if not w)
     weight = [np.sqrt(k) if w else 0 for k, w in zip(longest, wide)]
-    share = [max(0.6, rest * x / sum(weight)) if x else 0 for x in weight]
+    least = [_WIDE * max(map(longest_piece, [h, *(row[i] for row in cells)])) for i, h in enumerate(header)]
+    spare = max(0, rest - sum(a for a, w in zip(least, wide) if w))
+    share = [a + spare * x / sum(weight) for a, x in zip(least, weight)]
     word = r">{\raggedright\arraybackslash}p"
     return [f"{word}{{{s:.2f}in}}" if w else "r" if n else "l" for s, w, n in zip(share, wide, numeric)]
 
@@ -484,8 +478,10 @@ def main_results(
 
 # %% ../../nbs/06n_result_tables.ipynb #58c12388
 def ranks(frame: pd.DataFrame) -> pd.Series:
-    "1 and 2 for the best two LLMs or routers of each `dataset` and `pool` by `accuracy`, 0 for others; equals share."
-    runnable = frame.accuracy.where(frame.group != "bound").round(4)
+    """1 and 2 for the best two LLMs or routers of each `dataset` and `pool` by `accuracy`, 0 for others; equals share.
+    A constant, which sends every query to one LLM, is not ranked."""
+    runnable = frame.accuracy.where((frame.group == "llm") | ((frame.group == "router") & (frame.share_away != 0)))
+    runnable = runnable.round(4)
     rank = runnable.groupby([frame.dataset, frame.pool]).rank(method="dense", ascending=False)
     return rank.where(rank <= 2, 0).fillna(0).astype(int)
 

@@ -6,8 +6,7 @@
 __all__ = ['KEYS', 'made_up_selections', 'made_up_systems', 'made_up_queries', 'made_up_tables', 'SystemScores', 'system_scores',
            'by_pool', 'place', 'reference_columns', 'share_away', 'training_noise', 'mean_taken', 'mean_over_seeds',
            'with_intervals', 'system_rows', 'whole_error_tests', 'add_tests', 'results_table', 'with_share_away',
-           'read_router_costs', 'with_router_time', 'solved', 'outcome_matrix', 'known_means', 'TestSet',
-           'each_test_set']
+           'read_router_costs', 'with_router_time', 'solved', 'outcome_matrix', 'known_means', 'fold_prices', 'TestSet']
 
 # %% ../../nbs/06b_results.ipynb #dbf0ec08
 import json
@@ -30,6 +29,7 @@ from llm_routing.study.statistics import (
     paired_tests,
 )
 from ..study.tables import ALL_LLMS, StudyError, matrix
+from ..study.tasks import call_prices, split_for_fold
 
 # %% ../../nbs/06b_results.ipynb #22e5feb4
 def made_up_selections(systems):
@@ -392,6 +392,13 @@ def _learned_from(q: pd.DataFrame, fold: int) -> pd.Series:
     "The ids of the queries that a fold's router may learn from; those that are not test where the splits are fixed."
     return q.loc[q["fold"] != fold if fold >= 0 else q["split"] != "test", "query_id"]
 
+# %% ../../nbs/06b_results.ipynb #1008be15
+def fold_prices(q: pd.DataFrame, outcomes: pd.DataFrame, llms: list[str], price: str) -> np.ndarray:
+    "(n_test, n_llms) what a call takes by the validation queries of each test query's router: its `call_prices`."
+    fold = q.loc[q["split"] == "test", "fold"]
+    seen = {f: call_prices(q if f < 0 else split_for_fold(q, f), outcomes, llms, price) for f in fold.unique()}
+    return np.stack([seen[f] for f in fold])
+
 # %% ../../nbs/06b_results.ipynb #7c99522c
 @dataclass(frozen=True)
 class TestSet:
@@ -406,6 +413,7 @@ class TestSet:
     score: np.ndarray
     probability: np.ndarray
     known: np.ndarray  # of `known_means`
+    price: np.ndarray  # of `fold_prices`
 
     def single(self, members: list[int] | None = None) -> np.ndarray:
         "(n_test,) the score of the LLM, of all or of some members, that is best on train; on test where there is none."
@@ -418,13 +426,18 @@ def each_test_set(
     queries: pd.DataFrame,
     outcomes: pd.DataFrame,
     scores: pd.DataFrame,
+<<<<<<< /tmp/tmphhat3m9o
     every_seed: bool = False,  # or each router's first seed alone
+=======
+    price: str = "seconds",  # of equally likely LLMs the one with less of it is called, or "cost"
+>>>>>>> /tmp/tmpxlncnoib
 ) -> Iterator[TestSet]:
     "A `TestSet` for every dataset, pool and router; the folds of a cross-fitted dataset are put together."
     for dataset, pool, q, rows in by_pool(scores, queries):
         test, llms = q[q["split"] == "test"], rows["llm"].unique().tolist()
         ids, own = list(test["query_id"]), outcomes[outcomes["query_id"].isin(set(q["query_id"]))]
-        score, known = outcome_matrix(own[own["llm"].isin(llms)], ids)[0], known_means(q, own, llms)
+        score = outcome_matrix(own[own["llm"].isin(llms)], ids)[0]
+        seen = known_means(q, own, llms), fold_prices(q, own, llms, price)
         fold = test.set_index("query_id")["fold"]
         first = rows.groupby("router")["seed"].first()
         for (router, seed), mine in rows.groupby(["router", "seed"], sort=False):
@@ -432,4 +445,4 @@ def each_test_set(
                 continue
             if mine["fold"].max() >= 0:
                 mine = mine[mine["fold"] == mine["query_id"].map(fold)]
-            yield TestSet(dataset, pool, router, seed, q, llms, score, matrix(mine, "probability", ids, llms), known)
+            yield TestSet(dataset, pool, router, seed, q, llms, score, matrix(mine, "probability", ids, llms), *seen)

@@ -16,6 +16,7 @@ import pandas as pd
 
 from .choices import Choice, Outcomes, Scores, draw, pick, when_right
 from .policies import least
+from ..routing.base import surest
 from ..study.statistics import best_llm
 from ..study.tables import ALL_LLMS
 
@@ -136,5 +137,5 @@ def upper_bound(truth: Outcomes, s: Scores, as_published: bool = False) -> Choic
     if as_published:
         chosen = np.eye(len(s.llms))[best.argmax(1)]
         return Choice(chosen * labelled.any(1, keepdims=True), chosen)
-    best |= ~labelled.any(1, keepdims=True) & (np.eye(len(s.llms))[s.probability.argmax(1)] > 0)
+    best |= ~labelled.any(1, keepdims=True) & (np.eye(len(s.llms))[surest(s.probability, s.price)] > 0)
     return pick(least(truth.latency, best), len(s.llms))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['normalised', 'places', 'set_aside', 'folds_of', 'split_for_fold', 'llms_of', 'pools_of', 'Task', 'routers_of',
-           'tasks', 'joined', 'own_scores']
+           'tasks', 'joined', 'own_scores', 'call_prices']
 
 # %% ../../nbs/00e_tasks.ipynb #ad8c9239
 from collections.abc import Iterator
@@ -159,3 +159,14 @@ def own_scores(
     "A task's rows of the scores table."
     here = (scores["pool"] == task.pool) & (scores["fold"] == task.fold)
     return scores[here & scores["query_id"].isin(task.queries["query_id"])]
+
+# %% ../../nbs/00e_tasks.ipynb #a2dd207f
+def call_prices(
+    queries: pd.DataFrame,  # `query_id`, and the `split` that a task sees
+    outcomes: pd.DataFrame,
+    llms: list[str],
+    price: str = "seconds",  # or "cost"
+) -> np.ndarray:  # (n_llms,) NaN where it is not known
+    "What a call of each LLM takes, the mean over validation queries: of equally likely LLMs the cheaper is called."
+    asked = outcomes[outcomes["query_id"].isin(queries.loc[queries["split"] == "validation", "query_id"])]
+    return asked.groupby("llm")[{"seconds": "latency_s", "cost": "cost"}[price]].mean().reindex(llms).to_numpy(float)
