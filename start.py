@@ -30,6 +30,7 @@ def set_up() -> None:
     if not stamp.is_file():
         venv.create(VENV, with_pip=True)  # also where a first attempt was cut short
     pip = [BIN / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip += ["--no-compile"]  # Python compiles what is used when it is used; all that is there would take a minute
     torch = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
     for what in (
         ["--require-hashes", "--no-deps", "--requirement", ROOT / "requirements.lock"],

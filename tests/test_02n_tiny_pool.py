@@ -30,10 +30,6 @@ def test_recording_replaces_the_shipped_store_and_keeps_every_row(tmp_path):
         record(tmp_path / "none", tmp_path / "new")
 
 # %% ../nbs/02n_tiny_pool.ipynb #692a38db
-READS_ALL = pytest.mark.xdist_group("recorded")  # one worker reads all recorded responses, once
-
-
-@READS_ALL
 @pytest.mark.slow
 def test_no_llm_of_the_default_pool_dominates():
     scores = recorded_scores(("validation", "test"))
@@ -42,13 +38,11 @@ def test_no_llm_of_the_default_pool_dominates():
     assert (behind_best(scores).points > 10).all()
 
 # %% ../nbs/02n_tiny_pool.ipynb #b4668e2b
-@READS_ALL
 def test_one_llm_of_the_other_pool_dominates():
     found = behind_best(recorded_scores(("train", "validation"), "dominated"))
     assert (found.best == "owl-chat").all() and (found.points < 6).all()
 
 # %% ../nbs/02n_tiny_pool.ipynb #b0a7e791
-@READS_ALL
 def test_the_cards_are_what_the_recipes_and_the_record_say():
     scores = recorded_scores()
     for name in RECIPES:

@@ -109,6 +109,7 @@ def test_own_outcomes_and_an_own_router_as_the_readme_says(checkout):
     profile.write_text(text)
     said = call(run, checkout)
     assert "report: runs/mine/figures/index.html" in said and "points [" in said
+    assert (checkout / "runs" / "mine" / "figures" / "index.html").stat().st_size > 100_000
     results = pd.read_parquet(checkout / "runs" / "mine" / "results.parquet")
     assert "shortest" in set(results.system) and "ada" in set(results.system)
     train, route = printed("llm-routing train")

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from llm_routing.study.tables import project_root
+from llm_routing.study.tables import TABLES, project_root
 
 ROOT = project_root()
-pytestmark = pytest.mark.xdist_group("installed")  # one worker makes the fixture `installed`, once
 
 
 def call(command: list, cwd: Path) -> subprocess.CompletedProcess:
@@ -45,12 +44,16 @@ def installed(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
-def test_an_installed_copy_runs_the_study_in_any_folder(installed):
+def test_an_installed_copy_runs_the_study_in_any_folder_and_gives_the_same_bytes(installed, mini):
     command, work = installed
     assert "mini" in done([command, "profiles"], work)
-    assert "03 " in done([command, "run", "--profile", "mini", "--to", "03"], work)
-    assert (work / "runs" / "mini" / "outcomes.parquet").is_file()
-    assert "03_extraction    up to date" in done([command, "status"], work)
+    assert "mini: 8 stages ran" in done([command, "run", "--profile", "mini"], work)
+    assert done([command, "status"], work).count("up to date") == 8
+    here = work / "runs" / "mini"
+    same = {t: (here / f"{t}.parquet").read_bytes() == (mini / f"{t}.parquet").read_bytes() for t in TABLES}
+    assert all(same.values()), same
+    for table in sorted((mini / "figures" / "tables").glob("*.csv")):
+        assert (here / "figures" / "tables" / table.name).read_bytes() == table.read_bytes(), table.name
 
 
 @pytest.mark.slow

@@ -19,8 +19,6 @@ ROOT = project_root()
 sys.path.insert(0, str(ROOT / "campaigns"))
 import renames  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("small")  # one worker makes the small study, once
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> tuple[Path, Path]:

@@ -3,19 +3,16 @@
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from filelock import FileLock
 
 from llm_routing.cli.running import checksums, open_run, publish
 from llm_routing.cli.stages import STAGE_NAMES
 from llm_routing.study.runs import Run
-from llm_routing.study.tables import StudyError, TABLES, project_root
+from llm_routing.study.tables import StudyError, project_root
 
 ROOT = project_root()
-pytestmark = pytest.mark.xdist_group("runs")  # they would wait for one another; a group comes first, and these are long
 COLUMNS = ["dataset", "group", "system", "policy", "n", "accuracy", "ci_low", "ci_high", "latency_s", "usage"]
 
 
@@ -33,25 +30,9 @@ def git(*args: str) -> str:
     return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True).stdout
 
 
-def alone() -> FileLock:
-    "For tests that work in `runs/`: of several workers, one at a time."
-    (ROOT / "runs").mkdir(exist_ok=True)
-    return FileLock(ROOT / "runs" / ".tests.lock")
-
-
-@pytest.fixture(scope="module")
-def mini() -> Path:
-    "The default run, made if it is not there. It leaves git as it was."
-    with alone():
-        before = git("status", "--porcelain")
-        study("--profile", "mini")
-        assert git("status", "--porcelain") == before
-    return ROOT / "runs" / "mini"
-
-
 @pytest.mark.slow
-def test_a_second_run_skips_every_stage_within_15_seconds(mini):
-    with alone():
+def test_a_second_run_skips_every_stage_within_15_seconds(mini, lock):
+    with lock:
         began = time.perf_counter()
         said = study("--profile", "mini").stdout
         assert time.perf_counter() - began < 15
@@ -60,21 +41,11 @@ def test_a_second_run_skips_every_stage_within_15_seconds(mini):
 
 
 @pytest.mark.slow
-def test_another_run_gives_the_same_bytes(mini, tmp_path):
-    study("--profile", "mini", "--run-dir", str(tmp_path))
-    same = {t: (tmp_path / f"{t}.parquet").read_bytes() == (mini / f"{t}.parquet").read_bytes() for t in TABLES}
-    assert all(same.values()), same
-    for table in sorted((mini / "figures" / "tables").glob("*.csv")):
-        assert (tmp_path / "figures" / "tables" / table.name).read_bytes() == table.read_bytes(), table.name
-
-
-@pytest.mark.slow
 def test_a_changed_setting_runs_in_a_folder_of_its_own_and_only_what_it_touches(mini):
     figures = {p.name: p.stat().st_mtime_ns for p in (mini / "figures").iterdir()}
-    with alone():
-        before = git("status", "--porcelain")
-        said = study("--profile", "mini", "--from", "06", "--set", "analysis.resamples=200")
-        assert git("status", "--porcelain") == before
+    before = git("status", "--porcelain")
+    said = study("--profile", "mini", "--from", "06", "--set", "analysis.resamples=200")
+    assert git("status", "--porcelain") == before
     assert "05_policies: the same as in mini, taken from there" in said.stderr
     assert "2 stages ran" in said.stdout and "runs/mini-" in said.stdout
     assert figures == {p.name: p.stat().st_mtime_ns for p in (mini / "figures").iterdir()}
@@ -91,8 +62,7 @@ def test_the_tables_have_the_committed_checksums(profile):
     committed = git("show", f"HEAD:{file}")
     if not committed or not run.path("results").is_file():
         pytest.skip(f"{profile} has no committed checksums, or has not been run here")
-    with alone():
-        assert checksums(run).to_csv(index=False, lineterminator="\n") == committed
+    assert checksums(run).to_csv(index=False, lineterminator="\n") == committed
 
 
 @pytest.mark.slow

@@ -73,6 +73,9 @@ SAVING = {
     "coalesce_streams": True,  # of a progress bar only the end is kept
 }
 
+# %% ../../nbs/08d_running.ipynb #no-grammar-1
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # it cannot be imported any more
+
 # %% ../../nbs/08d_running.ipynb #80a08ee0
 def execute_stage(
     stage: Stage,
