@@ -1,6 +1,6 @@
 """Stops a run at each rename: what lies on the disk just before and just after it is what a kill there would leave.
 
-    python campaigns/renames.py [--stages 02_generation ...] [--out campaigns/renames.csv]
+    python campaigns/renames.py [--stages 02_generation ...] [--numbers FIRST LAST] [--out campaigns/renames.csv]
 
 A small study (two tiny LLMs, an encoder in a folder) is run whole. Then each stage is run once more with its outputs
 and all caches removed, under a hook in every process that copies the run folder before and after each `os.replace` and
@@ -235,22 +235,24 @@ def campaign(
     home: Path,
     last: str = "",  # the last stage that was run; the study's if not given
     out: Path | None = None,  # a CSV file for the rows so far
+    numbers: tuple[int, int] | None = None,  # the first and the last moment of each stage; all if not given
 ) -> pd.DataFrame:
     "Stop each stage at each rename: a row for each moment, with the number of the one that was run on from for it."
     rows, imports = [], functools.cache(imported_modules)  # reading all code for each moment would take longest
     for stage in stages:
         with mock.patch.object(stages_module, "imported_modules", lambda *args: set(imports(*args))):
-            rows += stopped_at_each(study, stage, home, last)
+            rows += stopped_at_each(study, stage, home, last, numbers)
         if out:
             table(rows).to_csv(out, index=False)
     return table(rows)
 
 
-def stopped_at_each(study: Path, stage: str, home: Path, last: str) -> list[tuple]:
+def stopped_at_each(study: Path, stage: str, home: Path, last: str, numbers: tuple[int, int] | None) -> list[tuple]:
     "The rows of one stage."
     began, met, rows = time.monotonic(), [], []
     whole, copies = results(study / "run"), freeze(study, stage, home)
-    for number, copy in enumerate(copies, 1):
+    tried = slice(numbers[0] - 1, numbers[1]) if numbers else slice(None)
+    for number, copy in list(enumerate(copies, 1))[tried]:
         _, event, name = copy.name.split(" ", 2)
         untrue, files = untruth(copy, stage, whole), contents(copy)
         same = next((m for m in met if m.is_same(files)), None)
@@ -260,7 +262,11 @@ def stopped_at_each(study: Path, stage: str, home: Path, last: str) -> list[tupl
         fault = untrue or same.fault or "held"
         rows.append((stage, number, event, plain(name), same.number, " ".join(same.ran), fault))
         shutil.rmtree(copy)
-    print(stage, f"{len(copies)} moments, {len(met)} run on from, {time.monotonic() - began:.0f} s", flush=True)
+    print(
+        stage,
+        f"{len(rows)} of {len(copies)} moments, {len(met)} run on from, {time.monotonic() - began:.0f} s",
+        flush=True,
+    )
     return rows
 
 
@@ -271,13 +277,14 @@ def table(rows: list[tuple]) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", nargs="+", default=STAGE_NAMES, choices=STAGE_NAMES)
+    parser.add_argument("--numbers", nargs=2, type=int, metavar=("FIRST", "LAST"), help="some moments of each stage")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("renames.csv"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         study = Path(home) / "study"
         study.mkdir()
         run_study(open_run(str(make_study(study)), str(study / "run")), progress=False)
-        found = campaign(study, args.stages, Path(home), out=args.out)
+        found = campaign(study, args.stages, Path(home), out=args.out, numbers=args.numbers)
     harm = found[found.verdict != "held"]
     runs = (found.number == found.run_on_from).sum()
     print(f"{len(found)} moments, {runs} run on from, {len(harm)} did harm")
