@@ -1,6 +1,7 @@
 """Stops a run at each rename: what lies on the disk just before and just after it is what a kill there would leave.
 
-    python campaigns/renames.py [--stages 02_generation ...] [--numbers FIRST LAST] [--out campaigns/renames.csv]
+    python campaigns/renames.py [--stages 02_generation ...] [--numbers FIRST LAST] [--home FOLDER]
+        [--out campaigns/renames.csv]
 
 A small study (two tiny LLMs, an encoder in a folder) is run whole. Then each stage is run once more with its outputs
 and all caches removed, under a hook in every process that copies the run folder before and after each `os.replace` and
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -241,15 +243,16 @@ def campaign(
     rows, imports = [], functools.cache(imported_modules)  # reading all code for each moment would take longest
     for stage in stages:
         with mock.patch.object(stages_module, "imported_modules", lambda *args: set(imports(*args))):
-            rows += stopped_at_each(study, stage, home, last, numbers)
-        if out:
-            table(rows).to_csv(out, index=False)
+            for row in stopped_at_each(study, stage, home, last, numbers):
+                rows.append(row)
+                if out:
+                    table(rows).to_csv(out, index=False)
     return table(rows)
 
 
-def stopped_at_each(study: Path, stage: str, home: Path, last: str, numbers: tuple[int, int] | None) -> list[tuple]:
+def stopped_at_each(study: Path, stage: str, home: Path, last: str, numbers: tuple[int, int] | None) -> Iterator[tuple]:
     "The rows of one stage."
-    began, met, rows = time.monotonic(), [], []
+    began, met = time.monotonic(), []
     whole, copies = results(study / "run"), freeze(study, stage, home)
     tried = slice(numbers[0] - 1, numbers[1]) if numbers else slice(None)
     for number, copy in list(enumerate(copies, 1))[tried]:
@@ -260,14 +263,9 @@ def stopped_at_each(study: Path, stage: str, home: Path, last: str, numbers: tup
             same = run_on(number, copy, whole, home, last)
             met.append(same)
         fault = untrue or same.fault or "held"
-        rows.append((stage, number, event, plain(name), same.number, " ".join(same.ran), fault))
         shutil.rmtree(copy)
-    print(
-        stage,
-        f"{len(rows)} of {len(copies)} moments, {len(met)} run on from, {time.monotonic() - began:.0f} s",
-        flush=True,
-    )
-    return rows
+        yield stage, number, event, plain(name), same.number, " ".join(same.ran), fault
+    print(stage, f"{len(copies)} moments, {len(met)} run on from, {time.monotonic() - began:.0f} s", flush=True)
 
 
 def table(rows: list[tuple]) -> pd.DataFrame:
@@ -278,13 +276,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", nargs="+", default=STAGE_NAMES, choices=STAGE_NAMES)
     parser.add_argument("--numbers", nargs=2, type=int, metavar=("FIRST", "LAST"), help="some moments of each stage")
+    parser.add_argument("--home", type=Path, help="a folder that keeps the small study for the next part")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("renames.csv"))
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as home:
-        study = Path(home) / "study"
-        study.mkdir()
-        run_study(open_run(str(make_study(study)), str(study / "run")), progress=False)
-        found = campaign(study, args.stages, Path(home), out=args.out, numbers=args.numbers)
+    with tempfile.TemporaryDirectory() as scratch:
+        home = (args.home or Path(scratch)).resolve()
+        study, profile = home / "study", home / "study" / "small.toml"
+        if not profile.exists():
+            study.mkdir(parents=True)
+            make_study(study)
+        run_study(open_run(str(profile), str(study / "run")), progress=False)
+        found = campaign(study, args.stages, home, out=args.out, numbers=args.numbers)
     harm = found[found.verdict != "held"]
     runs = (found.number == found.run_on_from).sum()
     print(f"{len(found)} moments, {runs} run on from, {len(harm)} did harm")
