@@ -98,6 +98,17 @@ def test_a_chat_template_that_loops_is_stopped(tmp_path):
         thread.join(5)
     assert threading.active_count() <= threads
 
+# %% ../nbs/02a_llms.ipynb #t-powers
+def test_a_chat_template_that_computes_powers_is_refused(tmp_path):
+    from transformers import AutoTokenizer
+
+    folder = make_toy_llm(tmp_path, chat=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{{ 9 ** 9 ** 9 }}"
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(EngineError, match="computes powers"):
+        render_chat(LLM(name="slow", model=str(folder)), (("user", "hello"),), limit_s=0.5)
+
 # %% ../nbs/02a_llms.ipynb #8f8f3bb4
 def test_settings_of_a_chat_template_reach_it(tmp_path):
     from transformers import AutoTokenizer
