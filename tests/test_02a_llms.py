@@ -6,9 +6,11 @@
 __all__ = []
 
 # %% ../nbs/02a_llms.ipynb #8bc22056
+import json
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote
 
 import pytest
 
@@ -50,6 +52,13 @@ def test_secrets_of_the_environment_never_reach_a_message(monkeypatch):
     monkeypatch.setenv("MONKEY", "not a secret at all")
     assert scrub("key abcd-efgh-ijkl, not a secret at all") == "key ***, not a secret at all"
     assert "abcd-efgh" not in str(EngineError("the server said: abcd-efgh-ijkl"))
+
+# %% ../nbs/02a_llms.ipynb #t-secret-forms
+def test_a_secret_is_known_as_json_and_addresses_write_it(monkeypatch):
+    key = 'hunter2"a\\b/+2'
+    monkeypatch.setenv("MY_API_KEY", key)
+    for said in (key, json.dumps(key), f"https://host/?a={quote(key, safe='')}"):
+        assert "hunter2" not in scrub(said)
 
 # %% ../nbs/02a_llms.ipynb #aab5857f
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ __all__ = ['secret', 'secrets_now', 'scrub', 'EngineError', 'model_path', 'model
            'render_chat', 'out_of_memory', 'explain_memory', 'explain_loading']
 
 # %% ../../nbs/02a_llms.ipynb #96414787
+import json
 import os
 import re
 import threading
@@ -16,6 +17,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -37,9 +39,11 @@ def secret(
 
 # %% ../../nbs/02a_llms.ipynb #e3c271a1
 def secrets_now() -> list[str]:  # longest first
-    "The known secrets, and the values of 8 characters or more of the variables that are named like one."
+    """The known secrets, and the values of 8 characters or more of the variables that are named like one: as they are,
+    and as JSON and addresses write them."""
     named = {v for k, v in os.environ.items() if len(v) >= 8 and _SECRET_NAME.search(k) and not v.startswith("/")}
-    return sorted(_KNOWN | named, key=len, reverse=True)
+    ways = (str, lambda v: json.dumps(v, ensure_ascii=False)[1:-1], lambda v: quote(v, safe="", errors="replace"))
+    return sorted({way(v) for v in _KNOWN | named for way in ways}, key=len, reverse=True)
 
 
 def scrub(
