@@ -195,7 +195,8 @@ def whole_shards(store: Store, section: str) -> list[Shard]:
         except FileNotFoundError:
             continue
         except OSError as e:
-            raise StoreError(f"{store.url}/{section}: a shard cannot be read ({e.strerror or e}): see its rights") from e
+            said = f"a shard cannot be read ({e.strerror or e}): see its rights"
+            raise StoreError(f"{store.url}/{section}: {said}") from e
         for path in (path for path, shard in found if shard is None):
             warnings.warn(f"{path} is torn or renamed (its content is not what its name says), and is left out")
         return [Shard(path, *shard) for path, shard in found if shard is not None]
