@@ -49,6 +49,7 @@ def test_own_responses_as_json_lines_csv_and_parquet_are_the_same(tmp_path):
         ([SAID[0] | {"completion_tokens": 10**30}], "line 1: 'completion_tokens' is 1000"),
         ([SAID[0] | {"sample": -1}], "line 1: 'sample' is -1, not within 0"),
         ([[1, 2]], "line 1: a list, not an object"),
+        ([SAID[0] | {"text": "half \ud83d"}], "line 1: not valid JSON .*surrogates"),
     ],
 )
 def test_own_responses_that_do_not_fit_are_one_clear_error(tmp_path, said, says):
@@ -202,7 +203,7 @@ def test_a_cut_file_of_llm_router_bench_is_refused(tmp_path):
     bench(tmp_path, BENCH)
     [file] = tmp_path.rglob("*.json")
     file.write_text(file.read_text()[:-9])
-    with pytest.raises(SourceError, match="not valid JSON: cut short"):
+    with pytest.raises(SourceError, match="not valid JSON .*cut short"):
         read_logs(tmp_path)
 
 # %% ../nbs/01g_eval_logs.ipynb #two-files

@@ -20,7 +20,7 @@ from scipy import sparse
 from .base import Router, make_router, share_away
 from .encoders import Encoder, make_encoder
 from .training import parts_of, train_router
-from ..sources.files import text_of
+from ..sources.files import json_of, text_of
 from ..study.runs import Run
 from ..study.statistics import best_llm, bootstrap_means, interval
 from ..study.tables import StudyError, digest
@@ -193,7 +193,7 @@ def read_questions(path: str | Path) -> list[str]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json_of(line)
         except (ValueError, RecursionError):
             raise StudyError(f"{path}, line {number} is not JSON: write one JSON value a line") from None
         text = value.get("text") if isinstance(value, dict) else value

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .files import fault, rows_of_csv, text_of
+from .files import SourceError, fault, json_of, rows_of_csv, text_of
 from ..study.tables import LARGEST, project_root
 
 # %% ../../nbs/01g_eval_logs.ipynb #706b4eed
@@ -38,9 +38,10 @@ def objects(
     "The objects of a file of JSON lines. Raises `SourceError` for a line that is none."
     for n, line in enumerate(text_of(file).split("\n"), 1):
         try:
-            row = json.loads(line) if line.strip() else None
-        except (ValueError, RecursionError):
-            raise fault(file.name, f"line {n}", "not valid JSON: cut short?", "write one JSON object a line") from None
+            row = json_of(line) if line.strip() else None
+        except (ValueError, RecursionError) as e:
+            what = f"not valid JSON ({str(e)[:60]}): cut short?"
+            raise fault(file.name, f"line {n}", what, "write one JSON object a line") from None
         if row is not None and not isinstance(row, dict):
             raise fault(
                 file.name, f"line {n}", f"a {type(row).__name__}, not an object", "write one JSON object a line"
@@ -315,9 +316,11 @@ def router_bench_rows(
 ) -> Iterator[dict]:  # rows of `response_row`
     "The responses of one file of LLMRouterBench. Raises `SourceError`."
     try:
-        content = json.loads(text_of(file))
-    except (ValueError, RecursionError):
-        raise fault(file.name, "", "not valid JSON: cut short?", "unpack it again") from None
+        content = json_of(text_of(file))
+    except SourceError:
+        raise
+    except (ValueError, RecursionError) as e:
+        raise fault(file.name, "", f"not valid JSON ({str(e)[:60]}): cut short?", "unpack it again") from None
     found = content.get("records") if isinstance(content, dict) else None
     if not isinstance(found, list) or not found or len(file.parts) < 4:
         raise fault(file.name, "", "no object with 'records' at <data set>/<split>/<LLM>/", "unpack it again")

@@ -30,6 +30,7 @@ from llm_routing.sources.files import (
     Findings,
     SourceError,
     fault,
+    json_of,
     outcomes_frame,
     rows_of_csv,
     split_validation,
@@ -265,9 +266,7 @@ def json_frame(file: Path) -> pd.DataFrame:
         if not line.strip():
             continue
         try:
-            r = json.loads(line)
-            if "\\u" in line:
-                json.dumps(r, ensure_ascii=False).encode()  # half of a character can be escaped, but is no text
+            r = json_of(line)
         except (ValueError, RecursionError) as e:
             raise fault(file.name, f"line {n}", f"not valid JSON ({str(e)[:60]})", "one JSON object a line") from None
         if not isinstance(r, dict):
