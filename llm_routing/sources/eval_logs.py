@@ -9,7 +9,6 @@ __all__ = ['NEEDED', 'DEFAULTS', 'SAMPLES', 'RECORD', 'AMOUNTS', 'FORMATS', 'res
            'router_bench_rows', 'read_router_bench', 'format_of', 'is_log', 'read_logs']
 
 # %% ../../nbs/01g_eval_logs.ipynb #000f4c82
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path

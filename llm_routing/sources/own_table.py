@@ -15,7 +15,6 @@ __all__ = ['NEEDED', 'OPTIONAL', 'SPLITS', 'ENDINGS', 'WIDEST', 'LLMROUTER', 'RO
 import ast
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
