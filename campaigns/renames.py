@@ -10,7 +10,8 @@ that `status` calls no stage up to date whose outputs are not those of the whole
 Then the study is run on from each copy, and has to end as the whole run did, byte by byte. Two copies count as one
 moment where they have the same files, but for results (no tables), executed notebooks and temporary files that the run
 from the other never looked at: under a second hook, its kernels note each file that they open, ask for or list before
-they write it. (Chapter 06 alone renames over a hundred figure files.) Exits 1 where a moment does harm.
+they write it; a list tells whether a file is there, not what is in it. (Chapter 06 alone renames over a hundred figure
+files.) Exits 1 where a moment does harm.
 """
 
 import argparse
@@ -94,8 +95,9 @@ def _note(name, end="", looked=True):
     if path.startswith(os.environ["LOOK"] + os.sep) and path not in _seen:
         _seen.add(path)
         if looked:
+            known = [os.path.basename(p) for p in _seen if end and os.path.dirname(p) + end == path]
             with open(os.environ["LOOKED"], "a") as log:
-                log.write(path + chr(10))
+                log.write(chr(9).join([path, *known]) + chr(10))
 def _audit(event, args):
     if event == "open":
         new = args[2] & os.O_EXCL if args[1] is None else set(args[1]) & set("wx")
@@ -139,9 +141,13 @@ def is_alike(file: Path) -> bool:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    "The digest of each file of a run; the random end of a temporary file's name is left out."
+    "The digest of each file of a run; the temporary file of a folder is called `.*`, whatever it would become."
     files = (p for p in folder.rglob("*") if p.is_file())
-    return {plain(p.relative_to(folder).as_posix()): digest(p) for p in files}
+    return {alike(p.relative_to(folder).as_posix()): digest(p) for p in files}
+
+
+def alike(name: str) -> str:
+    return re.sub(r"(^|/)\.[^/]*\.\*$", r"\1.*", plain(name))
 
 
 def plain(name: str) -> str:
@@ -196,17 +202,22 @@ class Moment:
 
     number: int
     before: dict[str, str]  # file -> digest
-    looked: set[str]  # files, and folders with a slash behind them
+    looked: set[str]  # files
+    listed: list[tuple[str, set[str]]]  # folders, and what of them the kernel had looked at or written before
     ran: list[str]  # stages
     fault: str
 
     def is_same(self, files: dict[str, str]) -> bool:
         "Whether the run from other files could not tell them from these."
         differ = {n for n in files.keys() | self.before.keys() if files.get(n) != self.before.get(n)}
-        return all(self.ran and is_only_written(n) and not self.saw(n) for n in differ)
+        came_or_went = files.keys() ^ self.before.keys()
+        return all(self.ran and is_only_written(n) and not self.saw(n, n in came_or_went) for n in differ)
 
-    def saw(self, name: str) -> bool:
-        return name in self.looked or f"{name.rpartition('/')[0]}/" in self.looked
+    def saw(self, name: str, came_or_went: bool) -> bool:
+        folder, _, last = name.rpartition("/")
+        return (
+            name in self.looked or came_or_went and any(folder == f and last not in known for f, known in self.listed)
+        )
 
 
 def is_only_written(name: str) -> bool:
@@ -227,8 +238,10 @@ def run_on(number: int, folder: Path, whole: dict[str, bytes], home: Path, last:
     differ = sorted(k for k in mine.keys() | whole.keys() if mine.get(k) != whole.get(k))
     if differ and not fault:
         fault = f"other results than the whole run's: {differ[:3]}"
-    looked = {name.removeprefix(f"{folder}/") for name in log.read_text().splitlines()}
-    return Moment(number, before, looked, ran, fault)
+    lines = [line.removeprefix(f"{folder}/").split("\t") for line in log.read_text().splitlines()]
+    looked = {alike(name) for name, *_ in lines if name and not name.endswith("/")}
+    listed = [(name.rstrip("/"), set(known)) for name, *known in lines if not name or name.endswith("/")]
+    return Moment(number, before, looked, listed, ran, fault)
 
 
 def campaign(
