@@ -841,11 +841,12 @@ def campaign(
         if (some := [f for f in faults if (not only or f[0] in only) and (not where or f[2] in where)])
     ]
     rows: list[dict] = []
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     with tempfile.TemporaryDirectory() as home:
         bench = set_up(Path(home), seed)
         for faults, again in chosen:
             for row in strike(bench, faults, again):
-                rows.append({"seed": seed, **row})
+                rows.append({"seed": seed, "commit": commit, **row})
                 print(f"{len(rows)}/{sum(len(f) for f, _ in chosen)} {json.dumps(row)}", flush=True)
                 if out:
                     pd.DataFrame(rows).to_csv(out, index=False)

@@ -1,6 +1,7 @@
 """Stops a run at each rename: what lies on the disk just before and just after it is what a kill there would leave.
 
-    python campaigns/renames.py [--stages 02_generation ...] [--out campaigns/renames.csv]
+    python campaigns/renames.py [--stages 02_generation ...] [--numbers FIRST LAST] [--home FOLDER]
+        [--out campaigns/renames.csv]
 
 A small study (two tiny LLMs, an encoder in a folder) is run whole. Then each stage is run once more with its outputs
 and all caches removed, under a hook in every process that copies the run folder before and after each `os.replace` and
@@ -9,7 +10,8 @@ that `status` calls no stage up to date whose outputs are not those of the whole
 Then the study is run on from each copy, and has to end as the whole run did, byte by byte. Two copies count as one
 moment where they have the same files, but for results (no tables), executed notebooks and temporary files that the run
 from the other never looked at: under a second hook, its kernels note each file that they open, ask for or list before
-they write it. (Chapter 06 alone renames over a hundred figure files.) Exits 1 where a moment does harm.
+they write it; a list tells whether a file is there, not what is in it. (Chapter 06 alone renames over a hundred figure
+files.) Exits 1 where a moment does harm.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -92,8 +95,9 @@ def _note(name, end="", looked=True):
     if path.startswith(os.environ["LOOK"] + os.sep) and path not in _seen:
         _seen.add(path)
         if looked:
+            known = [os.path.basename(p) for p in _seen if end and os.path.dirname(p) + end == path]
             with open(os.environ["LOOKED"], "a") as log:
-                log.write(path + chr(10))
+                log.write(chr(9).join([path, *known]) + chr(10))
 def _audit(event, args):
     if event == "open":
         new = args[2] & os.O_EXCL if args[1] is None else set(args[1]) & set("wx")
@@ -137,9 +141,13 @@ def is_alike(file: Path) -> bool:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    "The digest of each file of a run; the random end of a temporary file's name is left out."
+    "The digest of each file of a run; the temporary file of a folder is called `.*`, whatever it would become."
     files = (p for p in folder.rglob("*") if p.is_file())
-    return {plain(p.relative_to(folder).as_posix()): digest(p) for p in files}
+    return {alike(p.relative_to(folder).as_posix()): digest(p) for p in files}
+
+
+def alike(name: str) -> str:
+    return re.sub(r"(^|/)\.[^/]*\.\*$", r"\1.*", plain(name))
 
 
 def plain(name: str) -> str:
@@ -194,17 +202,22 @@ class Moment:
 
     number: int
     before: dict[str, str]  # file -> digest
-    looked: set[str]  # files, and folders with a slash behind them
+    looked: set[str]  # files
+    listed: list[tuple[str, set[str]]]  # folders, and what of them the kernel had looked at or written before
     ran: list[str]  # stages
     fault: str
 
     def is_same(self, files: dict[str, str]) -> bool:
         "Whether the run from other files could not tell them from these."
         differ = {n for n in files.keys() | self.before.keys() if files.get(n) != self.before.get(n)}
-        return all(self.ran and is_only_written(n) and not self.saw(n) for n in differ)
+        came_or_went = files.keys() ^ self.before.keys()
+        return all(self.ran and is_only_written(n) and not self.saw(n, n in came_or_went) for n in differ)
 
-    def saw(self, name: str) -> bool:
-        return name in self.looked or f"{name.rpartition('/')[0]}/" in self.looked
+    def saw(self, name: str, came_or_went: bool) -> bool:
+        folder, _, last = name.rpartition("/")
+        return (
+            name in self.looked or came_or_went and any(folder == f and last not in known for f, known in self.listed)
+        )
 
 
 def is_only_written(name: str) -> bool:
@@ -225,8 +238,10 @@ def run_on(number: int, folder: Path, whole: dict[str, bytes], home: Path, last:
     differ = sorted(k for k in mine.keys() | whole.keys() if mine.get(k) != whole.get(k))
     if differ and not fault:
         fault = f"other results than the whole run's: {differ[:3]}"
-    looked = {name.removeprefix(f"{folder}/") for name in log.read_text().splitlines()}
-    return Moment(number, before, looked, ran, fault)
+    lines = [line.removeprefix(f"{folder}/").split("\t") for line in log.read_text().splitlines()]
+    looked = {alike(name) for name, *_ in lines if name and not name.endswith("/")}
+    listed = [(name.rstrip("/"), set(known)) for name, *known in lines if not name or name.endswith("/")]
+    return Moment(number, before, looked, listed, ran, fault)
 
 
 def campaign(
@@ -235,22 +250,25 @@ def campaign(
     home: Path,
     last: str = "",  # the last stage that was run; the study's if not given
     out: Path | None = None,  # a CSV file for the rows so far
+    numbers: tuple[int, int] | None = None,  # the first and the last moment of each stage; all if not given
 ) -> pd.DataFrame:
     "Stop each stage at each rename: a row for each moment, with the number of the one that was run on from for it."
     rows, imports = [], functools.cache(imported_modules)  # reading all code for each moment would take longest
     for stage in stages:
         with mock.patch.object(stages_module, "imported_modules", lambda *args: set(imports(*args))):
-            rows += stopped_at_each(study, stage, home, last)
-        if out:
-            table(rows).to_csv(out, index=False)
+            for row in stopped_at_each(study, stage, home, last, numbers):
+                rows.append(row)
+                if out:
+                    table(rows).to_csv(out, index=False)
     return table(rows)
 
 
-def stopped_at_each(study: Path, stage: str, home: Path, last: str) -> list[tuple]:
+def stopped_at_each(study: Path, stage: str, home: Path, last: str, numbers: tuple[int, int] | None) -> Iterator[tuple]:
     "The rows of one stage."
-    began, met, rows = time.monotonic(), [], []
+    began, met = time.monotonic(), []
     whole, copies = results(study / "run"), freeze(study, stage, home)
-    for number, copy in enumerate(copies, 1):
+    tried = slice(numbers[0] - 1, numbers[1]) if numbers else slice(None)
+    for number, copy in list(enumerate(copies, 1))[tried]:
         _, event, name = copy.name.split(" ", 2)
         untrue, files = untruth(copy, stage, whole), contents(copy)
         same = next((m for m in met if m.is_same(files)), None)
@@ -258,10 +276,9 @@ def stopped_at_each(study: Path, stage: str, home: Path, last: str) -> list[tupl
             same = run_on(number, copy, whole, home, last)
             met.append(same)
         fault = untrue or same.fault or "held"
-        rows.append((stage, number, event, plain(name), same.number, " ".join(same.ran), fault))
         shutil.rmtree(copy)
+        yield stage, number, event, plain(name), same.number, " ".join(same.ran), fault
     print(stage, f"{len(copies)} moments, {len(met)} run on from, {time.monotonic() - began:.0f} s", flush=True)
-    return rows
 
 
 def table(rows: list[tuple]) -> pd.DataFrame:
@@ -271,13 +288,18 @@ def table(rows: list[tuple]) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", nargs="+", default=STAGE_NAMES, choices=STAGE_NAMES)
+    parser.add_argument("--numbers", nargs=2, type=int, metavar=("FIRST", "LAST"), help="some moments of each stage")
+    parser.add_argument("--home", type=Path, help="a folder that keeps the small study for the next part")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("renames.csv"))
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as home:
-        study = Path(home) / "study"
-        study.mkdir()
-        run_study(open_run(str(make_study(study)), str(study / "run")), progress=False)
-        found = campaign(study, args.stages, Path(home), out=args.out)
+    with tempfile.TemporaryDirectory() as scratch:
+        home = (args.home or Path(scratch)).resolve()
+        study, profile = home / "study", home / "study" / "small.toml"
+        if not profile.exists():
+            study.mkdir(parents=True)
+            make_study(study)
+        run_study(open_run(str(profile), str(study / "run")), progress=False)
+        found = campaign(study, args.stages, home, out=args.out, numbers=args.numbers)
     harm = found[found.verdict != "held"]
     runs = (found.number == found.run_on_from).sum()
     print(f"{len(found)} moments, {runs} run on from, {len(harm)} did harm")

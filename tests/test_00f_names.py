@@ -21,7 +21,13 @@ BAD = [
     " a",
     "a ",
     "cafe\u0301",
+    "ada\ufe0f",
+    "\u3164",
     "NA",
+    "#N/A",
+    "<NA>",
+    "-nan",
+    "best\u2013single",
     "n/a",
     "oracle",
     "Best Single",
@@ -42,7 +48,7 @@ def test_a_good_name_passes(name):
     assert check_names([name], "LLM") == [name]
 
 # %% ../nbs/00f_names.ipynb #test-same
-@pytest.mark.parametrize("other", ["A_b", "a-b", "a B"])
+@pytest.mark.parametrize("other", ["A_b", "a-b", "a B", "a\u2011b", "\u0430_b"])
 def test_names_that_read_the_same_are_refused(other):
     with pytest.raises(StudyError, match="mine.csv: data set names 'a_b' and .* read the same"):
         check_names(["a_b", other], "data set", "mine.csv")

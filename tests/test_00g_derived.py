@@ -63,6 +63,15 @@ def test_a_kill_at_every_write_leaves_nothing_half_made(tmp_path, monkeypatch, o
         step += 1
     assert step > 6
 
+# %% ../nbs/00g_derived.ipynb #t-umask
+def test_a_kept_thing_follows_the_umask(tmp_path):
+    mask = os.umask(0o077)
+    try:
+        place = derived(tmp_path, {"a": 1}, two_files)
+    finally:
+        os.umask(mask)
+    assert place.stat().st_mode & 0o777 == 0o700 and (place / "model.bin").stat().st_mode & 0o777 == 0o600
+
 # %% ../nbs/00g_derived.ipynb #t-torn
 @pytest.mark.parametrize("name", ["model.bin", "tokenizer.json", "manifest.json"])
 def test_a_thing_with_a_lost_or_changed_file_is_made_again(tmp_path, name):

@@ -11,6 +11,8 @@ import re
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from llm_routing.sources.files import SourceError
@@ -239,6 +241,24 @@ def test_files_that_cannot_be_tables(tmp_path):
 @pytest.mark.parametrize("header", [",".join(f"m{i}" for i in range(100_000)), "x" * 200_000])
 def test_a_header_of_any_length_is_refused_at_once(tmp_path, header):
     assert "mine.csv" in fault_of(tmp_path, f"query_id,text,{header}\nq1,a,1\n")
+
+# %% ../nbs/01e_own_table.ipynb #t-widths
+def test_tables_of_any_width_are_refused_at_once(tmp_path):
+    wide = {f"m{i}": [1.0] for i in range(100_000)}
+    assert "100000 columns" in fault_of(tmp_path, json.dumps({k: 1 for k in wide}), "wide.jsonl")
+    own = "".join(json.dumps({"text": str(i), f"m{i}": 1}) + "\n" for i in range(3000))
+    assert "3001 columns" in fault_of(tmp_path, own, "own.jsonl")
+    pq.write_table(pa.table(wide), tmp_path / "wide.parquet")
+    with pytest.raises(SourceError, match="100000 columns"):
+        load_table(tmp_path / "wide.parquet")
+    long = "text,llm,score\n" + "".join(f"t{i},m{i},1\n" for i in range(3000))
+    assert "3000 LLMs" in fault_of(tmp_path, long)
+
+# %% ../nbs/01e_own_table.ipynb #t-numbers-that-cannot-be
+@pytest.mark.parametrize("column,number", [("score", 10**400), ("cost", -(10**400)), ("latency_s", 10**999)])
+def test_a_number_that_no_computer_holds_is_a_fault(tmp_path, column, number):
+    rows = [{"text": f"t{i}", "llm": m, "score": 1, column: number} for i in range(9) for m in "ab"]
+    assert f"{column} inf is not" in fault_of(tmp_path, "".join(json.dumps(r) + "\n" for r in rows), "x.jsonl")
 
 # %% ../nbs/01e_own_table.ipynb #own00019
 LINE = {

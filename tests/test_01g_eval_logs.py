@@ -44,13 +44,33 @@ def test_own_responses_as_json_lines_csv_and_parquet_are_the_same(tmp_path):
         ([SAID[0] | {"text": None}], "line 1: 'text' is None, not a str"),
         ([SAID[0] | {"sample": "first"}], "line 1: 'sample' is 'first', not a int"),
         ([SAID[0] | {"latency_s": "1 s"}], "line 1: 'latency_s' is '1 s'"),
+        ([SAID[0] | {"latency_s": float("inf")}], "line 1: 'latency_s' is inf, not within 0"),
+        ([SAID[0] | {"prompt_tokens": float("nan")}], "line 1: 'prompt_tokens' is nan, not within 0"),
+        ([SAID[0] | {"completion_tokens": 10**30}], "line 1: 'completion_tokens' is 1000"),
+        ([SAID[0] | {"sample": -1}], "line 1: 'sample' is -1, not within 0"),
         ([[1, 2]], "line 1: a list, not an object"),
+        ([SAID[0] | {"text": "half \ud83d"}], "line 1: not valid JSON .*surrogates"),
     ],
 )
 def test_own_responses_that_do_not_fit_are_one_clear_error(tmp_path, said, says):
     asked = lines(tmp_path / "asked.jsonl", *ASKED)
     with pytest.raises(SourceError, match=says):
         read_logs(lines(tmp_path / "said.jsonl", *said), asked)
+
+# %% ../nbs/01g_eval_logs.ipynb #t-choices
+@pytest.mark.parametrize("choices", [3, "ab", {"a": 1}, [1, 2], [None]])
+def test_choices_that_are_no_list_of_texts_are_one_clear_error(tmp_path, choices):
+    asked = lines(tmp_path / "asked.jsonl", *(q | {"choices": choices} for q in ASKED))
+    with pytest.raises(SourceError, match="asked.jsonl, line 1: 'choices' is .*, not a list of texts"):
+        read_logs(lines(tmp_path / "said.jsonl", *SAID), asked)
+
+# %% ../nbs/01g_eval_logs.ipynb #t-line-feed
+def test_a_line_ends_at_a_line_feed_alone(tmp_path):
+    said = [r | {"text": "one\u2028two\x85three"} for r in SAID]
+    file = tmp_path / "said.jsonl"
+    file.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in said), encoding="utf-8")
+    table, _ = read_logs(file, lines(tmp_path / "asked.jsonl", *ASKED))
+    assert set(table.text) == {"one\u2028two\x85three"}
 
 # %% ../nbs/01g_eval_logs.ipynb #7313866b-1
 def test_own_responses_need_their_questions(tmp_path):
@@ -87,6 +107,25 @@ def test_repeats_are_samples_and_filters_are_not(tmp_path):
     table, _ = read_logs(tmp_path)
     assert table.text.tolist() == ["4", "5"] and table["sample"].tolist() == [0, 1] and set(table.gold) == {"4"}
     assert set(table.llm) == {"owl"} and set(table.dataset) == {"sums"} and set(table.score) == {1.0}
+
+# %% ../nbs/01g_eval_logs.ipynb #t-shapes
+@pytest.mark.parametrize(
+    "change,prompt,score",
+    [
+        ({}, "p", 1.0),
+        ({"arguments": [["p", {"until": []}]]}, "p", 1.0),  # as older versions wrote it
+        ({"arguments": {"gen_args_0": 3}}, "3", 1.0),
+        ({"arguments": None, "metrics": {}}, "", None),
+        ({"metrics": [["a"]], "doc": {"question": "q", "choices": 3}}, "p", None),
+        ({"m": 10**400}, "p", None),
+    ],
+)
+def test_a_log_of_another_shape_is_read_as_far_as_it_goes(tmp_path, change, prompt, score):
+    row = {"doc_id": 0, "doc": {"question": "q"}, "target": "1", "resps": [["a"]], "metrics": ["m"], "m": 1}
+    (tmp_path / "x__owl").mkdir()
+    file = tmp_path / "x__owl" / "samples_t_2024-01-01T00-00-00.0.jsonl"
+    found = read_logs(lines(file, row | {"arguments": {"gen_args_0": {"arg_0": "p"}}} | change))[0].iloc[0]
+    assert found.prompt == prompt and (found.score == score or score is None and pd.isna(found.score))
 
 # %% ../nbs/01g_eval_logs.ipynb #24cf7f77
 def test_logs_of_likelihoods_are_refused(tmp_path):
@@ -164,7 +203,7 @@ def test_a_cut_file_of_llm_router_bench_is_refused(tmp_path):
     bench(tmp_path, BENCH)
     [file] = tmp_path.rglob("*.json")
     file.write_text(file.read_text()[:-9])
-    with pytest.raises(SourceError, match="not valid JSON: cut short"):
+    with pytest.raises(SourceError, match="not valid JSON .*cut short"):
         read_logs(tmp_path)
 
 # %% ../nbs/01g_eval_logs.ipynb #two-files

@@ -6,9 +6,11 @@
 __all__ = []
 
 # %% ../nbs/02a_llms.ipynb #8bc22056
+import json
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote
 
 import pytest
 
@@ -50,6 +52,13 @@ def test_secrets_of_the_environment_never_reach_a_message(monkeypatch):
     monkeypatch.setenv("MONKEY", "not a secret at all")
     assert scrub("key abcd-efgh-ijkl, not a secret at all") == "key ***, not a secret at all"
     assert "abcd-efgh" not in str(EngineError("the server said: abcd-efgh-ijkl"))
+
+# %% ../nbs/02a_llms.ipynb #t-secret-forms
+def test_a_secret_is_known_as_json_and_addresses_write_it(monkeypatch):
+    key = 'hunter2"a\\b/+2'
+    monkeypatch.setenv("MY_API_KEY", key)
+    for said in (key, json.dumps(key), f"https://host/?a={quote(key, safe='')}"):
+        assert "hunter2" not in scrub(said)
 
 # %% ../nbs/02a_llms.ipynb #aab5857f
 @pytest.mark.parametrize(
@@ -97,6 +106,17 @@ def test_a_chat_template_that_loops_is_stopped(tmp_path):
     for thread in threading.enumerate()[threads:]:
         thread.join(5)
     assert threading.active_count() <= threads
+
+# %% ../nbs/02a_llms.ipynb #t-powers
+def test_a_chat_template_that_computes_powers_is_refused(tmp_path):
+    from transformers import AutoTokenizer
+
+    folder = make_toy_llm(tmp_path, chat=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{{ 9 ** 9 ** 9 }}"
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(EngineError, match="computes powers"):
+        render_chat(LLM(name="slow", model=str(folder)), (("user", "hello"),), limit_s=0.5)
 
 # %% ../nbs/02a_llms.ipynb #8f8f3bb4
 def test_settings_of_a_chat_template_reach_it(tmp_path):

@@ -31,9 +31,10 @@ def test_code_of_an_llm_is_never_trusted_and_its_own_arguments_win(toy):
 
 # %% ../nbs/02e_vllm.ipynb #31ea557a
 def test_what_can_change_an_answer_is_told_from_what_cannot(toy):
-    llm = toy.model_copy(update={"engine_args": {"quantization": "awq", "max_num_seqs": 4}})
+    llm = toy.model_copy(update={"engine_args": {"quantization": "awq", "load_format": "dummy", "max_num_seqs": 4}})
     assert deciding_arguments(llm, Generation(engine_args={"kv_cache_dtype": "fp8", "swap_space": 4})) == {
         "quantization": "awq",
+        "load_format": "dummy",
         "kv_cache_dtype": "fp8",
     }
 

@@ -178,6 +178,15 @@ def test_a_key_that_is_refused_at_the_probe_is_not_used_again(toy, server):
         _engine(toy, server)
     assert not server.seen
 
+# %% ../nbs/02f_endpoints.ipynb #t-key-cut
+@pytest.mark.parametrize("before", range(100, 200, 10))
+def test_no_part_of_a_key_is_repeated_where_a_message_is_cut(toy, server, monkeypatch, before):
+    monkeypatch.setenv("MY_KEY_FOR_A", "hunter2-" * 6)
+    server.models = _error(401, "x" * before + "hunter2-" * 6)
+    with pytest.raises(EngineError, match="the key in MY_KEY_FOR_A is refused") as caught:
+        _engine(toy.model_copy(update={"key_env": "MY_KEY_FOR_A"}), server, key_env="MY_KEY_FOR_A")
+    assert "hunter2" not in str(caught.value)
+
 # %% ../nbs/02f_endpoints.ipynb #12aade7a
 def test_a_key_that_is_not_set_is_named(toy, server, monkeypatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/02i_store.ipynb #62ad8430
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -77,6 +78,30 @@ def test_a_torn_shard_is_left_out_with_its_name(tmp_path):
     assert len(rows) == 20 and whole != torn
     store.append("demo", _rows(20))  # the same work again makes it good
     assert len(store.read("demo")) == 40
+
+# %% ../nbs/02i_store.ipynb #t-no-shard
+def test_a_file_that_is_named_as_a_shard_and_is_none_is_set_aside(tmp_path):
+    store, junk = Store(tmp_path), b"no shard"
+    store.append("demo", _rows(0))
+    name = f"{hashlib.sha256(junk).hexdigest()[:24]}.parquet"
+    (tmp_path / "demo" / name).write_bytes(junk)
+    with pytest.warns(UserWarning, match=name):
+        assert len(store.read("demo")) == 20
+    with pytest.warns(UserWarning, match=name):
+        merge(store, "demo")
+    assert (tmp_path / "demo" / f"{name}.unreadable").read_bytes() == junk and len(store.read("demo")) == 20
+
+# %% ../nbs/02i_store.ipynb #t-no-rights
+def test_a_shard_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.append("demo", _rows(0))
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(store.fs, "cat_file", refuse)
+    with pytest.raises(StoreError, match="cannot be read .Permission denied"):
+        store.read("demo")
 
 # %% ../nbs/02i_store.ipynb #6467a8e5
 FILL = """

@@ -42,6 +42,17 @@ def test_vector_cache_keeps_vectors(tmp_path):
     assert store.get(["x", "y"])["x"].tolist() == [0, 1, 2] and list(store.get(["y"])) == []
     assert VectorCache(None, "a").get(["x"]) == {}
 
+# %% ../nbs/04a_encoders.ipynb #t-damaged-cache
+@pytest.mark.parametrize("damage", [lambda raw: b"no database" * 99, lambda raw: raw[: len(raw) // 2]])
+def test_a_damaged_vector_cache_is_begun_anew(tmp_path, damage):
+    made, cache = {f"k{i}": np.full(300, i, np.float16) for i in range(300)}, VectorCache(tmp_path, "a")
+    cache.put(made)
+    cache.path.write_bytes(damage(cache.path.read_bytes()))
+    left = cache.get(list(made))
+    assert all((left[k] == made[k]).all() for k in left) and len(left) < 300
+    cache.put(made)
+    assert len(cache.get(list(made))) == 300
+
 # %% ../nbs/04a_encoders.ipynb #0704c228
 def test_unknown_encoder_names_the_known_ones():
     with pytest.raises(ValueError, match="tfidf"):

@@ -175,6 +175,19 @@ def test_bad_scores_and_names_are_refused():
     with pytest.raises(ValueError, match="query 0 is no text but float"):
         make_router("prior").fit(["a"], [[1]], ["x"]).predict([float("nan")])
 
+# %% ../nbs/04f_training.ipynb #t-no-probability
+@pytest.mark.parametrize("said", [lambda n: np.full((n, 2), np.nan), lambda n: np.zeros(n), lambda n: np.zeros((n, 3))])
+def test_a_router_that_gives_no_probability_for_each_is_named(said):
+    class Odd(ROUTERS["prior"][0]):
+        def estimate(self, texts):
+            return said(len(texts))
+
+    router = Odd().fit(*toy())
+    with pytest.raises(ValueError, match="Odd gave no probability of each LLM"):
+        router.predict(["a", "b"])
+    with pytest.raises(ValueError, match="not a list of texts"):
+        router.predict("a text alone")
+
 # %% ../nbs/04f_training.ipynb #a7c99b22
 def test_logistic_fits_soft_labels():
     X, Y = np.array([[0.0], [1.0]] * 50), np.array([[0.2], [0.7]] * 50)

@@ -7,13 +7,16 @@ __all__ = []
 
 # %% ../nbs/04i_saved_routers.ipynb #s-test-imports
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from llm_routing.routing.base import make_router
+from llm_routing.routing.encoders import train_encoder
 from llm_routing.routing.saved import load_router, read_questions, route, save_router, train_to_folder
 from llm_routing.routing import training  # noqa: F401 (so that routers are found by name)
 from llm_routing.study.tables import StudyError
@@ -84,6 +87,52 @@ def test_a_folder_that_is_no_router_says_so(tmp_path):
     with pytest.raises(StudyError, match="format 99"):
         load_router(b)
 
+# %% ../nbs/04i_saved_routers.ipynb #t-damaged
+def damaged(folder, file, content):
+    "A folder of a router, with other bytes in one of its files; without the file where they are None."
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    return folder
+
+# %% ../nbs/04i_saved_routers.ipynb #t-arrays
+@pytest.mark.parametrize("content", [None, b"torn", "of another seed"])
+def test_arrays_that_do_not_belong_to_the_record_are_refused(tmp_path, content):
+    texts, scores, llms = toy()
+    a, b = (
+        save_router(make_router("ridge", encoder="surface").fit(texts, s, llms), tmp_path / n)
+        for n, s in (("a", scores), ("b", 1 - scores))
+    )
+    other = (b / "arrays.safetensors").read_bytes() if content == "of another seed" else content
+    with pytest.raises(StudyError, match="not the one that router.json was written with: train again"):
+        load_router(damaged(a, "arrays.safetensors", other))
+
+# %% ../nbs/04i_saved_routers.ipynb #t-record
+@pytest.mark.parametrize("content", [b"[1]", b'{"format": 2}', b"[" * 100_000, b"\xff", b"{}"])
+def test_a_record_that_is_none_is_refused(tmp_path, content):
+    folder = save_router(make_router("prior").fit(*toy()), tmp_path)
+    with pytest.raises(StudyError, match="router.json .*: train again"):
+        load_router(damaged(folder, "router.json", content))
+
+# %% ../nbs/04i_saved_routers.ipynb #t-other-weights
+@pytest.mark.parametrize("kind", ["hf", "hidden"])
+def test_a_router_is_not_loaded_onto_other_weights_of_its_encoder(tmp_path, kind):
+    texts, scores, llms = toy()
+    place = Path(train_encoder(texts, tmp_path / "made", steps=1, width=16))
+    router = make_router("ridge", encoder=f"{kind}:{place}").fit(texts, scores, llms)
+    folder = save_router(router, tmp_path / "kept")
+    assert load_router(folder).predict(texts).tobytes() == router.predict(texts).tobytes()
+    weights = load_file(place / "model.safetensors")
+    save_file({k: -w for k, w in weights.items()}, place / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StudyError, match="weights are others than those"):
+        load_router(folder)
+
+# %% ../nbs/04i_saved_routers.ipynb #t-card-text
+def test_names_are_text_on_the_card(tmp_path):
+    texts, scores, _ = toy()
+    save_router(make_router("prior").fit(texts, scores, ["<img src=x onerror=alert(1)>", "b"]), tmp_path)
+    assert "<img" not in (tmp_path / "README.md").read_text()
+
 # %% ../nbs/04i_saved_routers.ipynb #s-route
 def test_route_names_llm_probability_and_cost(tmp_path):
     texts, scores, llms = toy()
@@ -132,3 +181,17 @@ def test_a_line_without_a_text_is_named(tmp_path):
     path.write_text('"first"\n{"text": \n')
     with pytest.raises(StudyError, match="line 2 is not JSON"):
         read_questions(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(StudyError, match="line 1 is not JSON"):
+        read_questions(path)
+    path.write_bytes(b'"\xff"\n')
+    with pytest.raises(StudyError, match="line 1: byte 0xff is not UTF-8"):
+        read_questions(path)
+    with pytest.raises(StudyError, match="no such file"):
+        read_questions(tmp_path / "none.jsonl")
+
+
+def test_a_question_may_have_any_mark_of_a_line(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    path.write_text('"one\u2028two\x85three"\n', encoding="utf-8")
+    assert read_questions(path) == ["one\u2028two\x85three"]

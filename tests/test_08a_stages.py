@@ -59,6 +59,9 @@ FILES = [
     "store/shard.parquet",
     "llm/model.safetensors",
     "encoder/model.safetensors",
+    "benchmarks/mini-math/train.jsonl",
+    "mine_too/__init__.py",
+    "mine_too/deep.py",
     "run/queries.parquet",
     "run/outcomes.parquet",
     "run/scores.parquet",
@@ -91,8 +94,10 @@ def checkout(tmp_path_factory):
     shutil.copytree(project_root() / "llm_routing", folder / "llm_routing")
     shutil.copytree(project_root() / "data" / "few_shot", folder / "data" / "few_shot")
     for name in FILES:
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_text(name)
+    (folder / "mine.py").write_text("import words")
+    (folder / "words.py").write_text("from mine_too import deep")
     (folder / "small.toml").write_text(PROFILE)
     return folder
 
@@ -101,6 +106,7 @@ def checkout(tmp_path_factory):
 def small(checkout, monkeypatch):
     "A run in that checkout."
     monkeypatch.chdir(checkout)
+    monkeypatch.setenv("LLM_ROUTING_BENCHMARKS", str(checkout / "benchmarks"))
     return Run(load_profile("small.toml"), checkout / "run", origin={"file": str(checkout / "small.toml")})
 
 
@@ -119,7 +125,10 @@ INGREDIENTS = [
     ("02", "run/responses.parquet", "responses.parquet is missing or was changed"),
     ("01", "own.csv", "shipped data changed"),
     ("01", "questions.csv", "shipped data changed"),
+    ("01", "benchmarks/mini-math/train.jsonl", "shipped data changed"),
     ("04", "mine.py", "code changed"),
+    ("04", "words.py", "code changed"),
+    ("04", "mine_too/deep.py", "code changed"),
     ("04", "encoder/model.safetensors", "weights of ../encoder changed"),
     ("04", "run/outcomes.parquet", "table outcomes changed"),
 ]

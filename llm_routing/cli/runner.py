@@ -449,8 +449,9 @@ def main() -> None:
 # %% ../../nbs/08g_runner.ipynb #bf810cfd-2
 def _settle_folders() -> None:
     "Have the notebooks' kernels, which work in another folder, mean the same folders as this command."
-    if os.environ.get("LLM_ROUTING_DATA"):
-        os.environ["LLM_ROUTING_DATA"] = str(Path(os.environ["LLM_ROUTING_DATA"]).resolve())
+    for name in ("LLM_ROUTING_DATA", "LLM_ROUTING_BENCHMARKS"):
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).resolve())
     os.environ.setdefault("LLM_ROUTING_HOME", str(Path.cwd()))
 
 # %% ../../nbs/08g_runner.ipynb #bf810cfd-1

@@ -254,7 +254,7 @@ def probe(
     try:
         client.models.list()
     except (openai.AuthenticationError, openai.PermissionDeniedError) as e:
-        said = " ".join(str(e).split())[:200]
+        said = scrub(" ".join(str(e).split()))[:200]  # a key that is cut in two would not be known as one
         raise EngineError(f"{where}: the key in {settings.key_env} is refused ({said})") from None
     except openai.APIConnectionError as e:
         raise EngineError(f"{where}: no answer within {limit_s:g} seconds ({e}): is it running there?") from None

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['secret', 'secrets_now', 'scrub', 'EngineError', 'model_path', 'model_identity', 'local_weights', 'make_toy_llm',
-           'toy_pool', 'toy_queries', 'tokenizer_of', 'Prompt', 'token_ids', 'context_length', 'within', 'render_chat',
-           'out_of_memory', 'explain_memory', 'explain_loading']
+           'toy_pool', 'toy_queries', 'tokenizer_of', 'Prompt', 'token_ids', 'context_length', 'within', 'takes_powers',
+           'render_chat', 'out_of_memory', 'explain_memory', 'explain_loading']
 
 # %% ../../nbs/02a_llms.ipynb #96414787
+import json
 import os
 import re
 import threading
@@ -16,6 +17,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -37,9 +39,11 @@ def secret(
 
 # %% ../../nbs/02a_llms.ipynb #e3c271a1
 def secrets_now() -> list[str]:  # longest first
-    "The known secrets, and the values of 8 characters or more of the variables that are named like one."
+    """The known secrets, and the values of 8 characters or more of the variables that are named like one: as they are,
+    and as JSON and addresses write them."""
     named = {v for k, v in os.environ.items() if len(v) >= 8 and _SECRET_NAME.search(k) and not v.startswith("/")}
-    return sorted(_KNOWN | named, key=len, reverse=True)
+    ways = (str, lambda v: json.dumps(v, ensure_ascii=False)[1:-1], lambda v: quote(v, safe="", errors="replace"))
+    return sorted({way(v) for v in _KNOWN | named for way in ways}, key=len, reverse=True)
 
 
 def scrub(
@@ -249,6 +253,16 @@ def within(
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
+# %% ../../nbs/02a_llms.ipynb #takes-powers
+def takes_powers(
+    chat_template: str | dict,  # of one template, or of several by name
+) -> bool:
+    "Whether a chat template computes a power: one step of Python, which no limit of time can stop."
+    from jinja2 import Environment
+
+    texts = chat_template.values() if isinstance(chat_template, dict) else [chat_template]
+    return any((kind, v) == ("operator", "**") for text in texts for _, kind, v in Environment().lex(text))
+
 # %% ../../nbs/02a_llms.ipynb #5716e1b1
 def render_chat(
     llm: LLM,
@@ -260,6 +274,8 @@ def render_chat(
     tokenizer = tokenizer_of(llm)
     if not tokenizer.chat_template:
         raise EngineError(f'LLM {llm.name!r} has no chat template: set its prompt to "fcot"')
+    if takes_powers(tokenizer.chat_template):
+        raise EngineError(f"LLM {llm.name!r}: its chat template computes powers, which none needs: use another LLM")
     turns = [{"role": r, "content": c} for r, c in messages]
 
     def call():

@@ -61,8 +61,11 @@ def _read_shard(name: str, data: bytes) -> tuple[pd.DataFrame, dict] | None:
     "A shard's rows and provenance, or None when its bytes are not the ones it was written with."
     if hashlib.sha256(data).hexdigest()[:24] != name.rsplit("/", 1)[-1].removesuffix(".parquet"):
         return None
-    table = pq.read_table(io.BytesIO(data))
-    return table.to_pandas(), json.loads((table.schema.metadata or {}).get(b"provenance", b"{}"))
+    try:
+        table = pq.read_table(io.BytesIO(data))
+        return table.to_pandas(), json.loads((table.schema.metadata or {}).get(b"provenance", b"{}"))
+    except (pa.ArrowException, ValueError):  # its name fits, but it is no shard
+        return None
 
 # %% ../../nbs/02i_store.ipynb #d440c921
 class StoreError(StudyError):
@@ -191,6 +194,9 @@ def whole_shards(store: Store, section: str) -> list[Shard]:
             found = [(path, _read_shard(path, store.fs.cat_file(path))) for path in store.shards(section)]
         except FileNotFoundError:
             continue
+        except OSError as e:
+            said = f"a shard cannot be read ({e.strerror or e}): see its rights"
+            raise StoreError(f"{store.url}/{section}: {said}") from e
         for path in (path for path, shard in found if shard is None):
             warnings.warn(f"{path} is torn or renamed (its content is not what its name says), and is left out")
         return [Shard(path, *shard) for path, shard in found if shard is not None]

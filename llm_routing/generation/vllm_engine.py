@@ -58,7 +58,7 @@ def vllm_arguments(
 SPEED_ARGUMENTS = frozenset(
     "gpu_memory_utilization max_model_len tensor_parallel_size pipeline_parallel_size data_parallel_size "
     "enforce_eager enable_prefix_caching enable_chunked_prefill max_num_seqs max_num_batched_tokens swap_space "
-    "cpu_offload_gb block_size disable_log_stats download_dir load_format kv_cache_memory_bytes "
+    "cpu_offload_gb block_size disable_log_stats download_dir kv_cache_memory_bytes "
     "distributed_executor_backend async_scheduling disable_custom_all_reduce trust_remote_code".split()
 )  # arguments of vLLM that leave the answers as they are
 

@@ -19,7 +19,9 @@ from threadpoolctl import threadpool_limits
 
 # %% ../../nbs/04b_base.ipynb #check-texts
 def check_texts(texts) -> list[str]:
-    "The texts as a list. Raises `ValueError` that names the first one that is no text."
+    "The texts as a list. Raises `ValueError` that names the first one that is no text, and for one text alone."
+    if isinstance(texts, str):
+        raise ValueError("a text alone, not a list of texts: put it into brackets")
     texts = list(texts)
     for row, text in enumerate(texts):
         if not isinstance(text, str):
@@ -79,11 +81,14 @@ class Router:
 
     def predict(self, texts) -> np.ndarray:
         """The probability that each LLM is right: (n_queries, n_llms) in [0, 1]. Raises `ValueError` for a text that
-        is none."""
+        is none, and where the router does not give one number for each."""
         texts = check_texts(texts)
         if not texts:
             return np.zeros((0, len(self.llms)))
-        return np.clip(self.estimate(texts), 0, 1)
+        p = np.asarray(self.estimate(texts))
+        if p.shape != (len(texts), len(self.llms)) or np.isnan(p).any():
+            raise ValueError(f"{type(self).__name__} gave no probability of each LLM for each text: see its `estimate`")
+        return np.clip(p, 0, 1)
 
     def routes(self, texts) -> dict[str, float]:
         "The share of `texts` that ArgMax sends to each LLM, most frequent first; a constant has one entry, 1.0."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'SURFACE_FEATURES', 'CJK_WORDS', 'ONCE', 'register_encoder', 'Encoder', 'surface', 'Surface', 'Tfidf',
-           'Words', 'VectorCache', 'minilm_folder', 'pretrained_model', 'weights_of', 'load_encoder', 'read_layer',
-           'mean_pool', 'embed', 'Pretrained', 'hidden_states', 'TokenStates', 'token_vectors', 'Static',
+           'Words', 'VectorCache', 'minilm_folder', 'pretrained_model', 'weights_of', 'check_weights', 'load_encoder',
+           'read_layer', 'mean_pool', 'embed', 'Pretrained', 'hidden_states', 'TokenStates', 'token_vectors', 'Static',
            'word_tokenizer', 'new_bert', 'learn_masked', 'train_encoder', 'Joined', 'make_encoder', 'from_texts_alone',
            'encoded']
 
@@ -27,7 +27,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 
 from ..study.derived import Once, content_of, derived
-from ..study.tables import digest
+from ..study.tables import StudyError, digest
 
 # %% ../../nbs/04a_encoders.ipynb #75d6d22f
 ENCODERS = {}
@@ -203,25 +203,35 @@ class VectorCache:
         db.execute("create table if not exists vectors (key text primary key, vector blob)")
         return db
 
+    def on_file(self, act):
+        "What `act` gives for the open file. A damaged one is begun anew: all that it held can be made again."
+        try:
+            with closing(self.connect()) as db, db:
+                return act(db)
+        except sqlite3.OperationalError:  # it is locked, or there is no room
+            raise
+        except sqlite3.DatabaseError:
+            for part in (self.path, Path(f"{self.path}-journal")):
+                part.unlink(missing_ok=True)
+            return self.on_file(act)
+
     def get(self, keys: list[str]) -> dict[str, np.ndarray]:
         "The vectors that are there, by key."
         if os.environ.get("LLM_ROUTING_NO_CACHE"):
             keys = [k for k in keys if k in _PUT]
         if self.path is None or not keys:
             return {}
-        with closing(self.connect()) as db:
-            rows = (db.execute("select key, vector from vectors where key = ?", (k,)).fetchone() for k in keys)
-            return {r[0]: np.frombuffer(r[1], self.dtype) for r in rows if r}
+        rows = self.on_file(
+            lambda db: [db.execute("select key, vector from vectors where key = ?", (k,)).fetchone() for k in keys]
+        )
+        return {r[0]: np.frombuffer(r[1], self.dtype) for r in rows if r}
 
     def put(self, vectors: dict[str, np.ndarray]):
         "Add vectors, all of them or (on a crash) none."
         if self.path is None or not vectors:
             return
-        with closing(self.connect()) as db, db:
-            db.executemany(
-                "insert or replace into vectors values (?, ?)",
-                [(k, v.astype(self.dtype).tobytes()) for k, v in vectors.items()],
-            )
+        rows = [(k, v.astype(self.dtype).tobytes()) for k, v in vectors.items()]
+        self.on_file(lambda db: db.executemany("insert or replace into vectors values (?, ?)", rows))
         _PUT.update(vectors)
 
 # %% ../../nbs/04a_encoders.ipynb #cache-kept
@@ -263,6 +273,12 @@ def weights_of(folder: str, revision: str | None = None) -> str:
 
     here = try_to_load_from_cache(folder, "config.json", revision=revision)
     return f"{folder}@{Path(here).parent.name if isinstance(here, str) else revision}"
+
+# %% ../../nbs/04a_encoders.ipynb #check-weights
+def check_weights(kept: str, folder: str, revision: str | None = None) -> None:
+    "Raises `StudyError` where an encoder's folder does not hold the weights that `weights_of` once gave."
+    if weights_of(folder, revision) != kept:
+        raise StudyError(f"{folder}: the encoder's weights are others than those that the router was trained with")
 
 # %% ../../nbs/04a_encoders.ipynb #0ab99368-1
 _models = {}
@@ -352,6 +368,14 @@ class Pretrained(Encoder):
 
     def store(self) -> str:
         return f"{Path(self.folder or 'all-MiniLM-L6-v2').name}-{self.revision}"
+
+    def state(self):
+        return {"weights": weights_of(self.folder or minilm_folder(), self.revision)}
+
+    def restore(self, state):
+        "The encoder itself. Raises `StudyError` where its weights are not those of `state`."
+        check_weights(state["weights"], self.folder or minilm_folder(), self.revision)
+        return self
 
 # %% ../../nbs/04a_encoders.ipynb #4e6fdb55
 def hidden_states(folder: str, cache: str | Path | None = None) -> Pretrained:
@@ -449,9 +473,10 @@ class Static(Encoder):
         return normalize((self.count(texts) * self.weight) @ self.vectors).astype(np.float32)
 
     def state(self):
-        return {"weight": self.weight}
+        return {"weight": self.weight, "weights": weights_of(self.folder or minilm_folder())}
 
     def restore(self, state):
+        check_weights(state["weights"], self.folder or minilm_folder())
         self.tokenizer, self.vectors = token_vectors(self.folder or minilm_folder())
         self.weight = state["weight"]
         return self

@@ -203,7 +203,7 @@ Job = tuple[str, int, Task]  # a router, its seed, and what it is trained for
 def router_code() -> str:
     "The digest of what fits a router: this package's routers and tables, and the packages that they call."
     files = sorted(file for m in (classic, tables) for file in Path(m.__file__).parent.glob("*.py"))
-    return digest(*files, *map(version, ("numpy", "scipy", "scikit-learn", "torch")))
+    return digest(*files, *map(version, ("numpy", "scipy", "scikit-learn", "torch", "optuna")))
 
 # %% ../../nbs/04f_training.ipynb #prediction-key
 def prediction_key(

@@ -232,7 +232,7 @@ def _records(name: str, split: str) -> tuple[list[dict], str]:
 # %% ../../nbs/01b_benchmarks.ipynb #9581890b
 def _json_lines(file: Path) -> list[dict]:
     records = []
-    for i, line in enumerate(file.read_text(encoding="utf-8").splitlines()):
+    for i, line in enumerate(file.read_text(encoding="utf-8").rstrip("\n").split("\n")):
         try:
             records.append(json.loads(line))
         except ValueError:

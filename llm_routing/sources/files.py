@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['CITATIONS', 'SourceError', 'ExternalFile', 'registry', 'fetch', 'available', 'fetch_all', 'fault', 'Findings',
-           'text_of', 'rows_of_csv', 'split_validation', 'outcomes_frame']
+           'text_of', 'json_of', 'rows_of_csv', 'split_validation', 'outcomes_frame']
 
 # %% ../../nbs/01a_files.ipynb #imports
 import csv
 import functools
 import io
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -258,6 +260,17 @@ def text_of(
     if not text.strip():
         raise fault(name, "", "the file is empty", "fetch or write it again")
     return text
+
+# %% ../../nbs/01a_files.ipynb #json-of
+def json_of(
+    text: str,
+) -> Any:
+    """What a JSON text says. Raises `ValueError`, also for half of a character, which can be escaped, but is no text;
+    and `RecursionError`."""
+    value = json.loads(text)
+    if "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 # %% ../../nbs/01a_files.ipynb #5f0e0003
 def rows_of_csv(

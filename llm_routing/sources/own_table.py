@@ -6,7 +6,7 @@
 __all__ = ['NEEDED', 'OPTIONAL', 'SPLITS', 'ENDINGS', 'WIDEST', 'LLMROUTER', 'ROUTERBENCH', 'FORMATS', 'SPLIT_NAMES', 'SPLIT_OF',
            'ALIASES', 'KNOWN', 'BLANK', 'RIGHT', 'WORDS', 'NUMBER', 'COMMA', 'THOUSANDS', 'MOST', 'ABOUT_ONE', 'plain',
            'known_columns', 'is_blank', 'decimal_comma', 'number_of', 'numbers', 'within', 'scale_of', 'scores_of',
-           'texts_of', 'delimiter_of', 'csv_frame', 'parquet_frame', 'json_frame', 'cells_of', 'about',
+           'texts_of', 'delimiter_of', 'check_width', 'csv_frame', 'parquet_frame', 'json_frame', 'cells_of', 'about',
            'kind_of_scores', 'long_frame', 'left_out', 'arranged', 'of_routerbench', 'of_llmrouter', 'format_of',
            'made_splits', 'splits_of', 'checked_rows', 'without_repeats', 'check_name_column', 'check_queries',
            'complete', 'check_splits', 'Imported', 'load_table', 'read_user_table', 'as_tables']
@@ -15,7 +15,6 @@ __all__ = ['NEEDED', 'OPTIONAL', 'SPLITS', 'ENDINGS', 'WIDEST', 'LLMROUTER', 'RO
 import ast
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -24,11 +23,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from llm_routing.sources.files import (
     Findings,
     SourceError,
     fault,
+    json_of,
     outcomes_frame,
     rows_of_csv,
     split_validation,
@@ -130,7 +131,9 @@ def number_of(
     if isinstance(cell, (bool, np.bool_)):
         return float(cell) if words else None
     if not isinstance(cell, str):
-        return float(cell) if isinstance(cell, (int, float, np.number)) else None
+        if not isinstance(cell, (int, float, np.number)):
+            return None
+        return np.inf if abs(cell) > 1e300 else float(cell)  # JSON's integers have no end
     text = cell.strip()
     if words and text.lower() in WORDS:
         return WORDS[text.lower()]
@@ -220,13 +223,18 @@ def delimiter_of(header: str) -> str:
 
     return max(",;\t", key=known)
 
+# %% ../../nbs/01e_own_table.ipynb #check-width
+def check_width(file: Path, columns: int) -> None:
+    "Raises `SourceError` for a table that is wider than `WIDEST`."
+    if columns > WIDEST:
+        raise fault(file.name, "header", f"{columns} columns", f"at most {WIDEST} are read")
+
 # %% ../../nbs/01e_own_table.ipynb #62055c3d
 def csv_frame(file: Path, findings: Findings) -> pd.DataFrame:
     "A delimited file's cells, indexed by line."
     header = text_of(file).lstrip().partition("\n")[0]
     mark = delimiter_of(header[:100_000])  # csv reads no longer field
-    if header.count(mark) >= WIDEST:
-        raise fault(file.name, "header", f"{header.count(mark) + 1} columns", f"at most {WIDEST} are read")
+    check_width(file, header.count(mark) + 1)
     if mark != ",":
         findings.notes.append(f"columns are separated by {'tabs' if mark == chr(9) else 'semicolons'}")
     columns, rows = rows_of_csv(file, delimiter=mark)
@@ -238,10 +246,12 @@ def parquet_frame(file: Path) -> pd.DataFrame:
     if not file.is_file():
         raise fault(file.name, "", "there is no such file", "give the path of an existing one")
     try:
-        frame = pd.read_parquet(file)
+        columns = len(pq.read_schema(file))
+        frame = pd.read_parquet(file) if columns <= WIDEST else None
     except Exception as e:  # pyarrow raises many kinds for a broken file
         why = str(e).splitlines()[0][:80]
         raise fault(file.name, "", f"not a readable Parquet file ({why})", "write it again") from None
+    check_width(file, columns)
     if frame.empty:
         raise fault(file.name, "", "no rows", "add rows")
     frame = frame.astype(object).where(frame.notna(), None)
@@ -255,9 +265,7 @@ def json_frame(file: Path) -> pd.DataFrame:
         if not line.strip():
             continue
         try:
-            r = json.loads(line)
-            if "\\u" in line:
-                json.dumps(r, ensure_ascii=False).encode()  # half of a character can be escaped, but is no text
+            r = json_of(line)
         except (ValueError, RecursionError) as e:
             raise fault(file.name, f"line {n}", f"not valid JSON ({str(e)[:60]})", "one JSON object a line") from None
         if not isinstance(r, dict):
@@ -265,6 +273,7 @@ def json_frame(file: Path) -> pd.DataFrame:
         rows.append(r)
         places.append(f"line {n}")
     columns = list(dict.fromkeys(c for r in rows for c in r))
+    check_width(file, len(columns))
     return pd.DataFrame([[r.get(c) for c in columns] for r in rows], places, columns, dtype=object)
 
 # %% ../../nbs/01e_own_table.ipynb #k0000020
@@ -488,6 +497,9 @@ def check_queries(rows: pd.DataFrame, findings: Findings) -> None:
         check_name_column(rows[column], findings)
     if rows["llm"].nunique() < 2:
         findings.add(f"one LLM only, {rows['llm'].iloc[0]!r}", "routing needs at least two")
+    if (n := rows["llm"].nunique()) > WIDEST:
+        findings.add(f"{n} LLMs", f"at most {WIDEST} are read: is another column the LLM's name? See --rename")
+        findings.check()  # a table of all queries by so many LLMs may not fit into memory
 
 # %% ../../nbs/01e_own_table.ipynb #afeafc65
 def complete(rows: pd.DataFrame, missing: str, findings: Findings) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,7 +76,8 @@ def derived(
         return place
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+        part = place.parent / f".{place.name}.{uuid.uuid4().hex}"
+        part.mkdir()  # with the rights that the umask gives
     except OSError as e:
         raise StudyError(f"{home} cannot be written ({in_words(e)})") from None
     try:
@@ -99,7 +101,6 @@ def _finish(part: Path, place: Path, made_from: dict) -> None:
         old = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.old."))
         os.replace(place, old / "x")
         shutil.rmtree(old, ignore_errors=True)
-    os.chmod(part, 0o755)
     os.replace(part, place)
     _sync(place.parent)
 

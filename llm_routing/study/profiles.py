@@ -28,7 +28,10 @@ _SECRET_KEY = re.compile(
     r"^(token|key|password|passwd|secret|authorization|bearer)$",
     re.I,
 )
-_SECRET = re.compile(r"^(Bearer )?(hf_[A-Za-z0-9]{20,}|sk-[\w-]{16,}|gh[pousr]_\w{20,})$")
+_SECRET = re.compile(
+    r"(?<![\w-])(hf_[a-z0-9]{20,}|sk-[\w-]{16,}|gh[pousr]_\w{20,})|--?([\w-]*[-_])?(key|token|secret|password)[= ]+\S",
+    re.I,
+)
 
 # %% ../../nbs/00b_profiles.ipynb #bf31c29d-0
 SECRET_ADVICE = (
@@ -44,8 +47,11 @@ def refuse_secrets(
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in parts:
         refuse_secrets(inner, str(key))
-    if value and _SECRET_KEY.search(at) or isinstance(value, str) and _SECRET.search(value):
+    text = " ".join(v for v in value if isinstance(v, str)) if isinstance(value, list) else value
+    if value and _SECRET_KEY.search(at) or isinstance(text, str) and _SECRET.search(text):
         raise ValueError(SECRET_ADVICE)
+    if isinstance(value, str):
+        without_credentials(value)
     if at == "trust_remote_code" and value:
         raise ValueError("trust_remote_code would run downloaded code: the study never does")
 
@@ -65,7 +71,8 @@ def without_credentials(
     url: str,
 ) -> str:
     "The address itself. Raises `ValueError` for one with credentials in it."
-    if re.search(r"://[^/?#]*@|[?&#](?:[\w-]*(?:key|token|secret|password|signature|sig))=", url, re.I):
+    query = r"[?&#](?:[\w-]*(?:key|token|secret|password|signature|sig))="
+    if re.search(rf"(?:^[^/?#\s@]+:|//)[^/?#\s@]*@|{query}", url, re.I):
         raise ValueError(
             "an address with credentials in it: set OPENAI_API_KEY (or your storage's variables) in the environment"
         )
