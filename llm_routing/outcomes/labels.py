@@ -47,15 +47,18 @@ _PREFIX = (
     + r"|(?:选项|選項|应该是|应为|是|为|就是|选|選|オプション|選択肢|옵션)\s*)*+"
 )
 _RIGHT = (
-    r"(?:right|correct|best|true|better|stronger|strongest|closest|(?:most|more) (?:accurate|appropriate|likely"
+    r"(?:right|correct|best|true|better|stronger|strongest|closest|closer|(?:most|more) (?:accurate|appropriate|likely"
     r"|suitable|plausible|reasonable|convincing|compelling|persuasive|logical|precise|fitting)|answer|valid|one"
     r"|chosen|it|richtig|korrekt|correcta|correcto|correcte|correta|corretta)"
 )
 
 # %% ../../nbs/03f_labels.ipynb #03f0011
+CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩"  # options as Korean and Chinese tests count them
+
+
 def _label_pattern(labels: str) -> re.Pattern:
     "A label at the beginning of an announced clause."
-    both = re.escape(labels + labels.lower())
+    both = re.escape(labels + labels.lower()) + CIRCLED[: len(labels)]
     return re.compile(_OPEN + _PREFIX + rf"(?P<label>[{both}]){_STOP}(?P<close>{_CLOSE})?")
 
 # %% ../../nbs/03f_labels.ipynb #03f0013
@@ -69,7 +72,7 @@ def _judged_pattern(some: str) -> re.Pattern:
     end = r"\.|,|\Z|(?!\w+\s(?:not|wrong|incorrect|false)\b)(?:[a-z]+s|can|would|could|must|satisfy)\b"
     return re.compile(
         rf"{_START}(?P<label>{some})\)?\**\"?,?\s(?:{is_}\s{fill}{_RIGHT}|(?:fits|works|matches)\s(?:best"
-        rf"|better))(?!\w|,?\s(?:if|until|at\sfirst|but\s(?:isn|is\snot|it))\b)"
+        rf"|better)|wins|edges\s(?:\w+\s)?out)(?!\w|,?\s(?:if|until|at\sfirst|but\s(?:isn|is\snot|it))\b)"
         rf"|(?:correct|right|best|richtig|korrekt|correcta?|correcte) (?:is|ist|es|est"
         rf"|one is)\s\(?(?P<after>{some}){_STOP}"
         rf"|{_START}(?P<it>{some})\sit\sis(?=,|\W*(?:\Z|\n))"
@@ -87,8 +90,8 @@ def _mention_pattern(some: str, both: str) -> re.Pattern:
         rf"|[Ll]etra)s?:?\s?\**\"?(?P<b>{some}){_STOP}"
         rf"|\*\*\(?(?P<c>{some})\)?[.:)]?(?:\*\*|\s)|\b(?:[Oo]ption|[Cc]hoice)\s\((?P<d>{both})\)"
         rf"|(?:^|\n)[ \t*_]*(?P<line>{some})[*_]*[).:](?=\s|\Z)|{_START}(?P<e>{some}){_STOP}(?={end})"
-        rf"|(?:['’]s|\b(?:is|be|say|prefer|so|it))\s(?P<f>{some}){_STOP}(?=[,.;:]|\s(?:because|since|as|due|for"
-        rf"|[-—–])\s)"
+        rf"|(?:['’]s|\b(?:is|be|say|prefer|so|it|[Rr]ather))\s(?P<f>{some}){_STOP}"
+        rf"(?=[,.;:]|\s+(?:because|since|as|due|for|than|not|[-—–])\s)"
     )
 
 # %% ../../nbs/03f_labels.ipynb #03f0017
@@ -100,7 +103,7 @@ def _denied_pattern(some: str) -> re.Pattern:
     return re.compile(
         r"(?:\b[Nn]ot|n't|\b[Nn]either|\b[Nn]or|\b[Ee]liminate[sd]?|\beliminating|\brule[sd]?\sout|\bruling out"
         r"|\bexclud(?:e|es|ed|ing)"
-        r"|\bunlike|\brather than|\binstead of|\bother than|\b[Ee]xcept(?: for)?|\b(?:[Aa]ny|[Ee]very)thing but"
+        r"|\bunlike|\b(?:(?:rather|other) )?than|\binstead of|\b[Ee]xcept(?: for)?|\b(?:[Aa]ny|[Ee]very)thing but"
         r"|\b[Aa]ll but"
         rf"|\breject(?:s|ed|ing)?|\b[Ww]rong|\b[Ii]ncorrect|\bdiscard(?:s|ed"
         rf"|ing)?)[\s:]+(?:{_NOT_FILL})*(?P<before>{group})"
@@ -135,7 +138,7 @@ class Patterns:
         self.hint = re.compile(rf"{some}(?![A-Za-z0-9&])")  # quick: without it, there is no `letter`
         self.judged_hint = re.compile(
             rf"{some}\)?\**\"?,?\s(?:is|would|must|should|has|seems|looks|appears|remains"
-            rf"|it|es|è|é|fits|works|matches)"
+            rf"|it|es|è|é|fits|works|matches|wins|edges)"
         )
         self.item = re.compile(rf"(?:^|\n)[\s*_]*\(?({some})\)?[).:]")  # a label at the beginning of a line
         reason = r"(?:I|not|because|since|as|definitely|probably|obviously|of course|surely|for sure|no doubt)\b"
@@ -190,9 +193,9 @@ def _ready(texts: tuple[str, ...], labels: tuple[str, ...] = ()) -> Options:
 
 def ready(options: Sequence[str] | Mapping[str, str]) -> Options:
     "The options of a query, as for `option_table`."
-    if isinstance(options, Mapping):
+    if not isinstance(options, (tuple, list)) and isinstance(options, Mapping):
         return _ready(tuple(map(str, options.values())), tuple(map(str, options)))
-    return _ready(tuple(map(str, options)))
+    return _ready(tuple(options))
 
 # %% ../../nbs/03f_labels.ipynb #03f0025
 _ARTICLE_NEXT = re.compile(
@@ -229,7 +232,7 @@ def labels_in(s: str, o: Options) -> set[str]:
 
 # %% ../../nbs/03f_labels.ipynb #03f0029
 _DENIAL_HINTS = (
-    "not|nor|n't|n’t|neither|either|liminat|rul|exclud|unlike|rather|instead|other than|xcept|but|rejec|wrong"
+    "not|nor|n't|n’t|neither|either|liminat|rul|exclud|unlike|than|instead|xcept|but|rejec|wrong"
     "|incorrect|discard|false|inaccurate|invalid|impossible|irrelevant|tempting|close|partially|plausible"
     "|distractor|out|common|✗|❌"
 ).split("|")

@@ -6,6 +6,7 @@
 __all__ = ['MAX_DIGITS', 'WORDS', 'plain', 'Number', 'numbers', 'number_at', 'english_numbers', 'spoken', 'spelled']
 
 # %% ../../nbs/03d_numerals.ipynb #03d0003
+import functools
 import re
 from fractions import Fraction
 from typing import NamedTuple
@@ -45,7 +46,9 @@ def _typed(s: str) -> str:
 
 # %% ../../nbs/03d_numerals.ipynb #03d0008
 _CALCULATOR = re.compile(r"<<[^<>\n=]*+=([^<>\n=]*+)>>(\s?[-$\d.]?)|<<[^<>\n]*+>>")
-_GROUPS = re.compile(r"(?<=\d)(?:\{,\}|\\[,;:!]|[\u00a0\u2009\u202f'’_])(?=\d{3}(?!\d))")
+_GROUPS = re.compile(
+    r"[{\\\u00a0\u2009\u202f'’_](?<=\d.)(?:(?<=\{),\}|(?<=\\)[,;:!]|(?<![{\\]))(?=\d{3}(?!\d))"
+)  # what is searched for first stands first: the rest is looked at in few places
 _FRACTION = re.compile(r"(\d)?\\[dt]?frac\s?(?:\{([^{}]{1,60})\}|(\d))\s?(?:\{([^{}]{1,60})\}|(\d))")
 _STYLE = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mathit|operatorname|mbox|boxed|fbox)\s?\{([^{}]{0,200})\}")
 _COMMANDS = re.compile(r"\\(?:left|right|displaystyle|[()\[\]!])|\\([,;: ]|quad|qquad)")
@@ -97,7 +100,7 @@ _SCALES = {
 } | {c: n for cs, n in (("千", 10**3), ("万萬만", 10**4), ("亿億억", 10**8)) for c in cs}
 MAX_DIGITS = 400  # longer numbers, and larger powers, are no answers
 _NUMBER = re.compile(
-    rf"""
+    rf"""(?=[-$€£¥₹.\dMmNnUCAHREGI])(?:
     (?P<skip>\d{{1,4}}[/-]\d{{1,2}}[/-]\d{{2,4}}(?!\d) | 24/7(?!\d) | \d{{1,4}}:(?!00(?!\d))\d{{1,4}}(?::\d\d)?
               | \d{{1,2}}'\s?\d{{1,2}}(?!\d) | \d{{3}}-\d{{4}}(?!\d|[,.]\d))
     | (?<![A-Za-z_\d^±])(?<![A-Za-z]-)(?<!\d\.)
@@ -112,15 +115,23 @@ _NUMBER = re.compile(
       | (?:\^|\*\*)\{{?(?P<power>-?\d{{1,9}})\}}?
       | (?:\s|\sand\s)(?P<num>\d{{1,4}})/(?P<den>\d{{1,4}})(?![\d/])
       | \s?/\s?(?P<over>\d++(?:\.\d++)?+)(?!\s?/\s?\d))?
-    (?: \s?(?P<scale>{"|".join(_SCALES)})(?![a-z]) | (?P<ordinal>st|nd|rd|th)(?![a-z]))?""",
+    (?: \s?(?P<scale>{"|".join(_SCALES)})(?![a-z]) | (?P<ordinal>st|nd|rd|th)(?![a-z]))?)""",
     re.VERBOSE,
 )
 
 # %% ../../nbs/03d_numerals.ipynb #03d0017
+@functools.lru_cache(4096)
+def integer(
+    digits: str,  # decimal digits of any script, with or without a sign
+) -> Fraction:
+    "A whole number. Most answers are small: they are made once."
+    return Fraction(int(digits))
+
+
 def _rational(digits: str) -> Fraction:
     "Decimal digits of any script, with or without a point."
     if digits.isdecimal():
-        return Fraction(int(digits))
+        return integer(digits)
     return Fraction("".join(str(int(c)) if c != "." else c for c in digits))
 
 # %% ../../nbs/03d_numerals.ipynb #03d0018
@@ -147,6 +158,8 @@ def _powered(value: Fraction, digits: str, m: re.Match) -> Fraction | None:
 # %% ../../nbs/03d_numerals.ipynb #03d0020
 def _value(m: re.Match) -> Fraction | None:
     "The value of a match of the pattern, or None where it is no usable number."
+    if m.lastgroup == "plain" and m.end() - m.start() < 16 and m["sign"] is None is m["inner"]:
+        return _rational(m["plain"].removesuffix(":00"))
     if m["skip"] or m.end() - m.start() > MAX_DIGITS:
         return None
     digits = _digits(m)

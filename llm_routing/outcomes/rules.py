@@ -54,22 +54,23 @@ class Rule(NamedTuple):
 
 # %% ../../nbs/03c_rules.ipynb #03c0008
 TRIES = 40  # places at which a pattern is tried, from the end
+REACH = 40  # a rule's word begins at most so many characters after its pattern
 
 # %% ../../nbs/03c_rules.ipynb #03c0010
 def last_reading(text: str, rule: Rule, start: int, *extra) -> Reading | None:
     "The last reading of a rule after a place."
-    if rule.words and not any_in(rule.words, text[start:] if start else text):
-        return None
     if rule.pattern is None:
         return rule.read(text, start, *extra)
-    for m in list(rule.pattern.finditer(text, start))[: -TRIES - 1 : -1]:
+    places = [at for w in rule.words if (at := text.find(w, start)) >= 0]
+    first = max(start, min(places, default=0) - REACH)
+    for m in list(rule.pattern.finditer(text, first))[: -TRIES - 1 : -1]:
         value = rule.read(text, m, *extra)
         if value is not None:
             return value if isinstance(value, Reading) else Reading(value, m.start(), m.end())
     return None
 
 # %% ../../nbs/03c_rules.ipynb #03c0011
-_BLANK = " \t\n.,;!`*_\"'()[]{}"  # what ends a response without saying anything
+_BLANK = " \t\n.,;!`*_\"'()[]{}$%:-0123456789"  # what ends a response without announcing anything
 
 
 def decide(
@@ -78,13 +79,14 @@ def decide(
     *extra,  # what the readers need besides
 ) -> tuple[Rule, Reading] | None:
     "The rule that decides a text, and its reading."
-    best, over = None, False
+    best, rest = None, text
     for rule in rules:
-        if best and (over or rule.rank > best[0].rank):
+        if best and (rule.rank > best[0].rank or not rest):
             break
+        if rule.words and not any_in(rule.words, rest):
+            continue
         if reading := last_reading(text, rule, best[1].end if best else 0, *extra):
-            best = rule, reading
-            over = not text[reading.end :].strip(_BLANK)  # nothing is left that could announce another answer
+            best, rest = (rule, reading), text[reading.end :].strip(_BLANK)
     return best
 
 # %% ../../nbs/03c_rules.ipynb #03c0014
@@ -95,6 +97,7 @@ def _measured() -> dict[tuple[str, str], float]:
     return {(r.kind, r.rule): (r.right + 1) / (r.responses + 2) for r in table.itertuples()}
 
 
+@functools.cache
 def confidence(
     kind: str,  # number or option
     rule: str,
@@ -196,13 +199,13 @@ _AGAIN = re.compile(
     r"|apologi[sz]e|sorry|actually"
     r"|on second thought|my mistake|i made an? (?:error|mistake)|let me (?:re\w+|correct|fix)|that(?:'s| is"
     r"| was) (?:wrong|not right|incorrect)"
-    r"|not right|i misread|make that|i meant?|no,|nope|rather,|or rather)|等等|不对|更正|应该是|いや|아니",
+    r"|not right|i misread|make that|i meant?|no,|(?<=[.!…?] )no\.|nope|rather,|or rather)|等等|不对|更正|应该是|いや|아니",
     re.I,
 )
 _AGAIN_HINTS = (
     "wait|old on|ang on|oops|that's|that is|that was|scratch that|strike that|correction|recalc|recheck|re-check"
     "|apolog|sorry|actually|second thought|mistake|discrep|inconsis|error|let me re|let me correct|let me fix"
-    "|not right|isread|i mean|make that|no,|nope|rather"
+    "|not right|isread|i mean|make that|no,|no.|nope|rather"
 ).split("|")
 
 # %% ../../nbs/03c_rules.ipynb #03c0031
@@ -217,7 +220,10 @@ def second_thoughts(
     if rest.isascii() and not any_in(_AGAIN_HINTS, rest.lower()):
         return ""
     again = _AGAIN.search(rest)
-    return rest[again.end() :].lstrip(" ,.:;!-—\n") if again else ""
+    if again is None:
+        return ""
+    said = rest[again.end() :].lstrip(" ,.:;!-—\n")
+    return said.partition(")")[0] if "(" in rest[max(0, again.start() - 20) : again.start()] else said
 
 # %% ../../nbs/03c_rules.ipynb #03c0035
 def conclude(
@@ -247,7 +253,7 @@ def sentences(
     text: str,
 ) -> list[str]:
     "The sentences of a text that are not empty."
-    bounds = [0, *(m.end() for m in _SPLIT.finditer(text)), len(text)]
+    bounds = [0, *[m.end() for m in _SPLIT.finditer(text)], len(text)]
     return [text[a:b] for a, b in zip(bounds, bounds[1:]) if not text[a:b].isspace() and a < b]
 
 # %% ../../nbs/03c_rules.ipynb #03c0042
