@@ -10,9 +10,9 @@ __all__ = ['RULES', 'stated', 'clause_value', 'read_hash', 'read_boxed', 'read_a
 import re
 from fractions import Fraction
 
-from .fields import SEVERAL, field, is_cut_object
-from .numerals import WORDS, Number, english_numbers, number_at, numbers, plain, spoken
-from .own_words import own_part
+from .fields import HINTS, SEVERAL, field, is_cut_object
+from .numerals import WORDS, Number, english_numbers, integer, number_at, numbers, plain, spoken
+from .own_words import any_in, own_part
 from llm_routing.outcomes.rules import (
     NO_ANSWER,
     NOTHING,
@@ -40,7 +40,7 @@ _LABELS = frozenset(
 _LIST_MARK = re.compile(r"(?:^|\n)[\s*_>#-]*\(?\Z")
 _DENIED = re.compile(
     r"(?:\b(?:not|instead of|(?:rather|more|less|fewer|greater|higher|lower) than|never)|n't(?: be)?)\s(?:just "
-    r"|only |simply |equal to )?\W{0,3}\Z",
+    r"|only |simply |equal to )?\W{0,3}\Z|(?<=[\s(])[<>]\s?\$?\Z",
     re.I,
 )
 
@@ -109,6 +109,7 @@ _JOINT = (
 _RANGE = re.compile(
     rf"(?P<one>\s[a-z]+)??{_JOINT}\$?(?P<other>\d[\d.,]*)(?P<two>\s[a-z]+)?|\s?(?:和|到|至|~|-)\s?\d+\s?之间"
 )
+_DIGIT = re.compile(r"\d")
 _RANGE_BEFORE = re.compile(
     r"(?:\b(?:either|between|entre|zwischen|tra)\s\$?\d[^.;\n]{0,30}?"
     rf"|(?<!from )(?<!from \$)(?<![\d.,])\d[\d.,]*(?<![,.]){_JOINT}\$?"
@@ -123,7 +124,8 @@ def _is_open_choice(s: str, n: Number) -> bool:
     m = _RANGE.match(s, n.end)
     if m and not (m["one"] and m["two"] and m["one"] != m["two"]):
         return True
-    return _RANGE_BEFORE.search(s, max(0, n.start - 40), n.start) is not None
+    start = max(0, n.start - 40)
+    return _DIGIT.search(s, start, n.start) is not None and _RANGE_BEFORE.search(s, start, n.start) is not None
 
 # %% ../../nbs/03e_numbers.ipynb #03e0021
 _LIST = re.compile(
@@ -134,6 +136,7 @@ _COMPOUND = re.compile(r"\s(?!(?:of|in|per|for|to|at|from|by|with|on|times|or)\b
 _TWO_VALUES = re.compile(r"=\s?[-$\d.,]{1,20}\s(?:or|and)\s[a-zA-Z]\s?=")
 _GUESS = r"\b(?:(?:could|might|may)(?: also)? be|[Mm]aybe|[Pp]erhaps)\s[^.;\n]{0,40}?\d"
 _TWO_GUESSES = re.compile(rf"{_GUESS}[^.;\n]{{0,40}}?{_GUESS}")
+_GUESSES = ("could", "might", "may", "aybe", "erhaps")
 _CENTS = re.compile(r"(?:\s?dollars?)?(?: and|,) (\d{1,2}) cents?")
 
 # %% ../../nbs/03e_numbers.ipynb #03e0022
@@ -200,7 +203,7 @@ def stated(
 ) -> Fraction | object | None:
     "The number that a sentence comes to; `SEVERAL` where it leaves two; None where it holds none."
     s = s[-2000:]
-    if _TWO_VALUES.search(s) or _TWO_GUESSES.search(s):
+    if _TWO_VALUES.search(s) or any_in(_GUESSES, s) and _TWO_GUESSES.search(s):
         return SEVERAL
     if (m := _CONDITION.match(s)) and any(_is_candidate(s[m.end() :], n) for n in numbers(s[m.end() :])):
         s, context = s[m.end() :], context + s[: m.end()]
@@ -214,7 +217,7 @@ def stated(
 
 # %% ../../nbs/03e_numbers.ipynb #03e0035
 _FILL = re.compile(
-    r"(?:[\s:*_\\(\[{\"'`~≈=>#,]|(?:therefore|thus|hence|then|simply|just|now|indeed|also|approximately|approx\.?"
+    r"(?:[\s:*_\\(\[{\"'`~≈=#,]|(?<=[=\-\n])>|(?:therefore|thus|hence|then|simply|just|now|indeed|also|approximately|approx\.?"
     r"|about|around|roughly"
     r"|exactly|equal|to|that|the|a|total|of|number|is|be|should|would|final|correct|amount|sum|result|value|text"
     r"|displaystyle"
@@ -285,7 +288,7 @@ _TO_LINE = re.compile(r"[\s*#:]*")
 def read_hash(text: str, m: re.Match) -> Fraction | object | None:
     "The number after `####`, on its line or the next."
     if d := _DIGITS_ONLY.match(text, m.end()):
-        return Fraction(int(d[1]))
+        return integer(d[1])
     first = _TO_LINE.match(text, m.end()).end()
     s, _, rest = text[first : first + 400].partition("\n")
     s = plain(s)
@@ -347,7 +350,7 @@ def read_answer(text: str, m: re.Match) -> Fraction | object | None:
     if doubtful(before):
         return None
     if d := _ANSWER_DIGITS.match(text, m.end()):
-        return Fraction(int(d[1]))
+        return integer(d[1])
     s = plain(text[m.end() : m.end() + 400])
     lead = _LEAD.match(s)
     if not lead or _NOT_THIS.match(s, lead.start("sep")) or hypothetical(before, lead[0]):
@@ -361,7 +364,7 @@ def read_answer(text: str, m: re.Match) -> Fraction | object | None:
 def read_line(text: str, m: re.Match) -> Fraction | object | None:
     "The number after `A:` at a line's start."
     if d := _DIGITS_ONLY.match(text, m.end()):
-        return Fraction(int(d[1]))
+        return integer(d[1])
     s = plain(text[m.end() : m.end() + 400].split("\n")[0])
     n = number_at(s, _FILL.match(s).end())
     return n and _settled(s, n)
@@ -400,7 +403,8 @@ def _in_words(s: str) -> Fraction | None:
 # %% ../../nbs/03e_numbers.ipynb #03e0061
 def read_prose(text: str, start: int) -> Reading | None:
     "The number that the last telling sentence states, or says in words where the text has no digits."
-    told = sentences(plain(_CUT_MARK.sub("", text[-3000:])))
+    tail = text[-3000:]
+    told = sentences(plain(_CUT_MARK.sub("", tail) if "<<" in tail else tail))
     parts, spare = without_loop(told), None
     for i in range(len(parts) - 1, -1, -1):
         aside = _ASIDE.match(parts[i]) or "=" not in parts[i] and foreign(parts[i])
@@ -421,7 +425,7 @@ def _field_text(s: str) -> Fraction | object | None:
     "The number of a field's text: the one that it begins with if it is short, else what it comes to."
     s = s.strip()[:5000]
     if s.isdecimal() and len(s) < 16:
-        return Fraction(int(s))
+        return integer(s)
     if _PLAIN_FIELD.match(s):
         whole, _, decimals = s.replace("$", "").replace(",", "").partition(".")
         return Fraction(int(whole + decimals), 10 ** len(decimals))
@@ -451,7 +455,7 @@ def read_field(text: str, start: int) -> Reading | None:
 
 # %% ../../nbs/03e_numbers.ipynb #03e0070
 RULES = (
-    Rule("field", 1, (), None, read_field),
+    Rule("field", 1, HINTS, None, read_field),
     Rule("hash", 1, ("####",), re.compile(r"####"), read_hash),
     Rule("boxed", 1, ("boxed",), re.compile(r"boxed\s?"), read_boxed),
     Rule(
@@ -471,7 +475,7 @@ RULES = (
         ),
         read_answer,
     ),
-    Rule("line", 1, ("A",), re.compile(r"(?:^|(?<=\n))A(?:ns|NS)?[.:] ?"), read_line),
+    Rule("line", 1, ("A",), re.compile(r"A(?<![^\n]A)(?:ns|NS)?[.:] ?"), read_line),
     Rule("bold", 2, ("**",), re.compile(r"\*\*([^*\n]{1,80})\*\*"), read_bold),
     Rule("sentence", 3, (), None, read_prose),
 )

@@ -10,8 +10,8 @@ __all__ = ['RULES', 'WINDOW', 'read_announced', 'read_judged', 'read_opening', '
 import re
 from collections.abc import Mapping, Sequence
 
-from .fields import SEVERAL, field, is_cut_object
-from .labels import Options, is_label, labels_in, ready, texts_in, without_denied
+from .fields import HINTS, SEVERAL, field, is_cut_object
+from .labels import CIRCLED, Options, is_label, labels_in, ready, texts_in, without_denied
 from .numbers import extract_number
 from .own_words import any_in, own_part
 from llm_routing.outcomes.rules import (
@@ -86,7 +86,7 @@ def _labelled(s: str, pos: int, verb: bool, o: Options) -> tuple[str | object, i
     spot, closed = hit.start("label"), hit["close"] is not None
     if not is_label(s, spot, closed) or verb and s[spot].islower() and not closed and s[spot + 1 :].strip(" .*\n"):
         return None
-    label = s[spot].upper()
+    label = list(o.table)[CIRCLED.index(s[spot])] if s[spot] in CIRCLED else s[spot].upper()
     return SEVERAL if _names_another(s, hit.end("label"), label, o) else label, hit.end()
 
 # %% ../../nbs/03g_options.ipynb #03g0013
@@ -338,7 +338,7 @@ _ABROAD = tuple(
 
 # %% ../../nbs/03g_options.ipynb #03g0053
 RULES = (
-    Rule("field", 1, (), None, read_field),
+    Rule("field", 1, HINTS, None, read_field),
     Rule("answer", 1, ("nswer", "NSWER"), re.compile(r"[Aa](?:nswers?|(?<=A)NSWER)"), read_announced),
     Rule(
         "answer abroad",

@@ -22,6 +22,13 @@ _THOUGHTS = re.compile(
     re.I,
 )
 
+# %% ../../nbs/03a_own_words.ipynb #03a-folded
+_FOLDED = re.compile(
+    r"<details(?:[^<>]{0,99}reasoning[^<>]{0,99}>|[^<>]{0,99}>\s*<summary>[^<]{0,99}(?:[Tt]h(?:ink|ought)|[Rr]eason))"
+    r".*?(?:</details>|\Z)",
+    re.S,
+)
+
 # %% ../../nbs/03a_own_words.ipynb #03a0007
 def without_thoughts(
     text: str,  # a response
@@ -41,11 +48,11 @@ def without_thoughts(
 
 # %% ../../nbs/03a_own_words.ipynb #03a0011
 _FINAL = re.compile(
-    r"<\|channel\|>\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"
+    r"<\|channel\|>\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>|<channel\|>"
     r"|(?:(?<=[^\sA-Z])|^|(?<=\n))assistant\s*final(?=[\s\W]|[A-Z0-9])|^final(?=[A-Z0-9*\\{])"
 )
 _CHANNEL = re.compile(
-    r"\s*(?:<\|start\|>assistant)?<\|channel\|>|\s*(?:<\|start\|>)?(?:assistant\s*)?(?:analysis"
+    r"\s*(?:<\|start\|>assistant)?<\|channel\|?>|\s*(?:<\|start\|>)?(?:assistant\s*)?(?:analysis"
     r"|commentary)(?=[A-Z0-9\n(\"'$])"
 )
 
@@ -54,7 +61,7 @@ def final_channel(
     text: str,  # a response
 ) -> str:
     "The last final channel; nothing where channels have none; the text itself where there are no channels."
-    if not _CHANNEL.match(text) and "<|channel|>" not in text:
+    if not _CHANNEL.match(text) and "channel|>" not in text:
         return text
     final = list(_FINAL.finditer(text))
     return text[final[-1].end() :] if final else ""
@@ -88,19 +95,22 @@ def any_in(words: Sequence[str], text: str) -> bool:
 
 # %% ../../nbs/03a_own_words.ipynb #03a0021
 _NEXT_QUERY = re.compile(
-    r"\n(?:[ \t*#]*(?:Next |New )?(?P<word>Q|[Qq]uestion|Human|User|[Pp]roblem|Instruction|[Ee]xercise|Example"
+    r"\n(?:(?P<turn>user[ \t]*\n|#{2,3} (?:Instruction|User|Human)\b)"
+    r"|[ \t*#]*(?:Next |New )?(?P<word>Q|[Qq]uestion|Human|User|[Pp]roblem|Instruction|[Ee]xercise|Example"
     r"|[问問][题題])\b(?: ?(?P<number>\d{1,3}))?(?:(?<=\d)\.\s|[^\n:：]{0,12}[:：])"
+    r"|[ \t*#]*(?P<item>\d{1,3})[.)]\s(?=Which |What |Who |Where |When |Why |How )"
     r"|[^\n:：.]{0,30}(?:\ball (?:of )?the (?:\w+ )?answers\b|\bthe answers (?:to|for)\b|总结以上))"
 )
 _ANSWERED = re.compile(
     r"####[\s*]*[-$]?[\d.]|boxed\s?\{|(?:nswer|NSWER|esult)(?:\s(?:is|would be)|[*_\"']*:)[\s*_$\"']*[\w($\\-]"
     r"|(?:\n|^)A(?:ns)?:|\([A-J]\)[.*]*\s*\n|(?:ption|hoice)(?:\sis:?|:)[\s*_(\"']*[A-J]\b"
     r"|(?:[Ss]o|[Tt]hus|[Hh]ence|[Tt]herefore),? the (?:\w+ ){1,4}is [*_$\\(]*\d"
+    r"|\bThe (?:\w+ ){1,4}is [*_$\\(]*\d[^\n]{0,40}\n\n(?=\W{0,3}Q)"
     r"|(?:答案|정답|答え|正解)(?:是|为|は|은|：|:)"
 )
 _SHORT = re.compile(r"[\s*_(\[{\"'`$]*(?:[A-Za-z]|-?[\d.,]+)[\s*_)\]}\"'`.:,;$!%]*")
 _NEXT_HINT = re.compile(
-    r"\n[ \t*#]*(?=[QHUPIEN问問])(?:Q|Human|User|Problem|Instruction|Ex[ae]|Next|New|问题|問題)"
+    r"\n[ \t*#]*+(?:Q|Human|User|Problem|Instruction|Ex[ae]|Ne[wx]|问题|問題|user\s*\n|\d++[.)] (?:Wh|How))"
 )  # quick: most texts have no such line
 
 # %% ../../nbs/03a_own_words.ipynb #03a0022
@@ -114,8 +124,8 @@ def without_next_query(
     found, counted = headings and _ANSWERED.search(text), set()
     for at, m in headings:
         answered = found and at > found.start() or at < 40 and _SHORT.fullmatch(text, 0, at)
-        number = int(m["number"] or 0)
-        if answered and at and (m["word"], number - 1) not in counted:
+        number = int(m["number"] or m["item"] or 0)
+        if at and (m["turn"] or answered and (m["word"], number - 1) not in counted):
             return text[:at]
         counted.add((m["word"], number))
     return text
@@ -141,5 +151,5 @@ def own_part(
 ) -> str:
     "The part of a response that answers its own query."
     if _is_marked(text):
-        text = first_turn(without_thoughts(final_channel(text)))
+        text = first_turn(without_thoughts(_FOLDED.sub("", final_channel(text))))
     return without_next_query(text)
