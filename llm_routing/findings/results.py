@@ -6,7 +6,8 @@
 __all__ = ['KEYS', 'made_up_selections', 'made_up_systems', 'made_up_queries', 'made_up_tables', 'SystemScores', 'system_scores',
            'by_pool', 'place', 'reference_columns', 'share_away', 'training_noise', 'mean_taken', 'mean_over_seeds',
            'with_intervals', 'system_rows', 'whole_error_tests', 'add_tests', 'results_table', 'with_share_away',
-           'read_router_costs', 'with_router_time', 'solved', 'outcome_matrix', 'known_means', 'fold_prices', 'TestSet']
+           'read_router_costs', 'with_router_time', 'solved', 'outcome_matrix', 'known_means', 'fold_prices', 'TestSet',
+           'each_test_set']
 
 # %% ../../nbs/06b_results.ipynb #dbf0ec08
 import json
@@ -426,11 +427,8 @@ def each_test_set(
     queries: pd.DataFrame,
     outcomes: pd.DataFrame,
     scores: pd.DataFrame,
-<<<<<<< /tmp/tmphhat3m9o
-    every_seed: bool = False,  # or each router's first seed alone
-=======
     price: str = "seconds",  # of equally likely LLMs the one with less of it is called, or "cost"
->>>>>>> /tmp/tmpxlncnoib
+    every_seed: bool = False,  # or each router's first seed alone
 ) -> Iterator[TestSet]:
     "A `TestSet` for every dataset, pool and router; the folds of a cross-fitted dataset are put together."
     for dataset, pool, q, rows in by_pool(scores, queries):
