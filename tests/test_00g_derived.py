@@ -9,10 +9,11 @@ __all__ = []
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from llm_routing.study import derived as module
-from llm_routing.study.derived import content_of, derived, is_complete
+from llm_routing.study.derived import VectorCache, content_of, derived, is_complete
 
 # %% ../nbs/00g_derived.ipynb #t-make
 def two_files(folder: Path):
@@ -100,3 +101,21 @@ def test_without_cache_a_thing_of_before_is_made_again_once(tmp_path, monkeypatc
     for _ in range(2):
         derived(tmp_path, {"a": 1}, made.append)
     assert len(made) == 2
+
+# %% ../nbs/00g_derived.ipynb #48de1d21
+def test_vector_cache_keeps_vectors(tmp_path):
+    store = VectorCache(tmp_path, "a/b")
+    store.put({"x": np.arange(3, dtype=np.float16)})
+    assert store.get(["x", "y"])["x"].tolist() == [0, 1, 2] and list(store.get(["y"])) == []
+    assert VectorCache(None, "a").get(["x"]) == {}
+
+# %% ../nbs/00g_derived.ipynb #t-damaged-cache
+@pytest.mark.parametrize("damage", [lambda raw: b"no database" * 99, lambda raw: raw[: len(raw) // 2]])
+def test_a_damaged_vector_cache_is_begun_anew(tmp_path, damage):
+    made, cache = {f"k{i}": np.full(300, i, np.float16) for i in range(300)}, VectorCache(tmp_path, "a")
+    cache.put(made)
+    cache.path.write_bytes(damage(cache.path.read_bytes()))
+    left = cache.get(list(made))
+    assert all((left[k] == made[k]).all() for k in left) and len(left) < 300
+    cache.put(made)
+    assert len(cache.get(list(made))) == 300

@@ -14,16 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llm_routing.routing import encoders as module
 from llm_routing.routing.encoders import (
     Pretrained,
     SURFACE_FEATURES,
     TokenStates,
-    VectorCache,
     make_encoder,
     surface,
     train_encoder,
 )
+from llm_routing.study import derived
 from llm_routing.study.tables import project_root
 
 # %% ../nbs/04a_encoders.ipynb #c21b93d2
@@ -34,24 +33,6 @@ def test_surface_sees_options_code_and_script():
     assert f("Q\nA. 1\nB. 2\nC. 3")["options"] == 3
     assert f("def add(a, b):\n    pass")["is_code"] == 1
     assert f("运行中")["cjk_share"] == 1 and np.isfinite(surface("")).all()
-
-# %% ../nbs/04a_encoders.ipynb #48de1d21
-def test_vector_cache_keeps_vectors(tmp_path):
-    store = VectorCache(tmp_path, "a/b")
-    store.put({"x": np.arange(3, dtype=np.float16)})
-    assert store.get(["x", "y"])["x"].tolist() == [0, 1, 2] and list(store.get(["y"])) == []
-    assert VectorCache(None, "a").get(["x"]) == {}
-
-# %% ../nbs/04a_encoders.ipynb #t-damaged-cache
-@pytest.mark.parametrize("damage", [lambda raw: b"no database" * 99, lambda raw: raw[: len(raw) // 2]])
-def test_a_damaged_vector_cache_is_begun_anew(tmp_path, damage):
-    made, cache = {f"k{i}": np.full(300, i, np.float16) for i in range(300)}, VectorCache(tmp_path, "a")
-    cache.put(made)
-    cache.path.write_bytes(damage(cache.path.read_bytes()))
-    left = cache.get(list(made))
-    assert all((left[k] == made[k]).all() for k in left) and len(left) < 300
-    cache.put(made)
-    assert len(cache.get(list(made))) == 300
 
 # %% ../nbs/04a_encoders.ipynb #0704c228
 def test_unknown_encoder_names_the_known_ones():
@@ -145,7 +126,7 @@ def test_without_cache_no_vector_of_before_is_used(tmp_path, monkeypatch):
         db.execute("update vectors set vector = zeroblob(length(vector))")
     assert not encoder.transform(TEXTS[:3]).any()
     monkeypatch.setenv("LLM_ROUTING_NO_CACHE", "1")
-    monkeypatch.setattr(module, "_PUT", set())
+    monkeypatch.setattr(derived, "_PUT", set())
     assert (encoder.transform(TEXTS[:3]) == right).all()
 
 # %% ../nbs/04a_encoders.ipynb #t-no-code

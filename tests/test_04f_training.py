@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 
 from llm_routing.routing.base import ROUTERS, fit_logistic, make_router, routed_score
-from llm_routing.routing import encoders, training
+from llm_routing.routing import training
 from llm_routing.routing.training import calibration_error, fit_isotonic, fit_temperature, prediction_key
 from llm_routing.routing.training import run_router, trained, tune
+from llm_routing.study import derived
 from llm_routing.study.tables import project_root
 from llm_routing.study.tasks import Task
 
@@ -233,7 +234,7 @@ def test_kept_predictions_are_those_that_were_made(tmp_path, monkeypatch, name):
     assert all(rows.equals(f) for f in fresh) and set(paid) == {"fit_s", "parameters", *TIMES}
     assert made == ([] if name == "ridge_tfidf" else ["prior"])  # a prior reads no texts, and is not kept
     monkeypatch.setenv("LLM_ROUTING_NO_CACHE", "1")
-    monkeypatch.setattr(encoders, "_PUT", set())
+    monkeypatch.setattr(derived, "_PUT", set())
     trained(job, outcomes, {}, tmp_path, True)
     assert made[-1] == name
 

@@ -18,8 +18,9 @@ from scipy.stats import norm
 from .gap import argmax_score
 from .results import TestSet, each_test_set
 from ..routing.base import ROUTERS, make_router
-from ..routing.encoders import ONCE, VectorCache
+from ..routing.encoders import ONCE
 from ..routing.training import calibration_errors, prediction_key
+from ..study.derived import VectorCache
 from ..study.profiles import Pool
 from ..study.runs import side_by_side
 from ..study.statistics import holm

@@ -4,18 +4,14 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'SURFACE_FEATURES', 'CJK_WORDS', 'ONCE', 'register_encoder', 'Encoder', 'surface', 'Surface', 'Tfidf',
-           'Words', 'VectorCache', 'minilm_folder', 'pretrained_model', 'weights_of', 'check_weights', 'load_encoder',
-           'read_layer', 'mean_pool', 'embed', 'Pretrained', 'hidden_states', 'TokenStates', 'token_vectors', 'Static',
+           'Words', 'minilm_folder', 'pretrained_model', 'weights_of', 'check_weights', 'load_encoder', 'read_layer',
+           'mean_pool', 'embed', 'Pretrained', 'hidden_states', 'TokenStates', 'token_vectors', 'Static',
            'word_tokenizer', 'new_bert', 'learn_masked', 'train_encoder', 'Joined', 'make_encoder', 'from_texts_alone',
            'encoded']
 
 # %% ../../nbs/04a_encoders.ipynb #imports
-import os
 import re
-import sqlite3
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +22,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 
-from ..study.derived import Once, content_of, derived
+from ..study.derived import Once, VectorCache, content_of, derived
 from ..study.tables import StudyError, digest
 
 # %% ../../nbs/04a_encoders.ipynb #75d6d22f
@@ -186,65 +182,6 @@ class Words(Tfidf):
     ngrams: tuple = (1, 1)
     pattern: str = CJK_WORDS
 
-# %% ../../nbs/04a_encoders.ipynb #put-keys
-_PUT: set[str] = set()  # keys of vectors that this process computed: all that counts with LLM_ROUTING_NO_CACHE
-
-# %% ../../nbs/04a_encoders.ipynb #47290645
-class VectorCache:
-    "Vectors by key in one SQLite file; `folder=None` keeps nothing."
-
-    def __init__(self, folder: str | Path | None, name: str, dtype: type = np.float16):
-        self.dtype = dtype
-        self.path = None if folder is None else Path(folder) / (re.sub(r"\W+", "_", name) + ".sqlite")
-
-    def connect(self):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(self.path, timeout=60)
-        db.execute("create table if not exists vectors (key text primary key, vector blob)")
-        return db
-
-    def on_file(self, act):
-        "What `act` gives for the open file. A damaged one is begun anew: all that it held can be made again."
-        try:
-            with closing(self.connect()) as db, db:
-                return act(db)
-        except sqlite3.OperationalError:  # it is locked, or there is no room
-            raise
-        except sqlite3.DatabaseError:
-            for part in (self.path, Path(f"{self.path}-journal")):
-                part.unlink(missing_ok=True)
-            return self.on_file(act)
-
-    def get(self, keys: list[str]) -> dict[str, np.ndarray]:
-        "The vectors that are there, by key."
-        if os.environ.get("LLM_ROUTING_NO_CACHE"):
-            keys = [k for k in keys if k in _PUT]
-        if self.path is None or not keys:
-            return {}
-        rows = self.on_file(
-            lambda db: [db.execute("select key, vector from vectors where key = ?", (k,)).fetchone() for k in keys]
-        )
-        return {r[0]: np.frombuffer(r[1], self.dtype) for r in rows if r}
-
-    def put(self, vectors: dict[str, np.ndarray]):
-        "Add vectors, all of them or (on a crash) none."
-        if self.path is None or not vectors:
-            return
-        rows = [(k, v.astype(self.dtype).tobytes()) for k, v in vectors.items()]
-        self.on_file(lambda db: db.executemany("insert or replace into vectors values (?, ?)", rows))
-        _PUT.update(vectors)
-
-# %% ../../nbs/04a_encoders.ipynb #cache-kept
-@patch
-def kept(self: VectorCache, key: str, make: Callable) -> np.ndarray:
-    "The vector under `key`, or what `make` gives, which is put there. Nothing is kept under an empty key."
-    if not key:
-        return make()
-    if key not in (found := self.get([key])):
-        found[key] = make()
-        self.put(found)
-    return found[key]
-
 # %% ../../nbs/04a_encoders.ipynb #87620f5e
 def minilm_folder() -> str:
     "The folder of all-MiniLM-L6-v2 inside its installed package."
@@ -285,7 +222,7 @@ _models = {}
 
 # %% ../../nbs/04a_encoders.ipynb #0ab99368-2
 def load_encoder(folder: str, revision: str | None = None, layers: int | None = None):
-    """The tokenizer and model in `folder` (or on the hub), with its first `layers` or all, loaded once per process while
+    """The tokenizer and model in `folder` (or on the hub), with all layers or the first, loaded once per process while
     its files stay the same."""
     from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import logging

@@ -22,8 +22,9 @@ from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
 from .base import ROUTERS, Router, fit_logistic, log_loss, make_router
-from .encoders import ONCE, Encoder, VectorCache, from_texts_alone
+from .encoders import ONCE, Encoder, from_texts_alone
 from ..study import tables
+from ..study.derived import VectorCache
 from ..study.runs import side_by_side
 from ..study.tables import digest, matrix
 from ..study.tasks import Task, llms_of
