@@ -217,7 +217,8 @@ def stated(
 
 # %% ../../nbs/03e_numbers.ipynb #03e0035
 _FILL = re.compile(
-    r"(?:[\s:*_\\(\[{\"'`~≈=#,]|(?<=[=\-\n])>|(?:therefore|thus|hence|then|simply|just|now|indeed|also|approximately|approx\.?"
+    r"(?:[\s:*_\\(\[{\"'`~≈=#,]|(?<=[=\-\n])>"
+    r"|(?:therefore|thus|hence|then|simply|just|now|indeed|also|approximately|approx\.?"
     r"|about|around|roughly"
     r"|exactly|equal|to|that|the|a|total|of|number|is|be|should|would|final|correct|amount|sum|result|value|text"
     r"|displaystyle"

@@ -119,7 +119,7 @@ _NUMBER = re.compile(
     re.VERBOSE,
 )
 
-# %% ../../nbs/03d_numerals.ipynb #03d0017
+# %% ../../nbs/03d_numerals.ipynb #03d-integer
 @functools.lru_cache(4096)
 def integer(
     digits: str,  # decimal digits of any script, with or without a sign
@@ -127,7 +127,7 @@ def integer(
     "A whole number. Most answers are small: they are made once."
     return Fraction(int(digits))
 
-
+# %% ../../nbs/03d_numerals.ipynb #03d0017
 def _rational(digits: str) -> Fraction:
     "Decimal digits of any script, with or without a point."
     if digits.isdecimal():

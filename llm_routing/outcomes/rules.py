@@ -199,7 +199,8 @@ _AGAIN = re.compile(
     r"|apologi[sz]e|sorry|actually"
     r"|on second thought|my mistake|i made an? (?:error|mistake)|let me (?:re\w+|correct|fix)|that(?:'s| is"
     r"| was) (?:wrong|not right|incorrect)"
-    r"|not right|i misread|make that|i meant?|no,|(?<=[.!…?] )no\.|nope|rather,|or rather)|等等|不对|更正|应该是|いや|아니",
+    r"|not right|i misread|make that|i meant?|no,|(?<=[.!…?] )no\.|nope|rather,|or rather)"
+    r"|等等|不对|更正|应该是|いや|아니",
     re.I,
 )
 _AGAIN_HINTS = (
