@@ -49,7 +49,7 @@ def test_own_responses_as_json_lines_csv_and_parquet_are_the_same(tmp_path):
         ([SAID[0] | {"completion_tokens": 10**30}], "line 1: 'completion_tokens' is 1000"),
         ([SAID[0] | {"sample": -1}], "line 1: 'sample' is -1, not within 0"),
         ([[1, 2]], "line 1: a list, not an object"),
-        ([SAID[0] | {"text": "half \ud83d"}], "line 1: not valid JSON .*surrogates"),
+        ([SAID[0] | {"text": "half \ud83d"}], "line 1: not valid JSON .*can't encode"),
     ],
 )
 def test_own_responses_that_do_not_fit_are_one_clear_error(tmp_path, said, says):
