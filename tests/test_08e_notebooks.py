@@ -18,7 +18,8 @@ from llm_routing.study.tables import project_root
 
 # %% ../nbs/08e_notebooks.ipynb #b378f589-3
 def test_an_edited_export_is_found(tmp_path, monkeypatch):
-    for name in ("settings.ini", "nbs"):
+    (tmp_path / "nbs").mkdir()
+    for name in ("settings.ini", "nbs/00a_tables.ipynb", "nbs/01_queries.ipynb", "nbs/index.ipynb"):
         (tmp_path / name).symlink_to(project_root() / name)
     monkeypatch.chdir(tmp_path)
     module.export_notebooks()
