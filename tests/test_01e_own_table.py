@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from llm_routing.sources.files import SourceError
-from llm_routing.sources.own_table import as_tables, load_table, made_splits, number_of, read_user_table
+from llm_routing.sources.files import SourceError, number_of
+from llm_routing.sources.own_table import as_tables, load_table, made_splits, read_user_table
 from llm_routing.study.profiles import Reading, Source
 from llm_routing.study.tables import check_table
 

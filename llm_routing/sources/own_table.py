@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['NEEDED', 'OPTIONAL', 'SPLITS', 'ENDINGS', 'WIDEST', 'LLMROUTER', 'ROUTERBENCH', 'FORMATS', 'SPLIT_NAMES', 'SPLIT_OF',
-           'ALIASES', 'KNOWN', 'BLANK', 'RIGHT', 'WORDS', 'NUMBER', 'COMMA', 'THOUSANDS', 'MOST', 'ABOUT_ONE', 'plain',
-           'known_columns', 'is_blank', 'decimal_comma', 'number_of', 'numbers', 'within', 'scale_of', 'scores_of',
-           'texts_of', 'delimiter_of', 'check_width', 'csv_frame', 'parquet_frame', 'json_frame', 'cells_of', 'about',
-           'kind_of_scores', 'long_frame', 'left_out', 'arranged', 'of_routerbench', 'of_llmrouter', 'format_of',
-           'made_splits', 'splits_of', 'checked_rows', 'without_repeats', 'check_name_column', 'check_queries',
-           'complete', 'check_splits', 'Imported', 'load_table', 'read_user_table', 'as_tables']
+           'ALIASES', 'KNOWN', 'MOST', 'ABOUT_ONE', 'plain', 'known_columns', 'numbers', 'within', 'scale_of',
+           'scores_of', 'texts_of', 'delimiter_of', 'check_width', 'csv_frame', 'parquet_frame', 'json_frame',
+           'cells_of', 'about', 'kind_of_scores', 'long_frame', 'left_out', 'arranged', 'of_routerbench',
+           'of_llmrouter', 'format_of', 'made_splits', 'splits_of', 'checked_rows', 'without_repeats',
+           'check_name_column', 'check_queries', 'complete', 'check_splits', 'Imported', 'load_table',
+           'read_user_table', 'as_tables']
 
 # %% ../../nbs/01e_own_table.ipynb #imports
 import ast
@@ -28,8 +28,12 @@ import pyarrow.parquet as pq
 from llm_routing.sources.files import (
     Findings,
     SourceError,
+    WORDS,
+    decimal_comma,
     fault,
+    is_blank,
     json_of,
+    number_of,
     outcomes_frame,
     rows_of_csv,
     split_validation,
@@ -96,53 +100,9 @@ def known_columns(
             findings.notes.append(f"column {like[0]!r} is read as {target!r}")
     return found
 
-# %% ../../nbs/01e_own_table.ipynb #4774aea0
-BLANK = {"", "na", "n/a", "nan", "null", "none", "-"}
-RIGHT = dict.fromkeys("true yes y t right correct pass passed".split(), 1.0)
-WORDS = RIGHT | dict.fromkeys("false no n f wrong incorrect fail failed".split(), 0.0)
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
-COMMA, THOUSANDS = re.compile(r"[+-]?\d+,\d+"), re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+# %% ../../nbs/01e_own_table.ipynb #own-limits
 MOST = 1e12  # the largest seconds and costs that are taken for sound
 ABOUT_ONE = re.compile(r"(.+?)[|_ :.](total_cost|cost|latency_s|latency|model_response|response|answer)", re.I)
-
-# %% ../../nbs/01e_own_table.ipynb #ec5e9702
-def is_blank(cell: Any) -> bool:
-    "Whether a cell is empty, or says so."
-    if isinstance(cell, str):
-        return cell.strip().lower() in BLANK
-    return cell is None or isinstance(cell, float) and np.isnan(cell)
-
-# %% ../../nbs/01e_own_table.ipynb #2e529a33
-def decimal_comma(cells: list) -> bool:
-    "Whether the commas in a column's cells are decimal ones, beyond doubt."
-    texts = [c.strip().rstrip("% ") for c in cells if isinstance(c, str) and "," in c]
-    points = any(isinstance(c, str) and "." in c for c in cells)
-    return bool(texts) and not points and not all(THOUSANDS.fullmatch(t) for t in texts)
-
-# %% ../../nbs/01e_own_table.ipynb #498ec0cb
-def number_of(
-    cell: Any,
-    comma: bool = False,  # commas are decimal ones
-    words: bool = False,  # True, yes and the like, and percent signs, are scores
-) -> float | None:  # NaN for a blank cell, None for what is no number
-    "The number in a cell."
-    if is_blank(cell):
-        return np.nan
-    if isinstance(cell, (bool, np.bool_)):
-        return float(cell) if words else None
-    if not isinstance(cell, str):
-        if not isinstance(cell, (int, float, np.number)):
-            return None
-        return np.inf if abs(cell) > 1e300 else float(cell)  # JSON's integers have no end
-    text = cell.strip()
-    if words and text.lower() in WORDS:
-        return WORDS[text.lower()]
-    if words and text.endswith("%"):
-        share = number_of(text[:-1].strip(), comma)
-        return None if share is None else share / 100
-    if comma and COMMA.fullmatch(text):
-        text = text.replace(",", ".")
-    return float(text) if NUMBER.fullmatch(text) else None
 
 # %% ../../nbs/01e_own_table.ipynb #bee6291e
 def numbers(
