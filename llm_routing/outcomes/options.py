@@ -347,8 +347,7 @@ RULES = (
         re.compile(
             r"答案|答え|答(?=[:：是为])|正[确確]的(?=是)|正[确確](?:的)?(?:选项|答案|选择|選項)|选项|选择|应选|故选|选|選ぶ|選|正解|정답|답(?=은|:|：)"
             r"|\b(?:[Rr]espuesta|[Rr]éponse|[Aa]ntwort|[Rr]isposta|[Rr]esposta|[Oo]pción correcta"
-            r"|[Oo]pção correta|[Cc]hoix"
-            r"|[Aa]lternativa corre(?:c)?ta|[Ee]lijo|[Ee]scolho|[Ll]ösung)\b|[Оо]твет"
+            r"|[Oo]pção correta|[Cc]hoix|[Aa]lternativa corre(?:c)?ta|[Ee]lijo|[Ee]scolho|[Ll]ösung)\b|[Оо]твет"
         ),
         read_announced,
     ),
@@ -361,8 +360,7 @@ RULES = (
             r"\b(?:correct|right|best|final|appropriate|accurate|suitable)\s(?:option|choice|statement|letter"
             r"|response|one|alternative|selection)"
             r"|\b[Oo]ption\schosen|\b(?:[Mm]y|[Oo]ur|[Tt]he|[Ff]inal)\s(?:(?!first|initial)\w+\s)?"
-            r"(?:choice|pick|guess|vote"
-            r"|selection)\b"
+            r"(?:choice|pick|guess|vote|selection)\b"
             r"|\b(?:(?:choosing|going with|going for)(?!\s(?:option\s)?\S{1,3}\s(?:would|may|might|could|is|[a-z]+s)\b)"
             r"|choose|chose|select|pick|go with|go for|opt for"
             r"|conclude|take|settle on|vote for|lean(?:ing)? towards?"

@@ -290,19 +290,6 @@ class Pretrained(Encoder):
     def transform(self, texts):
         return np.array(self.known(texts), np.float32)
 
-    def known(self, texts) -> list[np.ndarray]:
-        "The vector of each text, from the cache where it is in it: the key holds all that a vector depends on."
-        made_from = (weights_of(self.folder or minilm_folder(), self.revision), self.max_length, self.layer)
-        keys = [digest(type(self).__name__, repr(made_from), t) for t in texts]
-        store = VectorCache(self.cache, self.store())
-        known = store.get(list(dict.fromkeys(keys)))
-        new = {k: t for k, t in zip(keys, texts) if k not in known}
-        if new:
-            fresh = dict(zip(new, self.vectors(list(new.values()))))
-            store.put(fresh)
-            known |= fresh
-        return [known[k] for k in keys]
-
     def store(self) -> str:
         return f"{Path(self.folder or 'all-MiniLM-L6-v2').name}-{self.revision}"
 
@@ -313,6 +300,21 @@ class Pretrained(Encoder):
         "The encoder itself. Raises `StudyError` where its weights are not those of `state`."
         check_weights(state["weights"], self.folder or minilm_folder(), self.revision)
         return self
+
+# %% ../../nbs/04a_encoders.ipynb #pretrained-known
+@patch
+def known(self: Pretrained, texts) -> list[np.ndarray]:
+    "The vector of each text, from the cache where it is in it: the key holds all that a vector depends on."
+    made_from = (weights_of(self.folder or minilm_folder(), self.revision), self.max_length, self.layer)
+    keys = [digest(type(self).__name__, repr(made_from), t) for t in texts]
+    store = VectorCache(self.cache, self.store())
+    known = store.get(list(dict.fromkeys(keys)))
+    new = {k: t for k, t in zip(keys, texts) if k not in known}
+    if new:
+        fresh = dict(zip(new, self.vectors(list(new.values()))))
+        store.put(fresh)
+        known |= fresh
+    return [known[k] for k in keys]
 
 # %% ../../nbs/04a_encoders.ipynb #4e6fdb55
 def hidden_states(folder: str, cache: str | Path | None = None) -> Pretrained:

@@ -153,16 +153,12 @@ class VectorCache:
         self.dtype = dtype
         self.path = None if folder is None else Path(folder) / (re.sub(r"\W+", "_", name) + ".sqlite")
 
-    def connect(self):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(self.path, timeout=60)
-        db.execute("create table if not exists vectors (key text primary key, vector blob)")
-        return db
-
     def on_file(self, act):
         "What `act` gives for the open file. A damaged one is begun anew: all that it held can be made again."
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with closing(self.connect()) as db, db:
+            with closing(sqlite3.connect(self.path, timeout=60)) as db, db:
+                db.execute("create table if not exists vectors (key text primary key, vector blob)")
                 return act(db)
         except sqlite3.OperationalError:  # it is locked, or there is no room
             raise
