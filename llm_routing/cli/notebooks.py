@@ -159,7 +159,7 @@ def execute_side_by_side(
     each: list[tuple[Path, Path]],  # a notebook, and where the executed one goes
 ) -> None:
     "Execute notebooks, several at a time. Raises `StudyError` for the first one, in their order, that fails."
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:  # kernels also wait, as they start and as they end
         list(pool.map(lambda pair: execute_in_place(*pair), each))
 
 # %% ../../nbs/08e_notebooks.ipynb #6e927e54-1
