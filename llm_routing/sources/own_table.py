@@ -28,12 +28,9 @@ from llm_routing.sources.files import (
     WIDEST,
     Findings,
     SourceError,
-<<<<<<< /tmp/tmpezte49wi
     WORDS,
-    decimal_comma,
-=======
     check_width,
->>>>>>> /tmp/tmpys7runeq
+    decimal_comma,
     fault,
     is_blank,
     json_of,
@@ -43,9 +40,9 @@ from llm_routing.sources.files import (
     split_validation,
     text_of,
 )
-from llm_routing.study.names import name_fault, reading as reads_like
-from llm_routing.study.profiles import Reading, Source
-from llm_routing.study.tables import check_table, digest, project_root
+from ..study.names import name_fault, reading as reads_like
+from ..study.profiles import Reading, Source
+from ..study.tables import check_table, digest, project_root
 
 # %% ../../nbs/01e_own_table.ipynb #k0000005
 NEEDED, OPTIONAL = ("text", "llm", "score"), ("query_id", "split", "dataset", "latency_s", "cost", "answer")
