@@ -46,6 +46,7 @@ def test_the_committed_renames_did_no_harm():
     table = pd.read_csv(ROOT / "campaigns" / "renames.csv")
     run_on = table[table.number == table.run_on_from].groupby("stage").size()
     assert set(table.stage) == set(STAGE_NAMES)
+    assert (table.groupby("stage").number.agg(["count", "max"]).nunique(axis=1) == 1).all()  # every moment of each
     assert (table.verdict == "held").all() and run_on.min() >= 3
     assert table.groupby("stage").moment.nunique().eq(2).all()
 
