@@ -25,7 +25,7 @@ from ..study.profiles import Pool
 from ..study.runs import side_by_side
 from ..study.statistics import holm
 from ..study.tables import digest, matrix
-from ..study.tasks import Task, normalised, tasks
+from ..study.tasks import Task, call_prices, normalised, tasks
 
 # %% ../../nbs/06p_training.ipynb #cf55dfbc
 def drawn_again(texts: pd.Series, seed: int) -> np.ndarray:
@@ -60,6 +60,7 @@ def fitted_again(
     router: str,
     seed: int,
     cache: Path | None = None,  # folder of what is kept
+    by: str = "seconds",  # of equally likely LLMs the one with less of it is called, or "cost"
     **params,
 ) -> np.ndarray:
     "(n_test,) what a router scores under ArgMax after training on a resample. Predictions are kept, as in stage 04."
@@ -69,7 +70,7 @@ def fitted_again(
         key, lambda: fitted_on(own, task, outcomes, router, seed, cache=cache, **params).ravel()
     )
     truth = matrix(outcomes, "score", task.ids("test"), task.llms)
-    return argmax_score(truth, predicted.reshape(truth.shape))
+    return argmax_score(truth, predicted.reshape(truth.shape), call_prices(task.queries, outcomes, task.llms, by))
 
 # %% ../../nbs/06p_training.ipynb #c213d6de
 def fitted_once_more(
@@ -79,13 +80,14 @@ def fitted_once_more(
     seed: int,
     known: dict | None = None,  # routers beside those of this package
     cache: Path | None = None,  # folder of what is kept
+    by: str = "seconds",  # as of `fitted_again`
 ) -> dict[tuple[str, str, str], float]:  # dataset, pool and router -> accuracy on test, in percent
     "Every router on every pool of a data set, with all its folds, after training on one resample."
     ROUTERS.update(known or {})
     scores: dict[tuple[str, str, str], list] = {}
     for router, task in sorted(product(routers, each), key=lambda job: job[1].fold):
         with ONCE.share():
-            again = fitted_again(task, task.outcomes(outcomes), router, seed, cache, **routers[router])
+            again = fitted_again(task, task.outcomes(outcomes), router, seed, cache, by, **routers[router])
         scores.setdefault((task.dataset, task.pool, router), []).append(again)
     return {key: 100 * float(np.concatenate(parts).mean()) for key, parts in scores.items()}
 
@@ -102,14 +104,15 @@ def training_spread(
     refits: int = 5,
     seed: int = 0,
     cache: Path | None = None,  # folder of what is kept
+    by: str = "seconds",  # as of `fitted_again`
 ) -> pd.DataFrame:  # `SPREAD`; training_sd in points
     "The standard deviation of each router's accuracy over training samples. Empty where nothing is refitted."
     each = [task for task in tasks(queries, outcomes, pools) if task.ids("train")]
     if not each or not routers or refits < 2:
         return pd.DataFrame(columns=SPREAD)
-    outcomes = outcomes[["query_id", "llm", "score"]]
+    outcomes = outcomes[["query_id", "llm", "score", "latency_s", "cost"]]
     data_sets = [[task for task in each if task.dataset == d] for d in dict.fromkeys(task.dataset for task in each)]
-    jobs = [(own, outcomes, routers, seed + k, dict(ROUTERS), cache) for own in data_sets for k in range(refits)]
+    jobs = [(own, outcomes, routers, seed + k, dict(ROUTERS), cache, by) for own in data_sets for k in range(refits)]
     found: dict[tuple[str, str, str], list[float]] = {}
     for run in side_by_side(fitted_once_more, jobs):
         for key, accuracy in run.items():
