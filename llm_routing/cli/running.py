@@ -74,7 +74,7 @@ SAVING = {
 }
 
 # %% ../../nbs/08d_running.ipynb #no-grammar-1
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # it cannot be imported any more
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # it cannot be imported any more
 
 # %% ../../nbs/08d_running.ipynb #80a08ee0
 def execute_stage(
