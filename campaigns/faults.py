@@ -688,7 +688,6 @@ RECORDS = (
     "profile.json",
     "04_routers.ipynb",
     "router_costs.json",
-    "frontier.csv",
     "figures/tables/main_results.csv",
     "figures/tables/checksums.csv",
 )

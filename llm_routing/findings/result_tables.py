@@ -112,7 +112,9 @@ _ABOUT_POOLS = {
         + ("share_away",),
     ),
     "subset_frontier": About(
-        "Votes of several LLMs", "Subsets that vote: accuracy, gain, calls and cost along the frontier."
+        "What accuracy costs",
+        "Each policy of one router over its parameter: accuracy and gain over the best single LLM (percent, points), "
+        "calls, seconds and cost per query.",
     ),
 }
 
