@@ -112,6 +112,7 @@ def training_spread(
         return pd.DataFrame(columns=SPREAD)
     outcomes = outcomes[["query_id", "llm", "score", "latency_s", "cost"]]
     data_sets = [[task for task in each if task.dataset == d] for d in dict.fromkeys(task.dataset for task in each)]
+    data_sets.sort(key=lambda own: -len(own[0].queries))  # the longest jobs first
     jobs = [(own, outcomes, routers, seed + k, dict(ROUTERS), cache, by) for own in data_sets for k in range(refits)]
     found: dict[tuple[str, str, str], list[float]] = {}
     for run in side_by_side(fitted_once_more, jobs):
