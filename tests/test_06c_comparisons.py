@@ -101,3 +101,14 @@ def test_a_constant_has_no_rank_beside_its_llm():
     selections["llms"] = np.where(routed, pd.Series([["b"]] * len(selections)), selections["llms"])
     table = rank_table(selections, made_up_queries(), 500)
     assert set(table.system) == {"a", "b", "r"}
+
+# %% ../nbs/06c_comparisons.ipynb #t-constant-seed
+def test_a_router_that_is_constant_with_one_seed_is_ranked_by_all_its_seeds():
+    systems = made_up_systems()
+    systems |= {("router", "r", "argmax", 1): systems["llm", "a", "", 0]}
+    selections = made_up_selections(systems)
+    own = (selections["system"] == "r") & (selections["seed"] == 0) & (selections.index % 3 == 0)
+    selections["llms"] = np.where(own, pd.Series([["b"]] * len(selections)), selections["llms"])
+    table = rank_table(selections, made_up_queries(), 500).set_index("system")
+    both = selections[(selections["system"] == "r") & (selections["policy"] == "argmax")].score.mean()
+    assert np.isclose(table.accuracy["r"], 100 * both)

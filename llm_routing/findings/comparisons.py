@@ -125,13 +125,13 @@ def power_table(queries: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
 # %% ../../nbs/06c_comparisons.ipynb #abefab74
 def rank_table(selections: pd.DataFrame, queries: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """Every LLM and ArgMax router: rank, 95% interval of the rank, share of resamples in which it is first. A constant,
-    which sends every query to one LLM, has no rank beside that LLM's."""
+    which with every seed sends all queries to one LLM, has no rank beside that LLM's."""
     frames = []
     for dataset, pool, _, own in by_pool(selections, queries):
         e = system_scores(own)
-        routers = [i for i, c in enumerate(e.columns) if c[::2][:2] == ("router", "argmax")]
-        away = dict(zip(routers, share_away(e.sent[:, routers])))
-        kept = [i for i, c in enumerate(e.columns) if c[0] == "llm" or away.get(i, 0) > 0]
+        argmax = [i for i, c in enumerate(e.columns) if c[::2][:2] == ("router", "argmax")]
+        routing = {e.columns[i][1] for i, away in zip(argmax, share_away(e.sent[:, argmax])) if away > 0}
+        kept = [i for i, c in enumerate(e.columns) if c[0] == "llm" or (i in argmax and c[1] in routing)]
         systems, draws = over_seeds(
             bootstrap_means(e.score[:, kept], None, resamples, seed), [e.columns[i][:2] for i in kept], seed=seed
         )

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from .comparisons import verdict
+from .gap import argmax_score
 from .plots_systems import HEADLINE_ROUTERS
 from .results import by_pool, place
 from ..policies.subsets import undominated
-from ..routing.base import surest
 from ..routing.training import ROUTERS
 from ..study.runs import Run
 from ..study.tables import ALL_LLMS, matrix
@@ -90,8 +90,8 @@ def validation_accuracy(run: Run, queries: pd.DataFrame, outcomes: pd.DataFrame,
         paid = call_prices(task.queries, known, task.llms, run.profile.policies.price)
         own = own_scores(task, scores)
         for (router, _), s in own[own["query_id"].isin(ids)].groupby(["router", "seed"], sort=False):
-            chosen = surest(matrix(s, "probability", ids, task.llms), paid)
-            rows.append((task.dataset, task.pool, router, 100 * truth[np.arange(len(ids)), chosen].mean()))
+            right = argmax_score(truth, matrix(s, "probability", ids, task.llms), paid)
+            rows.append((task.dataset, task.pool, router, 100 * right.mean()))
     table = pd.DataFrame(rows, columns=["dataset", "pool", "system", "validation"])
     return table.groupby(["dataset", "pool", "system"], sort=False)["validation"].mean().reset_index()
 
