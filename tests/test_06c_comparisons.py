@@ -93,22 +93,12 @@ def test_power_and_ranks():
     assert table.accuracy["r"] == pytest.approx(100 * np.mean(both))
 
 # %% ../nbs/06c_comparisons.ipynb #1eccaa7d
-def test_a_constant_has_no_rank_beside_its_llm():
+def test_a_constant_has_no_rank_beside_its_llm_and_a_router_that_is_one_with_a_seed_is_ranked_by_all_seeds():
     systems = made_up_systems()
-    constant = {("router", "constant", "argmax", 0): systems["llm", "a", "", 0]}
+    constant = {("router", name, "argmax", seed): systems["llm", "a", "", 0] for name, seed in (("c", 0), ("r", 1))}
     selections = made_up_selections(systems | constant)
-    routed = (selections["system"] == "r") & (selections.index % 3 == 0)
+    routed = (selections["system"] == "r") & (selections["seed"] == 0) & (selections.index % 3 == 0)
     selections["llms"] = np.where(routed, pd.Series([["b"]] * len(selections)), selections["llms"])
-    table = rank_table(selections, made_up_queries(), 500)
-    assert set(table.system) == {"a", "b", "r"}
-
-# %% ../nbs/06c_comparisons.ipynb #t-constant-seed
-def test_a_router_that_is_constant_with_one_seed_is_ranked_by_all_its_seeds():
-    systems = made_up_systems()
-    systems |= {("router", "r", "argmax", 1): systems["llm", "a", "", 0]}
-    selections = made_up_selections(systems)
-    own = (selections["system"] == "r") & (selections["seed"] == 0) & (selections.index % 3 == 0)
-    selections["llms"] = np.where(own, pd.Series([["b"]] * len(selections)), selections["llms"])
-    table = rank_table(selections, made_up_queries(), 500).set_index("system")
-    both = selections[(selections["system"] == "r") & (selections["policy"] == "argmax")].score.mean()
-    assert np.isclose(table.accuracy["r"], 100 * both)
+    accuracy = rank_table(selections, made_up_queries(), 500).set_index("system").accuracy
+    argmax = selections[(selections["system"] == "r") & (selections["policy"] == "argmax")]
+    assert set(accuracy.index) == {"a", "b", "r"} and np.isclose(accuracy["r"], 100 * argmax.score.mean())
