@@ -45,6 +45,7 @@ LONGEST_MODULE, MEDIAN_CELL, LONGEST_CELL, WIDEST_LINE, LONGEST_CHAPTER = 600, 6
 CHAPTER = re.compile(r"0[0-7]_")
 PUBLIC = {"_replace", "_fields", "_asdict", "_make"}  # of named tuples, whose documentation has them
 AVOIDED = re.compile(r"\b(mend\w*|earn(s|ed)?|dear(er)?|luck|cure|seal(s|ed)?|whoever|shelf|shelves|harmless)\b", re.I)
+OUR_PATHS = re.compile(rf"PosixPath\('/|{re.escape(str(ROOT))}\b|{re.escape(str(Path.home()))}/")  # of this machine
 
 
 def notebooks() -> dict[str, list[dict]]:
@@ -107,7 +108,9 @@ def form_faults(book: list[dict]) -> list[str]:
         statistics.median(sizes) > MEDIAN_CELL
     )
     faults += [f"{len(wide)} lines are wider than {WIDEST_LINE}: {wide[0][:60]}..."] if wide else []
-    return faults + [f"words to avoid: {', '.join(words)}"] * bool(words)
+    faults += [f"words to avoid: {', '.join(words)}"] * bool(words)
+    named = [c["execution_count"] for c in book if OUR_PATHS.search(json.dumps(c.get("outputs", [])))]
+    return faults + [f"the output of cell {n} names a path of this machine" for n in named]
 
 
 def form() -> bool:

@@ -2,11 +2,11 @@
 
     python campaigns/fuzz.py [--minutes 30] [--only TARGET] [--seed 0] [--out campaigns/fuzz.csv] [--atheris]
 
-Targets: the profile reader, the importers, the extractors, the response store, the tables, the report, the notebook
-reader. Each may refuse its input with the study's own one-message error, or take it and keep its promises; anything
-else is a finding: it is printed with the input that shows it, made as small as hypothesis can. Minutes are this
-process's own processor time, which a busy machine does not shorten, shared evenly by the targets. --atheris lets
-coverage guide the bytes (pip install atheris; Linux). Exits 1 where there was a finding.
+Targets: the profile reader, the importers, the readers of logs, the extractors, the response store, the tables, the
+report, the notebook reader. Each may refuse its input with the study's own one-message error, or take it and keep its
+promises; anything else is a finding: it is printed with the input that shows it, made as small as hypothesis can.
+Minutes are this process's own processor time, which a busy machine does not shorten, shared evenly by the targets.
+--atheris lets coverage guide the bytes (pip install atheris; Linux). Exits 1 where there was a finding.
 """
 
 import argparse
@@ -41,6 +41,7 @@ from llm_routing.cli.stages import imported_modules, notebook_code
 from llm_routing.generation.store import Store, request_key, section_name
 from llm_routing.study.tables import StudyError, checksum, read_table, write_table
 from llm_routing.study.profiles import load_profile, parse_profile, set_key
+from llm_routing.sources.eval_logs import read_logs
 from llm_routing.sources.importing import import_report
 from llm_routing.sources.own_table import load_table
 
@@ -252,6 +253,34 @@ def importers(rows: list, raw: bytes, own: bool, kind: str) -> None:
         ]
         (Path(folder) / "z.jsonl").write_text("\n".join(lines), encoding="utf-8")
         refuses(import_report, Path(folder) / "z.jsonl")
+
+
+OWN = {"query_id": "q", "llm": "m", "text": "It is 4.", "sample": 0, "prompt_tokens": 3, "latency_s": 0.5}
+ASKED = {"query_id": "q", "text": "2 + 2?", "gold": 4, "choices": ["3", "4"], "dataset": "d", "split": "test"}
+HARNESS = {"doc_id": 0, "doc": {"question": "q", "choices": ["a"]}, "target": "1", "resps": [["a"]], "m": 1}
+HARNESS |= {"arguments": {"gen_args_0": {"arg_0": "p"}}, "metrics": ["m"]}
+BENCH = {"origin_query": "q", "prompt": "p", "ground_truth": "1", "score": 1, "raw_output": "a", "index": 0}
+BENCH |= {"prompt_tokens": 1, "completion_tokens": 1, "cost": 0.1}
+
+
+@target(
+    st.lists(st.tuples(st.sampled_from([*OWN, *ASKED, *HARNESS, *BENCH]), value), max_size=3), st.binary(max_size=99)
+)
+def logs(odd: list, raw: bytes) -> None:
+    "Logs of responses in each form, with odd values in some fields, or of any bytes."
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = {"own.jsonl": OWN, "asked.jsonl": ASKED, "h/m/samples_t_2024-01-01T00-00-00.0.jsonl": HARNESS}
+        files |= {"b/d/test/m/1.json": BENCH}
+        for file, good in files.items():
+            row = good | {k: v for k, v in odd if k in good}
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(json.dumps({"records": [row]} if file.endswith(".json") else row))
+        for place in ("own.jsonl", "h", "b"):
+            read = refuses(read_logs, folder / place, folder / "asked.jsonl" if place == "own.jsonl" else "")
+            assert read is None or len(read[0])
+        (folder / "own.jsonl").write_bytes(raw)
+        refuses(read_logs, folder / "own.jsonl", folder / "asked.jsonl")
 
 
 @target(text, text, text, st.sampled_from(["train", "validation", "test"]), st.floats(0, 1))
