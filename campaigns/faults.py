@@ -381,9 +381,15 @@ def two_runs(bench: Bench, folder: Path, stage: str, what: str) -> str:
     job = one_stage(folder, stage)
     while job.poll() is None and not at_work(Run.open("mini", folder)):
         time.sleep(0.05)
-    said = spoke(command(folder, "--set", "seed=5"), 1, "another run is working")
-    if job.poll() is not None:
-        raise Missed("the first run had ended already")
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(job.pid, signal.SIGSTOP)  # a short stage would end before the second command has started
+    try:
+        if job.poll() is not None or not at_work(Run.open("mini", folder)):
+            raise Missed("the first run had ended already")
+        said = spoke(command(folder, "--set", "seed=5"), 1, "another run is working")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGCONT)
     spoke(job, 0, "")
     bench.same(folder)
     return said

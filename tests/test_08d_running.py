@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/08d_running.ipynb #test-imports
+import asyncio
 import json
 
 import nbformat
@@ -13,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 from llm_routing.cli import running
-from llm_routing.cli.running import open_run, publish, run_study, seconds_elsewhere
+from llm_routing.cli.running import QUIET, kernel_manager, open_run, publish, run_study, seconds_elsewhere
 from llm_routing.cli.stages import STAGES, why_stale
 from llm_routing.study.tables import StudyError, project_root
 
@@ -44,6 +45,29 @@ def scratch(tmp_path, monkeypatch):
     write("01_queries", READ)
     monkeypatch.chdir(tmp_path)
     return write
+
+# %% ../nbs/08d_running.ipynb #test-deaf
+def test_a_kernel_that_starts_takes_no_interrupt_and_one_that_works_does():
+    async def ends() -> str:
+        kernel = kernel_manager()(kernel_name="python3")
+        await kernel.start_kernel(extra_arguments=QUIET)
+        for _ in range(20):
+            await kernel.interrupt_kernel()
+            await asyncio.sleep(0.02)
+        client = kernel.client()
+        client.start_channels()
+        await client.wait_for_ready(timeout=60)
+        client.execute("while True: pass")
+        reply = {"msg_type": ""}
+        while reply["msg_type"] != "execute_reply":
+            await asyncio.sleep(0.2)
+            await kernel.interrupt_kernel()
+            reply = await client.get_shell_msg(timeout=20)
+        client.stop_channels()
+        await kernel.shutdown_kernel(now=True)
+        return reply["content"]["ename"]
+
+    assert asyncio.run(ends()) == "KeyboardInterrupt"
 
 # %% ../nbs/08d_running.ipynb #cff922d4
 def test_a_stage_runs_once_and_again_when_its_code_or_table_changes(scratch, tmp_path):

@@ -77,7 +77,7 @@ def _inner(value: object) -> object:
 # %% ../../nbs/03b_fields.ipynb #03b0017
 _KEY = re.compile(rf"[\"'](?<!\\[\"'])(?P<name>(?i:{_ANY_NAME}))[\"']\s*:\s*")
 _KEY_HINTS = ('":', "':", '" :', "' :")
-HINTS = (*_KEY_HINTS, "<", "ANSWER]", "final_answer(")  # one of them stands in each text that has a field
+HINTS = (":", "<", "ANSWER]", "final_answer(")  # one of them stands in each text that has a field
 _BARE_END = re.compile(r",\s*[\"'\n}]|[}\n]|\Z")
 
 # %% ../../nbs/03b_fields.ipynb #03b0018
@@ -150,7 +150,7 @@ def field(
     text: str,  # a response, its own part
 ) -> Field | None:
     "The answer's field of a structured response, or None if it has no such field."
-    found = _keyed(text) if any_in(_KEY_HINTS, text) else None
+    found = _keyed(text) if ":" in text and any_in(_KEY_HINTS, text) else None
     found = found or _tagged(text)
     if found and isinstance(found.value, str) and not found.value.isdecimal() and _NULL.match(found.value.strip()):
         return found._replace(value=None)

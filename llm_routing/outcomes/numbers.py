@@ -43,6 +43,7 @@ _DENIED = re.compile(
     r"|only |simply |equal to )?\W{0,3}\Z|(?<=[\s(])[<>]\s?\$?\Z",
     re.I,
 )
+_DENIED_HINTS = ("not", "n't", "than", "instead", "never", "<", ">")  # one of them stands in each denial
 
 # %% ../../nbs/03e_numbers.ipynb #03e0006
 def _is_list_mark(s: str, n: Number) -> bool:
@@ -56,9 +57,9 @@ def _is_candidate(s: str, n: Number) -> bool:
     "Whether a number of a sentence could be its answer."
     before = s[max(0, n.start - 24) : n.start]
     word = before.rstrip().rpartition(" ")[2].strip("*_(\"'#$").lower()
-    if n.ordinal or word.removesuffix("s") in _LABELS or before.endswith("#") or _DENIED.search(before):
+    if n.ordinal or word.removesuffix("s") in _LABELS or before.endswith("#"):
         return False
-    return not _is_list_mark(s, n)
+    return not (any_in(_DENIED_HINTS, before.lower()) and _DENIED.search(before) or _is_list_mark(s, n))
 
 # %% ../../nbs/03e_numbers.ipynb #03e0009
 _OPERATOR = re.compile(r"\s?[-+*/^]\s?[($\d]|\s?[+*]\s?[A-Za-z]|[a-z]\s?[-+*/=]\s?\d|\s?-\s[a-z(]")
@@ -71,13 +72,14 @@ def _is_operand(s: str, n: Number) -> bool:
     return bool(_OPERATOR.match(s, n.end) or _OPERAND.search(s, max(0, n.start - 4), first))
 
 # %% ../../nbs/03e_numbers.ipynb #03e0011
-_EQUALS = re.compile(r"[=≈]>?\s*(?:about |approximately |roughly )?[*_(\[{`\"'\\]*(?:\$(?=\$))?")
+_EQUALS = re.compile(r">?\s*(?:about |approximately |roughly )?[*_(\[{`\"'\\]*(?:\$(?=\$))?")
 
 # %% ../../nbs/03e_numbers.ipynb #03e0012
 def _after_equals(s: str) -> Number | None:
     "The number after the last equals sign that a finished number follows."
-    for m in reversed(list(_EQUALS.finditer(s))):
-        n = number_at(s, m.end())
+    at = len(s)
+    while (at := max(s.rfind("=", 0, at), s.rfind("≈", 0, at))) >= 0:
+        n = number_at(s, _EQUALS.match(s, at + 1).end())
         if n and not _OPERATOR.match(s, n.end):
             return n
     return None
@@ -149,7 +151,7 @@ _IS_ANOTHER = re.compile(r"\s(?:\w+\s){0,3}(?:is|are|equals)\s[\w ]{0,12}\$?\d")
 # %% ../../nbs/03e_numbers.ipynb #03e0026
 def _computed_again(s: str, found: list[Number], context: str) -> Number | None:
     "The number that is the result of the last equation before a sentence."
-    computed = _after_equals(context[-360:])
+    computed = _after_equals(plain(context[-360:]))
     same = [n for n in found if computed and n.value == computed.value]
     return next((n for n in reversed(same) if not _is_operand(s, n) and not _IS_ANOTHER.match(s, n.end)), None)
 
@@ -177,7 +179,7 @@ _CONDITION = re.compile(
 # %% ../../nbs/03e_numbers.ipynb #03e0029
 def _free(s: str, found: list[Number]) -> Fraction | object:
     "The last number of several that no word sets aside, or `SEVERAL`."
-    free = [n for n in found if not _is_governed(s, n)] or found
+    free = [n for n in found if len(found) > 1 and not _is_governed(s, n)] or found
     n = next((n for n in reversed(free) if not _is_operand(s, n)), None)
     return SEVERAL if n is None or _is_open_choice(s, n) else n.value
 
@@ -205,11 +207,12 @@ def stated(
     s = s[-2000:]
     if _TWO_VALUES.search(s) or any_in(_GUESSES, s) and _TWO_GUESSES.search(s):
         return SEVERAL
-    if (m := _CONDITION.match(s)) and any(_is_candidate(s[m.end() :], n) for n in numbers(s[m.end() :])):
-        s, context = s[m.end() :], context + s[: m.end()]
-    equal = _after_equals(s)
-    if equal and not _CONCLUSION.search(s, equal.end):
+    condition, equal = _CONDITION.match(s), _after_equals(s)
+    first = condition.end() if condition else 0
+    if equal and equal.start >= first and not _CONCLUSION.search(s, equal.end):
         return SEVERAL if _LIST.match(s, equal.end) else equal.value
+    if first and any(_is_candidate(s[first:], n) for n in numbers(s[first:])):
+        return stated(s[first:], context + s[:first])
     found = [n for n in numbers(s) if _is_candidate(s, n)]
     if len(found) > 1:
         return _of_several(s, found, context)
@@ -401,22 +404,42 @@ def _in_words(s: str) -> Fraction | None:
     found = {spoken(m[0]) for m in WORDS.finditer(s, total[-1].end() if total else 0)}
     return found.pop() if len(found) == 1 else None
 
+# %% ../../nbs/03e_numbers.ipynb #03e-told
+def _told(
+    parts: list[str],  # sentences
+    before: str,  # the text before them
+) -> tuple[Fraction | object | None, Fraction | object | None]:
+    "What the last telling sentence states, and what the last of the others does."
+    parts, spare = without_loop(parts), None
+    for i in range(len(parts) - 1, -1, -1):
+        s = plain(parts[i])
+        aside = _ASIDE.match(s) or "=" not in s and foreign(s)
+        if not aside and refused(s):
+            return NOTHING, spare
+        value = stated(s, "".join([before, *parts[:i]]))
+        if value is not None and not aside and s.rstrip()[-1:] not in "?=+*":
+            return value, spare
+        spare = value if spare is None else spare
+    return None, spare
+
 # %% ../../nbs/03e_numbers.ipynb #03e0061
+_PIECES = (300, 3000)  # characters from the end: most answers stand in the first piece
+
+
 def read_prose(text: str, start: int) -> Reading | None:
     "The number that the last telling sentence states, or says in words where the text has no digits."
-    tail = text[-3000:]
-    told = sentences(plain(_CUT_MARK.sub("", tail) if "<<" in tail else tail))
-    parts, spare = without_loop(told), None
-    for i in range(len(parts) - 1, -1, -1):
-        aside = _ASIDE.match(parts[i]) or "=" not in parts[i] and foreign(parts[i])
-        if not aside and refused(parts[i]):
-            return Reading(NOTHING, 0, len(text))
-        value = stated(parts[i], " ".join(parts[max(0, i - 4) : i]))
-        if value is not None and not aside and parts[i].rstrip()[-1:] not in "?=+*":
-            return Reading(value, 0, len(text))
-        spare = value if spare is None else spare
-    spare = _in_words(told[-1]) if spare is None and told else spare
-    return None if spare is None else Reading(spare, 0, len(text))
+    tail = text[-_PIECES[-1] :]
+    tail = _CUT_MARK.sub("", tail) if "<<" in tail else tail
+    tail = tail if tail.isascii() else plain(tail)  # with the full stops of other scripts
+    for size in _PIECES:
+        is_whole = size >= len(tail)
+        parts = sentences(tail[-size:])[not is_whole :]  # the first of a piece may be cut
+        value, spare = _told(parts, tail[: len(tail) - sum(map(len, parts))])
+        if is_whole or value is not None and len(parts) > 1:
+            break
+    value = spare if value is None else value
+    value = _in_words(parts[-1]) if value is None and parts else value
+    return None if value is None else Reading(value, 0, len(text))
 
 # %% ../../nbs/03e_numbers.ipynb #03e0066
 _PLAIN_FIELD = re.compile(r"-?\$?(?:\d{1,15}|\d{1,3}(?:,\d{3}){1,4})(?:\.\d{1,9})?\Z")
@@ -436,14 +459,14 @@ def _field_text(s: str) -> Fraction | object | None:
     n = number_at(short, _FILL.match(short).end())
     if n and len(short) < 60 and "\n" not in short:
         return _settled(short, n)
-    found = decide(s, RULES[1:])
+    found = decide(s, [r for r in RULES if r.name != "field"])
     return found and found[1].value
 
 # %% ../../nbs/03e_numbers.ipynb #03e0068
 def read_field(text: str, start: int) -> Reading | None:
     "The number in a known field of a structured response."
     found = field(text)
-    if found is None or isinstance(found.value, dict):
+    if found is None or found.end <= start or isinstance(found.value, dict):
         return None
     v = found.value
     if isinstance(v, str):
@@ -456,8 +479,9 @@ def read_field(text: str, start: int) -> Reading | None:
 
 # %% ../../nbs/03e_numbers.ipynb #03e0070
 RULES = (
+    Rule("hash", 1, ("#",), re.compile(r"####"), read_hash),
+    Rule("line", 1, ("A",), re.compile(r"A(?<![^\n]A)(?:ns|NS)?[.:] ?"), read_line),
     Rule("field", 1, HINTS, None, read_field),
-    Rule("hash", 1, ("####",), re.compile(r"####"), read_hash),
     Rule("boxed", 1, ("boxed",), re.compile(r"boxed\s?"), read_boxed),
     Rule(
         "answer",
@@ -469,14 +493,13 @@ RULES = (
     Rule(
         "answer abroad",
         1,
-        ("ntwort", "rgebnis", "espuesta", "éponse", "esposta", "isposta", "esultado", "ésultat", "答", "답", "твет"),
+        ("ntwort", "rgebnis", "puesta", "posta", "esultado", "é", "答", "답", "твет"),
         re.compile(
             r"Antwort|Ergebnis|[Rr]espuesta|[Rr]éponse|[Rr]esposta|[Rr]isposta|[Rr]esultado|[Rr]ésultat"
             r"|答案|答え|答(?=[:：是为])|정답|답(?=은|:)|[Оо]твет"
         ),
         read_answer,
     ),
-    Rule("line", 1, ("A",), re.compile(r"A(?<![^\n]A)(?:ns|NS)?[.:] ?"), read_line),
     Rule("bold", 2, ("**",), re.compile(r"\*\*([^*\n]{1,80})\*\*"), read_bold),
     Rule("sentence", 3, (), None, read_prose),
 )

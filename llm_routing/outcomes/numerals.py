@@ -101,23 +101,26 @@ _SCALES = {
 MAX_DIGITS = 400  # longer numbers, and larger powers, are no answers
 _NUMBER = re.compile(
     rf"""(?=[-$€£¥₹.\dMmNnUCAHREGI])(?:
-    (?P<skip>\d{{1,4}}[/-]\d{{1,2}}[/-]\d{{2,4}}(?!\d) | 24/7(?!\d) | \d{{1,4}}:(?!00(?!\d))\d{{1,4}}(?::\d\d)?
-              | \d{{1,2}}'\s?\d{{1,2}}(?!\d) | \d{{3}}-\d{{4}}(?!\d|[,.]\d))
+    (?P<skip>(?=\d{{1,4}}[/:'-])
+        (?: \d{{1,4}}[/-]\d{{1,2}}[/-]\d{{2,4}}(?!\d) | 24/7(?!\d) | \d{{1,4}}:(?!00(?!\d))\d{{1,4}}(?::\d\d)?
+          | \d{{1,2}}'\s?\d{{1,2}}(?!\d) | \d{{3}}-\d{{4}}(?!\d|[,.]\d)))
     | (?<![A-Za-z_\d^±])(?<![A-Za-z]-)(?<!\d\.)
       (?P<sign>(?<![)%\]-])(?<!\d\s)(?<!\d\s\s)-(?=[$€£¥₹\d.]) | (?<![\d)%]\s)(?:[Mm]inus|[Nn]egative)\s(?=[$\d]))?
       (?:(?:(?:US|CA|AU|HK|R)?\$|[€£¥₹]|USD|EUR|GBP|INR|Rs\.?|RMB)\s?(?P<inner>-(?=[\d.]))?)?
-    (?: (?P<european>\d{{1,3}}(?:\.\d{{3}})++,\d{{1,2}}(?!\d) | \d{{1,3}}(?:\.\d{{3}}){{2,}}+(?![.,]?\d))
-      | (?P<grouped>(?!0,)\d{{1,3}}(?:,\d{{3}})++(?!\d)(?:\.\d++)? | \d{{1,2}}(?:,\d\d){{1,9}},\d{{3}}(?!\d))
-      | (?P<comma>(?<!\d,)(?<![(\[])(?:\d++,\d{{1,2}}|0,\d++)(?!\d|,\d|\s?,\s?\d))
+    (?: (?=\d++[.,]\d)
+        (?: (?P<european>\d{{1,3}}(?:\.\d{{3}})++,\d{{1,2}}(?!\d) | \d{{1,3}}(?:\.\d{{3}}){{2,}}+(?![.,]?\d))
+          | (?P<grouped>(?!0,)\d{{1,3}}(?:,\d{{3}})++(?!\d)(?:\.\d++)? | \d{{1,2}}(?:,\d\d){{1,9}},\d{{3}}(?!\d))
+          | (?P<comma>(?<!\d,)(?<![(\[])(?:\d++,\d{{1,2}}|0,\d++)(?!\d|,\d|\s?,\s?\d)))
       | (?P<plain>\d++(?:\.\d++)?+(?::00)? | \.\d++))
-    (?: [eE](?P<exp>[-+]?\d{{1,9}})(?!\w|\.\d)
-      | \s?[x*]\s?10\s?\^\s?\{{?\s?(?P<ten>[-+]?\d{{1,4}})\s?\}}?
-      | (?:\^|\*\*)\{{?(?P<power>-?\d{{1,9}})\}}?
-      | (?:\s|\sand\s)(?P<num>\d{{1,4}})/(?P<den>\d{{1,4}})(?![\d/])
-      | \s?/\s?(?P<over>\d++(?:\.\d++)?+)(?!\s?/\s?\d))?
+    (?: (?=[eE^*/x]|\s[\dax*/])
+        (?: [eE](?P<exp>[-+]?\d{{1,9}})(?!\w|\.\d)
+          | \s?[x*]\s?10\s?\^\s?\{{?\s?(?P<ten>[-+]?\d{{1,4}})\s?\}}?
+          | (?:\^|\*\*)\{{?(?P<power>-?\d{{1,9}})\}}?
+          | (?:\s|\sand\s)(?P<num>\d{{1,4}})/(?P<den>\d{{1,4}})(?![\d/])
+          | \s?/\s?(?P<over>\d++(?:\.\d++)?+)(?!\s?/\s?\d)))?
     (?: \s?(?P<scale>{"|".join(_SCALES)})(?![a-z]) | (?P<ordinal>st|nd|rd|th)(?![a-z]))?)""",
     re.VERBOSE,
-)
+)  # what a group needs is looked for first: most numbers are digits alone
 
 # %% ../../nbs/03d_numerals.ipynb #03d-integer
 @functools.lru_cache(4096)
@@ -224,9 +227,10 @@ def english_numbers(
     text: str,
 ) -> str:
     "A text of a language with decimal commas, with its numbers as English writes them; any other text as it is."
-    if " the " in text or " is " in text:  # English, at the least cost
+    if " the " in text or " is " in text or " of " in text or " and " in text:  # English, at the least cost
         return text
-    if not _GROUP_OF_THREE.search(text) or not _COMMA_LANGUAGE.search(text) or _ENGLISH.search(text):
+    end = text[-5000:]
+    if not _GROUP_OF_THREE.search(end) or not _COMMA_LANGUAGE.search(end) or _ENGLISH.search(end):
         return text
     text = re.sub(r"(?<=\d)[.   ](?=\d{3}(?!\d))", "", text)
     return re.sub(r"(?<=\d),(?=\d)", ".", text)

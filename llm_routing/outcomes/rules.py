@@ -11,6 +11,7 @@ __all__ = ['NOTHING', 'NO_ANSWER', 'TRIES', 'REACH', 'Extracted', 'Reading', 'Ru
 import functools
 import math
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -63,7 +64,7 @@ def last_reading(text: str, rule: Rule, start: int, *extra) -> Reading | None:
         return rule.read(text, start, *extra)
     places = [at for w in rule.words if (at := text.find(w, start)) >= 0]
     first = max(start, min(places, default=0) - REACH)
-    for m in list(rule.pattern.finditer(text, first))[: -TRIES - 1 : -1]:
+    for m in reversed(deque(rule.pattern.finditer(text, first), TRIES)):
         value = rule.read(text, m, *extra)
         if value is not None:
             return value if isinstance(value, Reading) else Reading(value, m.start(), m.end())
@@ -215,9 +216,9 @@ def second_thoughts(
     end: int,  # where the announcement ends
 ) -> str:
     "What a response says from the word on that takes its announcement back; empty if it does not."
-    if len(text) - end < 6:
-        return ""
     rest = text[end:]
+    if len(rest) < 6 or not rest.strip(_BLANK):
+        return ""
     if rest.isascii() and not any_in(_AGAIN_HINTS, rest.lower()):
         return ""
     again = _AGAIN.search(rest)
@@ -254,8 +255,9 @@ def sentences(
     text: str,
 ) -> list[str]:
     "The sentences of a text that are not empty."
-    bounds = [0, *[m.end() for m in _SPLIT.finditer(text)], len(text)]
-    return [text[a:b] for a, b in zip(bounds, bounds[1:]) if not text[a:b].isspace() and a < b]
+    ends = [m.end() for m in _SPLIT.finditer(text)]
+    parts = [text[a:b] for a, b in zip([0, *ends], [*ends, len(text)])]
+    return [part for part in parts if part and not part.isspace()]
 
 # %% ../../nbs/03c_rules.ipynb #03c0042
 def without_loop(
@@ -275,7 +277,7 @@ _REFUSED = re.compile(
     r"|\b(?:no|not have an?|not have any) (?:valid |possible |definite |unique |correct )?(?:answer|solution)\b",
     re.I,
 )
-_REFUSED_HINTS = ("not", "n't", "un", "impossible", "insufficient", "as an ai", "no ")
+_REFUSED_HINTS = ("not", "n't", "unable", "unkn", "unde", "uncl", "impossible", "insufficient", "as an ai", "no ")
 
 # %% ../../nbs/03c_rules.ipynb #03c-refused
 def refused(sentence: str) -> bool:
