@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = {"extraction": "outcomes.numbers", "policies": "policies.policies", "statistics": "study.statistics"}
 TESTS = {
     "extraction": "test_03e_numbers.py",
-    "policies": "test_05_policies.py",
+    "policies": "test_05b_policies.py",
     "statistics": "test_00d_statistics.py",
 }
 COMPARED = {
