@@ -125,12 +125,13 @@ def test_argmax_and_the_best_llm_take_the_first_of_equals():
     assert apply_policy("argmax_as_published", s).called.tolist() == [[0, 1, 0], [1, 0, 0]]
 
 # %% ../nbs/05b_policies.ipynb #d166be2f-5
-def test_top_takes_the_first_of_equals():
-    assert top(np.array([[0.5, 0.7, 0.7, 0.1]]), 1).tolist() == [[False, True, False, False]]
-    assert (
-        top(np.array([[0.5, 0.7, 0.7, 0.5]]), 3).tolist() == [[True, True, True, False]]
-        and top(np.array([[0.1, 0.2]]), 5).all()
-    )
+def test_top_takes_the_cheaper_of_equals_and_then_the_first():
+    free = np.zeros(4)
+    assert top(np.array([[0.5, 0.7, 0.7, 0.1]]), 1, free).tolist() == [[False, True, False, False]]
+    assert top(np.array([[0.5, 0.7, 0.7, 0.5]]), 3, free).tolist() == [[True, True, True, False]]
+    assert top(np.array([[0.5, 0.7, 0.7, 0.5]]), 3, free - np.arange(4)).tolist() == [[False, True, True, True]]
+    assert top(np.array([[0.5, 0.7, 0.7, 0.1]]), 1, free * np.nan).tolist() == [[False, True, False, False]]
+    assert top(np.array([[0.1, 0.2]]), 5, free[:2]).all()
 
 # %% ../nbs/05b_policies.ipynb #314283ab
 def test_prediction_aims_at_the_target_and_sorted_prediction_at_the_weakest_right_llm():

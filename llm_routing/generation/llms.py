@@ -254,14 +254,18 @@ def within(
         pool.shutdown(wait=False, cancel_futures=True)
 
 # %% ../../nbs/02a_llms.ipynb #takes-powers
+@functools.lru_cache(64)
+def _has_power(template: str) -> bool:
+    from jinja2 import Environment
+
+    return any((kind, value) == ("operator", "**") for _, kind, value in Environment().lex(template))
+
+
 def takes_powers(
     chat_template: str | dict,  # of one template, or of several by name
 ) -> bool:
     "Whether a chat template computes a power: one step of Python, which no limit of time can stop."
-    from jinja2 import Environment
-
-    texts = chat_template.values() if isinstance(chat_template, dict) else [chat_template]
-    return any((kind, v) == ("operator", "**") for text in texts for _, kind, v in Environment().lex(text))
+    return any(map(_has_power, chat_template.values() if isinstance(chat_template, dict) else [chat_template]))
 
 # %% ../../nbs/02a_llms.ipynb #5716e1b1
 def render_chat(

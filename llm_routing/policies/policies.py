@@ -21,7 +21,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from .choices import Choice, Outcomes, Scores, draw, pick, when_right
-from ..routing.base import surest
+from ..routing.base import by_value, surest
 from ..study.runs import side_by_side
 from ..study.tables import StudyError
 
@@ -82,12 +82,10 @@ def argmax(s: Scores) -> Choice:
     return pick(surest(s.probability, s.price), len(s.llms))
 
 # %% ../../nbs/05b_policies.ipynb #2efa703b
-def top(p: np.ndarray, k: int) -> np.ndarray:
-    "(n_queries, n_llms) bool: the k most likely LLMs, the first of equals."
-    left, rows, chosen = np.array(p), np.arange(len(p)), np.zeros(p.shape, bool)
-    for _ in range(min(k, p.shape[1])):
-        best = left.argmax(1)
-        chosen[rows, best], left[rows, best] = True, -np.inf
+def top(p: np.ndarray, k: int, price: np.ndarray) -> np.ndarray:
+    "(n_queries, n_llms) bool: the k most likely LLMs, the cheaper of equals."
+    chosen = np.zeros(p.shape, bool)
+    np.put_along_axis(chosen, by_value(p, price)[:, :k], True, 1)
     return chosen
 
 # %% ../../nbs/05b_policies.ipynb #c5d1453a
@@ -95,7 +93,7 @@ def top(p: np.ndarray, k: int) -> np.ndarray:
 def random_top3(s: Scores, threshold: float = 0.6, k: int = 3) -> Choice:
     "ArgMax, or one of the `k` most likely LLMs where none is above `threshold` (Srivatsa et al. 2024, section 3)."
     p = s.probability
-    return draw(np.where(p.max(1, keepdims=True) <= threshold, top(p, k), top(p, 1)))
+    return draw(np.where(p.max(1, keepdims=True) <= threshold, top(p, k, s.price), top(p, 1, s.price)))
 
 # %% ../../nbs/05b_policies.ipynb #a4addee0
 def target_confidence(
@@ -168,7 +166,8 @@ def random_top3_as_published(s: Scores) -> Choice:
     "Random of the top 3 (equal confidences all mean the first of them), 0 on an LLM that is not labelled right."
     three = np.sort(s.probability, 1)[:, ::-1][:, :3]
     drawn = sum(np.eye(len(s.llms))[(s.probability == t[:, None]).argmax(1)] for t in three.T) / three.shape[1]
-    share = np.where(s.probability.max(1, keepdims=True) <= 0.6, drawn, top(s.probability, 1))
+    first = pick(s.probability.argmax(1), len(s.llms)).answer
+    share = np.where(s.probability.max(1, keepdims=True) <= 0.6, drawn, first)
     return when_right(Choice(share * s.predicted, share), s.peek)
 
 # %% ../../nbs/05b_policies.ipynb #48c10374
@@ -325,14 +324,14 @@ def cheapest_accurate(s: Scores, slack: float = 0.0) -> Choice:
 @policy("top3_vote")
 def top_vote(s: Scores, k: int = 3) -> Choice:
     "The k most likely LLMs vote, each with its probability as weight."
-    chosen = top(s.probability, k)
+    chosen = top(s.probability, k, s.price)
     return Choice(chosen * s.probability.clip(1e-6), chosen * 1.0, vote=True)
 
 # %% ../../nbs/05b_policies.ipynb #1b17b9a2-1
 @policy("threshold_vote")
 def threshold_vote(s: Scores, threshold: float = 0.5) -> Choice:
     "All LLMs above a threshold vote, one vote each; the most likely alone where none is (the paper's threshold sweep)."
-    chosen = (s.probability >= threshold) | top(s.probability, 1)
+    chosen = (s.probability >= threshold) | top(s.probability, 1, s.price)
     return Choice(chosen * 1.0, chosen * 1.0, vote=True)
 
 # %% ../../nbs/05b_policies.ipynb #f2be8627
@@ -370,7 +369,7 @@ def called_until(order: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.nd
 def cascade(s: Scores, threshold: float = 0.7) -> Choice:
     "Call LLMs by rising price until one is sure enough; every call is paid. The surest called LLM answers."
     called, _ = called_until(rising(s), s.probability >= threshold)
-    return Choice(top(np.where(called, s.probability, -1), 1) * 1.0, called * 1.0)
+    return Choice(top(np.where(called, s.probability, -1), 1, s.price) * 1.0, called * 1.0)
 
 # %% ../../nbs/05b_policies.ipynb #d13b8cd2-1
 @policy("cascade_consistency", "agreement")
@@ -378,7 +377,7 @@ def cascade_consistency(s: Scores, threshold: float = 0.7) -> Choice:
     "Call LLMs by rising price until `threshold` of one's samples agree; the most consistent called LLM answers."
     called, _ = called_until(rising(s), s.agreement >= threshold - 1e-9)
     consistent = s.agreement + 1e-6 * s.probability  # of equals the surer
-    return Choice(top(np.where(called, consistent, -1), 1) * 1.0, called * 1.0)
+    return Choice(top(np.where(called, consistent, -1), 1, s.price) * 1.0, called * 1.0)
 
 # %% ../../nbs/05b_policies.ipynb #09013c57
 def seconded(answer: np.ndarray) -> np.ndarray:

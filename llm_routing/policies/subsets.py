@@ -20,6 +20,7 @@ import pandas as pd
 
 from .choices import Choice, Outcomes, Scores, pick, settle_arrays, voted_score
 from .policies import apply_policy, missing_need, policy, top
+from ..routing.base import by_value
 from ..study.statistics import bootstrap_means, interval
 
 # %% ../../nbs/05d_subsets.ipynb #sub00011
@@ -79,7 +80,7 @@ def vote_weights(s: Scores) -> np.ndarray:
 @policy("best5_vote", "answer")
 def best_vote(s: Scores, k: int = 5) -> Choice:
     "The k most likely LLMs vote with log-odds weights."
-    chosen = top(s.probability, k)
+    chosen = top(s.probability, k, s.price)
     return Choice(chosen * vote_weights(s), chosen * 1.0, vote=True)
 
 # %% ../../nbs/05d_subsets.ipynb #sub00022
@@ -136,7 +137,7 @@ def called_first(order: np.ndarray, calls: np.ndarray, n_llms: int) -> np.ndarra
 def all_decided(s: Scores) -> Choice:
     "All LLMs vote, asked by falling weight until the rest cannot change the winner: `all_weighted` for fewer calls."
     weight = vote_weights(s)
-    order = np.argsort(-weight, 1, kind="stable")
+    order = by_value(weight, s.price)
     asked = np.take_along_axis(weight, order, 1)
     rest = asked.sum(1, keepdims=True) - np.cumsum(asked, 1)
     decided = tally(np.take_along_axis(s.answer, order, 1), asked).margin > rest + 1e-9
@@ -278,7 +279,7 @@ THRIFT = (0.0, 0.02, 0.1, 0.2, 0.4, 1.0, 10.0)
 # %% ../../nbs/05d_subsets.ipynb #sub00057
 def asking_order(p: np.ndarray, price: np.ndarray, thrift: float, most: int) -> np.ndarray:
     "(n_queries, n_calls) the LLMs by falling probability less `thrift` x price, the first `most`."
-    return np.argsort(-(p - thrift * price), 1, kind="stable")[:, :most]
+    return by_value(p - thrift * price, price)[:, :most]
 
 # %% ../../nbs/05d_subsets.ipynb #sub00058
 def in_turn(p: np.ndarray, answer: np.ndarray, weight: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROUTERS', 'check_texts', 'check_llms', 'check_scores', 'Router', 'register_router', 'make_router', 'Prior',
-           'share_away', 'routed_score', 'surest', 'log_loss', 'hold_out', 'fit_logistic', 'log_losses', 'dense_array']
+           'share_away', 'routed_score', 'surest', 'by_value', 'log_loss', 'hold_out', 'fit_logistic', 'log_losses',
+           'dense_array']
 
 # %% ../../nbs/04b_base.ipynb #imports
 import inspect
@@ -160,6 +161,15 @@ def surest(
     "The LLM with the largest value; of equals the cheapest, and then the first."
     paid = np.where(p == p.max(1, keepdims=True), np.nan_to_num(price, nan=0.0), np.inf)
     return paid.argmin(1)
+
+# %% ../../nbs/04b_base.ipynb #by-value
+def by_value(
+    value: np.ndarray,  # (n_queries, n_llms)
+    price: np.ndarray,  # (n_llms,), NaN where not known
+) -> np.ndarray:  # (n_queries, n_llms), indices
+    "The LLMs by falling value; of equals the cheaper first: `surest`, for all places."
+    paid = np.broadcast_to(np.nan_to_num(price, nan=0.0), value.shape)
+    return np.lexsort((paid, -value), axis=1)
 
 # %% ../../nbs/04b_base.ipynb #62c32450-1
 def log_loss(predicted: np.ndarray, scores: np.ndarray) -> float:
