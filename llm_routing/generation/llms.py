@@ -254,7 +254,7 @@ def within(
         pool.shutdown(wait=False, cancel_futures=True)
 
 # %% ../../nbs/02a_llms.ipynb #takes-powers
-@functools.lru_cache(64)
+@lru_cache(64)
 def _has_power(template: str) -> bool:
     from jinja2 import Environment
 
