@@ -205,7 +205,9 @@ def stated(
 ) -> Fraction | object | None:
     "The number that a sentence comes to; `SEVERAL` where it leaves two; None where it holds none."
     s = s[-2000:]
-    if _TWO_VALUES.search(s) or any_in(_GUESSES, s) and _TWO_GUESSES.search(s):
+    if (two := _TWO_VALUES.search(s)) and not _CONCLUSION.search(s, two.end()):
+        return SEVERAL
+    if any_in(_GUESSES, s) and _TWO_GUESSES.search(s):
         return SEVERAL
     condition, equal = _CONDITION.match(s), _after_equals(s)
     first = condition.end() if condition else 0

@@ -193,7 +193,8 @@ def read_opening(text: str, start: int, o: Options) -> Reading | None:
     p = o.patterns
     m = p.first.match(text)
     if m and set(p.item.findall(text)) <= {m["label"]} and sum(f"({k})" in text[:400] for k in o.table) < 3:
-        if m["label"] not in without_denied(text[: m.end() + 40], o)[1]:
+        said = text[: m.end() + 40]
+        if m["label"] not in without_denied(said, o)[1] and not foreign(clauses(said)[0], True):
             return Reading(m["label"], 0, m.end())
     lines = [line.strip(" .*_\"'").lower() for line in text[:400].split("\n")]
     alone = [k for k, t in o.table.items() if t and t.lower() in lines]
@@ -339,7 +340,13 @@ _ABROAD = tuple(
 # %% ../../nbs/03g_options.ipynb #03g0053
 RULES = (
     Rule("field", 1, HINTS, None, read_field),
-    Rule("answer", 1, ("nswer", "NSWER"), re.compile(r"[Aa](?:nswers?|(?<=A)NSWER)"), read_announced),
+    Rule(
+        "answer",
+        1,
+        ("nswer", "NSWER", "Ans"),
+        re.compile(r"[Aa](?:nswers?|(?<=A)NSWER|(?<=A)ns\b\.?)"),
+        read_announced,
+    ),
     Rule(
         "answer abroad",
         1,

@@ -134,7 +134,8 @@ _TRAP = (
     r"|\b(?:is|are|be|was|looks?|seems?) (?:a )?(?:tempting|trap|distractor|decoy)\b|很多人|学生|容易误|可能会"
 )
 _OTHERS_SAY = re.compile(_SAYERS + _SAID + _TRAP, re.I)
-_OTHERS_CHOOSE = re.compile(_SAYERS + f"(?:{_SAID}|{_CHOSE})" + _TRAP, re.I)
+_AT_FIRST = r"|\b(?:at first (?:glance|sight|look)|on the surface|\A\W*initially)\b"
+_OTHERS_CHOOSE = re.compile(_SAYERS + f"(?:{_SAID}|{_CHOSE})" + _TRAP + _AT_FIRST, re.I)
 
 # %% ../../nbs/03c_rules.ipynb #03c0019
 _CLAUSE = re.compile(r"[,;](?:\s|(?=[^\x00-\x7f]))|[，；]|\bbut\s|\bhowever\s")
@@ -143,7 +144,7 @@ _CLAUSE = re.compile(r"[,;](?:\s|(?=[^\x00-\x7f]))|[，；]|\bbut\s|\bhowever\s"
 _FOREIGN_HINTS = (
     "say|said|think|thought|believ|claim|guess|assum|tempt|mistake|wrongly|confuse|argue|common|popular|frequent"
     "|typical|naive|classic|usual|answer|choose|chose|pick|select|go with|go for|opt|mark|fall for|trap|distractor"
-    "|decoy"
+    "|decoy|at first|surface|initially"
 ).split("|")  # one of them stands in each such clause
 
 
