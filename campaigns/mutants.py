@@ -35,9 +35,9 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {"extraction": "outcomes.numbers", "policies": "policies.policies", "statistics": "study.statistics"}
 TESTS = {
-    "extraction": "test_03e_numbers.py",
-    "policies": "test_05b_policies.py",
-    "statistics": "test_00d_statistics.py",
+    "extraction": ("test_03e_numbers.py", "test_03k_checked_on_labels.py"),
+    "policies": ("test_05b_policies.py", "test_05e_systems.py"),
+    "statistics": ("test_00d_statistics.py",),
 }
 COMPARED = {
     ast.Lt: ast.LtE,
@@ -196,9 +196,11 @@ def notices(
                     "no:cacheprovider",
                     "-p",
                     "no:xdist",
+                    "-o",
+                    "addopts=",
                     "-k",
                     "not on_a_screen",
-                    str(ROOT / "tests" / TESTS[module]),
+                    *[str(ROOT / "tests" / name) for name in TESTS[module]],
                 ],
                 plugins=[plugin],
             )

@@ -9,6 +9,7 @@ __all__ = []
 import ctypes
 import itertools
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ from llm_routing.policies.policies import (
     knapsack,
     lagrange_multiplier,
     least,
+    missing_need,
     predict_confidence,
+    prediction_over_orders,
     rising,
     spend,
     strong_and_weak,
@@ -132,6 +135,41 @@ def test_top_takes_the_cheaper_of_equals_and_then_the_first():
     assert top(np.array([[0.5, 0.7, 0.7, 0.5]]), 3, free - np.arange(4)).tolist() == [[False, True, True, True]]
     assert top(np.array([[0.5, 0.7, 0.7, 0.1]]), 1, free * np.nan).tolist() == [[False, True, False, False]]
     assert top(np.array([[0.1, 0.2]]), 5, free[:2]).all()
+
+# %% ../nbs/05b_policies.ipynb #t-needs
+def test_what_a_policy_cannot_do_without_is_named():
+    s = scores_of([[0.7, 0.6]])
+    one = np.ones((1, 2))
+    full = replace(s, price=np.ones(2), answer=one, agreement=one, seen_answer=one)
+    needs = {"penalised": "costs of calls", "cascade_agreement": "answers", "cascade_consistency": "several samples"}
+    for name, need in needs.items():
+        assert need in missing_need(name, s) and missing_need(name, full) == ""
+    assert missing_need("penalised", replace(full, price=np.array([1, np.nan]))) == "seconds or costs of calls"
+    for unknown in ({"answer": None}, {"seen_answer": None}):
+        assert missing_need("cascade_agreement", replace(full, **unknown)) == "the LLMs' answers"
+    assert missing_need("argmax", s) == ""
+    assert missing_need("argmax", replace(s, seen=s.seen[:0])) == "validation queries"
+
+# %% ../nbs/05b_policies.ipynb #t-conformal
+def test_a_conformal_set_covers_nine_in_ten_where_nothing_else_is_asked_for():
+    s = random_scores()
+    called = [apply_policy("conformal", s, **asked).called for asked in ({}, {"coverage": 0.9}, {"coverage": 0.5})]
+    assert (called[0] == called[1]).all() and called[0].sum() > called[2].sum()
+    assert (called[0].sum(1) >= 1).all()
+
+# %% ../nbs/05b_policies.ipynb #t-consistent
+def test_the_most_consistent_llm_answers_and_the_surer_of_equals():
+    assert called("cascade_consistency", scores_of([[0.2, 0.8]], agreement=[[0.5, 0.5]])) == [1]
+    assert called("cascade_consistency", scores_of([[0.9, 0.1]], agreement=[[0.5, 0.6]])) == [1]
+    s = scores_of([[0.5, 0.5]], agreement=[[0.7, 1.0]], price=[1.0, 2.0])
+    assert apply_policy("cascade_consistency", s).called.tolist() == [[1, 0]]
+
+# %% ../nbs/05b_policies.ipynb #t-orders
+def test_prediction_over_orders_gives_an_accuracy_for_each():
+    s = random_scores()
+    found = prediction_over_orders(s, SimpleNamespace(score=(s.probability > 0.5) * 1.0), 5)
+    assert found.shape == (5,) and (found > 0).all() and (found < 1).all()
+    assert (prediction_over_orders(s, SimpleNamespace(score=np.ones(s.probability.shape)), 3) == 1).all()
 
 # %% ../nbs/05b_policies.ipynb #314283ab
 def test_prediction_aims_at_the_target_and_sorted_prediction_at_the_weakest_right_llm():
