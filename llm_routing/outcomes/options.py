@@ -338,15 +338,10 @@ _ABROAD = tuple(
 )
 
 # %% ../../nbs/03g_options.ipynb #03g0053
+_ANSWER = re.compile(r"[Aa](?:nswers?|(?<=A)NSWER|(?<=A)ns\b\.?)")
 RULES = (
     Rule("field", 1, HINTS, None, read_field),
-    Rule(
-        "answer",
-        1,
-        ("nswer", "NSWER", "Ans"),
-        re.compile(r"[Aa](?:nswers?|(?<=A)NSWER|(?<=A)ns\b\.?)"),
-        read_announced,
-    ),
+    Rule("answer", 1, ("nswer", "NSWER", "Ans"), _ANSWER, read_announced),
     Rule(
         "answer abroad",
         1,
