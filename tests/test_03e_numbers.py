@@ -15,6 +15,51 @@ from hypothesis import strategies as st
 
 from llm_routing.outcomes.numbers import extract_number
 
+# %% ../nbs/03e_numbers.ipynb #t-readings
+READINGS = [  # a response, how it ended, and its number
+    ("\\boxed{x = 12}.\nThe book has 300 pages.", "stop", "12"),
+    (r"So \boxed{12} of 5 remain.", "stop", "12"),
+    (r"\boxed{\frac{3}{4}} of the cake.", "stop", "3/4"),
+    (r"\boxed{5x + 2}. There are 9.", "stop", "9"),
+    ("**Total = 24**\nShe needed 3 days.", "stop", "24"),
+    ("**5 apples** * 3 = 15", "stop", "15"),
+    ("**Step 4:** add them.\nShe has 20.", "stop", "20"),
+    ('{"answer": "18 dollars"}\nThis took 7 days.', "stop", "18"),
+    ('{"answer": "Out of 16 eggs she eats 3 and bakes 4, and the rest sells for 18 dollars.", "n": 7}', "stop", "18"),
+    ('{"answer": "-1,250.50", "n": 7}', "stop", "-2501/2"),
+    ("She has 12 eggs. She eats 7 and sells 1", "length", None),
+    ("She has 12 eggs. The answer is 12. She eats 7 and sells 1", "length", "12"),
+    ("Steps:\n1. Count the 30 eggs", "stop", "30"),
+    ("Steps:\n2) Count the 30 eggs", "stop", "30"),
+    ("Steps:\nCount the 30 eggs\n2. ", "stop", "30"),
+    ("Of all her eggs she sold\n1984. ", "stop", "1984"),
+    ("It costs 3 dollars and 25 cents.", "stop", "13/4"),
+    ("It loses -3 dollars and 25 cents.", "stop", "-13/4"),
+    ("#### 1. Count the eggs\nThere are 30.", "stop", "30"),
+    ("#### Step 2\nThere are 30.", "stop", "30"),
+    ("####\n30", "stop", "30"),
+    ("#### None", "stop", None),
+    ("She needs 5 or 6 eggs.", "stop", None),
+    ("She needs 5 feet or 60 inches.", "stop", "60"),
+    ("5 + 3 = 8, and 8 - 2", "stop", "8"),
+    ("The result is 7 = 3 + 4", "stop", "7"),
+    ("The answer is twelve. She has 5 left.", "stop", "12"),
+    ("The answer is unclear. She has 30.", "stop", None),
+    ('{"answer": true, "days": 7}', "stop", None),
+    ('{"answer": Infinity, "days": 7}', "stop", None),
+    ("There are 12 pets: 5 cats and 7 dogs.", "stop", "12"),
+    ("Count the 30 eggs\n- 12. ", "stop", "30"),
+    ("So 2+3=5 of the 9 pets", "stop", "5"),
+    ("The answer is 12 = 3 * 4, and 5 = 5 too.", "stop", "12"),
+    ("She has 30 eggs. " + "They are brown and they are fresh. " * 12, "stop", "30"),
+]
+
+# %% ../nbs/03e_numbers.ipynb #t-readings-1
+@pytest.mark.parametrize("text, finish_reason, answer", READINGS)
+def test_each_turn_of_a_response_is_read(text, finish_reason, answer):
+    found = extract_number(text, finish_reason).answer
+    assert found == (None if answer is None else Fraction(answer))
+
 # %% ../nbs/03e_numbers.ipynb #03e0081
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(

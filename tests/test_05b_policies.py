@@ -136,6 +136,11 @@ def test_top_takes_the_cheaper_of_equals_and_then_the_first():
     assert top(np.array([[0.5, 0.7, 0.7, 0.1]]), 1, free * np.nan).tolist() == [[False, True, False, False]]
     assert top(np.array([[0.1, 0.2]]), 5, free[:2]).all()
 
+# %% ../nbs/05b_policies.ipynb #t-weights
+def test_the_most_likely_llms_vote_with_their_probabilities():
+    choice = apply_policy("top3_vote", scores_of([[0.7, 0.2, 0.6, 0.1]]))
+    assert choice.vote and choice.answer.tolist() == [[0.7, 0.2, 0.6, 0]] and choice.called.tolist() == [[1, 1, 1, 0]]
+
 # %% ../nbs/05b_policies.ipynb #t-needs
 def test_what_a_policy_cannot_do_without_is_named():
     s = scores_of([[0.7, 0.6]])
