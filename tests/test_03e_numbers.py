@@ -49,9 +49,13 @@ READINGS = [  # a response, how it ended, and its number
     ('{"answer": Infinity, "days": 7}', "stop", None),
     ("There are 12 pets: 5 cats and 7 dogs.", "stop", "12"),
     ("Count the 30 eggs\n- 12. ", "stop", "30"),
-    ("So 2+3=5 of the 9 pets", "stop", "5"),
     ("The answer is 12 = 3 * 4, and 5 = 5 too.", "stop", "12"),
     ("She has 30 eggs. " + "They are brown and they are fresh. " * 12, "stop", "30"),
+    ("\\boxed{x = 2}, y = 7}", "stop", "2"),
+    ("So 2+3=5, plus 9 pets", "stop", "5"),
+    ("She keeps (a) -3 eggs", "stop", None),
+    ("5" + " x" * 999, "stop", "5"),
+    ("5" + " x" * 1000, "stop", None),  # of a sentence, the last 2,000 characters are read
 ]
 
 # %% ../nbs/03e_numbers.ipynb #t-readings-1
