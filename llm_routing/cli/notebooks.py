@@ -85,16 +85,18 @@ def execute_in_place(
     target: Path | None = None,  # where the executed notebook goes; in the notebook's place if not given
 ) -> None:
     "Execute a notebook with its default parameters, from its own folder. Raises `StudyError`."
-    import papermill
+    from papermill import execute_notebook
     from papermill.exceptions import PapermillExecutionError
 
     with tempfile.TemporaryDirectory() as folder:
         done = Path(folder) / notebook.name
         bar = {"desc": notebook.stem, "leave": False, "disable": None}
+        how = {"cwd": notebook.parent, "progress_bar": bar, "extra_arguments": QUIET, **SAVING}
         try:
-            papermill.execute_notebook(
-                notebook, done, cwd=notebook.parent, progress_bar=bar, extra_arguments=QUIET, **SAVING
-            )
+            try:
+                execute_notebook(notebook, done, **how)
+            except RuntimeError:  # its kernel did not start: two that start at once may draw the same port
+                execute_notebook(notebook, done, **how)
         except PapermillExecutionError as e:
             raise StudyError(f"{notebook.name} failed in cell {e.exec_count} with {e.ename}: {e.evalue}") from None
         text = without_times(json.loads(done.read_text(encoding="utf-8")))
