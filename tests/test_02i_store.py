@@ -191,6 +191,21 @@ def test_two_merges_and_a_writer_at_once_lose_nothing(tmp_path):
     assert [job.exitcode for job in jobs] == [0, 0, 0]
     pd.testing.assert_frame_equal(Store(tmp_path).read("demo"), _rows(0, 60 * 20), check_dtype=False)
 
+# %% ../nbs/02i_store.ipynb #t-no-thread
+READS = """
+import os, sys
+from llm_routing.generation.store import Store
+before = len(os.listdir("/proc/self/task"))
+rows = Store(sys.argv[1]).read("demo")
+print(len(rows), len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+def test_a_read_leaves_no_thread_that_could_abort_the_process_as_it_ends(tmp_path):
+    Store(tmp_path).append("demo", _rows(0))
+    done = subprocess.run([sys.executable, "-c", READS, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["20", "0"]
+
 # %% ../nbs/02i_store.ipynb #ddb7ef68
 def test_each_new_folder_is_flushed_in_the_one_above_it(tmp_path, monkeypatch):
     flushed, fsync = [], os.fsync

@@ -10,11 +10,13 @@ import asyncio
 import json
 
 import nbformat
+import papermill
 import pytest
 from filelock import FileLock
+from nbclient.exceptions import DeadKernelError
 
 from llm_routing.cli import running
-from llm_routing.cli.running import QUIET, kernel_manager, open_run, publish, run_study, seconds_elsewhere
+from llm_routing.cli.running import QUIET, execute, kernel_manager, open_run, publish, run_study, seconds_elsewhere
 from llm_routing.cli.stages import STAGES, why_stale
 from llm_routing.study.tables import StudyError, project_root
 
@@ -68,6 +70,36 @@ def test_a_kernel_that_starts_takes_no_interrupt_and_one_that_works_does():
         return reply["content"]["ename"]
 
     assert asyncio.run(ends()) == "KeyboardInterrupt"
+
+# %% ../nbs/08d_running.ipynb #t-start-again
+@pytest.mark.parametrize(
+    "error, tries", [(RuntimeError("Kernel died before replying"), 2), (DeadKernelError("died"), 1)]
+)
+def test_only_a_kernel_that_never_started_is_started_again(error, tries, tmp_path, monkeypatch):
+    tried = []
+
+    def fails(*args, **how):
+        tried.append(args)
+        raise error
+
+    monkeypatch.setattr(papermill, "execute_notebook", fails)
+    with pytest.raises(type(error), match="died"):
+        execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb")
+    assert len(tried) == tries
+
+# %% ../nbs/08d_running.ipynb #t-start-again-1
+def test_a_stage_goes_on_when_its_kernel_starts_at_the_second_try(scratch, monkeypatch):
+    begin, tried = papermill.execute_notebook, []
+
+    def draws_a_port_that_is_taken(*args, **how):
+        tried.append(args)
+        if len(tried) == 1:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return begin(*args, **how)
+
+    monkeypatch.setattr(papermill, "execute_notebook", draws_a_port_that_is_taken)
+    assert run_study(open_run("mini"), last="01", progress=False) == ["00_study", "01_queries"]
+    assert len(tried) == 3
 
 # %% ../nbs/08d_running.ipynb #cff922d4
 def test_a_stage_runs_once_and_again_when_its_code_or_table_changes(scratch, tmp_path):

@@ -10,15 +10,11 @@ import graphlib
 import json
 from pathlib import Path
 
-import nbformat
 import pandas as pd
-import papermill
 
 from llm_routing.cli import notebooks as module
 from llm_routing.cli.notebooks import backward_imports, checksums_of, import_graph, notebook_faults, without_times
 from llm_routing.study.tables import project_root
-
-KERNEL = {"name": "python3", "display_name": "python3", "language": "python"}
 
 # %% ../nbs/08e_notebooks.ipynb #b378f589-3
 def test_an_edited_export_is_found(tmp_path, monkeypatch):
@@ -32,23 +28,6 @@ def test_an_edited_export_is_found(tmp_path, monkeypatch):
         f.write("x = 1\n")
     Path("tests/test_01_queries.py").unlink()
     assert module.stale_exports() == ["llm_routing/sources/queries.py", "tests/test_01_queries.py"]
-
-# %% ../nbs/08e_notebooks.ipynb #t-start-again
-def test_a_kernel_that_did_not_start_is_started_again(tmp_path, monkeypatch):
-    begin, tried = papermill.execute_notebook, []
-
-    def draws_a_port_that_is_taken(*args, **how):
-        tried.append(args)
-        if len(tried) == 1:
-            raise RuntimeError("Kernel died before replying to kernel_info")
-        return begin(*args, **how)
-
-    monkeypatch.setattr(papermill, "execute_notebook", draws_a_port_that_is_taken)
-    notebook = tmp_path / "one.ipynb"
-    cells = [nbformat.v4.new_code_cell("6 * 7")]
-    notebook.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})))
-    module.execute_in_place(notebook)
-    assert len(tried) == 2 and "42" in notebook.read_text()
 
 # %% ../nbs/08e_notebooks.ipynb #t-graph
 def test_imports_make_no_circle_and_run_one_way():

@@ -16,7 +16,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .running import QUIET, SAVING, open_run, run_study
+from .running import execute, open_run, run_study
 from .stages import STAGE_NAMES, imported_modules, package_folder
 from ..study.profiles import SHIPPED, load_profile
 from ..study.tables import StudyError, atomic_write, digest, project_root
@@ -85,18 +85,13 @@ def execute_in_place(
     target: Path | None = None,  # where the executed notebook goes; in the notebook's place if not given
 ) -> None:
     "Execute a notebook with its default parameters, from its own folder. Raises `StudyError`."
-    from papermill import execute_notebook
     from papermill.exceptions import PapermillExecutionError
 
     with tempfile.TemporaryDirectory() as folder:
         done = Path(folder) / notebook.name
         bar = {"desc": notebook.stem, "leave": False, "disable": None}
-        how = {"cwd": notebook.parent, "progress_bar": bar, "extra_arguments": QUIET, **SAVING}
         try:
-            try:
-                execute_notebook(notebook, done, **how)
-            except RuntimeError:  # its kernel did not start: two that start at once may draw the same port
-                execute_notebook(notebook, done, **how)
+            execute(notebook, done, progress_bar=bar)
         except PapermillExecutionError as e:
             raise StudyError(f"{notebook.name} failed in cell {e.exec_count} with {e.ename}: {e.evalue}") from None
         text = without_times(json.loads(done.read_text(encoding="utf-8")))

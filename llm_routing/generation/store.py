@@ -62,8 +62,8 @@ def _read_shard(name: str, data: bytes) -> tuple[pd.DataFrame, dict] | None:
     if hashlib.sha256(data).hexdigest()[:24] != name.rsplit("/", 1)[-1].removesuffix(".parquet"):
         return None
     try:
-        table = pq.read_table(io.BytesIO(data))
-        return table.to_pandas(), json.loads((table.schema.metadata or {}).get(b"provenance", b"{}"))
+        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+        return table.to_pandas(use_threads=False), json.loads((table.schema.metadata or {}).get(b"provenance", b"{}"))
     except (pa.ArrowException, ValueError):  # its name fits, but it is no shard
         return None
 

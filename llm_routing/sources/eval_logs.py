@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from .files import SourceError, fault, json_of, rows_of_csv, text_of
 from ..study.tables import LARGEST, project_root
@@ -93,7 +94,7 @@ def records(
         yield from ((f"line {n}", dict(zip(header, row))) for n, row in rows)
     elif file.suffix == ".parquet" and file.is_file():
         try:
-            frame = pd.read_parquet(file).astype(object)
+            frame = pq.read_table(file, partitioning=None).to_pandas().astype(object)
         except Exception as e:  # pyarrow raises many kinds for a broken file
             raise fault(file.name, "", f"not a readable Parquet file ({str(e)[:60]})", "write it again") from None
         frame = frame.map(lambda v: v.tolist() if isinstance(v, np.ndarray) else v)

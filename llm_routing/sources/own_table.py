@@ -201,7 +201,7 @@ def parquet_frame(file: Path) -> pd.DataFrame:
         raise fault(file.name, "", "there is no such file", "give the path of an existing one")
     try:
         columns = len(pq.read_schema(file))
-        frame = pd.read_parquet(file) if columns <= WIDEST else None
+        frame = pq.read_table(file, partitioning=None).to_pandas() if columns <= WIDEST else None
     except Exception as e:  # pyarrow raises many kinds for a broken file
         why = str(e).splitlines()[0][:80]
         raise fault(file.name, "", f"not a readable Parquet file ({why})", "write it again") from None
