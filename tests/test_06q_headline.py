@@ -17,7 +17,6 @@ from llm_routing.findings.headline import (
     headline_rows,
     headline_text,
     single_names,
-    validation_accuracy,
 )
 from llm_routing.findings.results import made_up_queries, made_up_selections, made_up_systems, results_table
 from llm_routing.study.profiles import load_profile
@@ -99,8 +98,6 @@ def test_a_run_has_a_headline(tmp_path):
     scores = pd.concat(long.assign(router=r, seed=0, pool="all", fold=-1, probability=0.5) for r in ("ridge", "knn"))
     run = Run(load_profile("mini", ["pools=[]"]), tmp_path, tmp_path)
     run.write("results", results_table(queries, selections, 500))
-    seen = validation_accuracy(run, queries, outcomes, scores)
-    assert seen.validation.tolist() == [100, 100]
     rows, said = headline(run, queries, outcomes, scores, selections)
     assert rows.chosen.sum() == 1 and said.startswith("- **d** (400 queries), routers: of 2, 1 gain over a")
 

@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUIET', 'SAVING', 'PACKAGES', 'CHOICES', 'STOPS', 'kernel_manager', 'execute', 'execute_stage', 'scrub_notebook',
-           'duration', 'heartbeat', 'seconds_elsewhere', 'no_estimate', 'expected_seconds', 'hardware', 'provenance',
-           'checksums', 'write_checksums', 'open_run', 'beside', 'alone', 'at_work', 'ask_to_stop', 'run_study',
-           'publish']
+           'heartbeat', 'seconds_elsewhere', 'no_estimate', 'expected_seconds', 'hardware', 'provenance', 'checksums',
+           'write_checksums', 'open_run', 'beside', 'alone', 'at_work', 'ask_to_stop', 'run_study', 'publish']
 
 # %% ../../nbs/08d_running.ipynb #imports
 import functools
@@ -59,6 +58,7 @@ from llm_routing.study.tables import (
     atomic_write,
     checksum,
     digest,
+    duration,
     in_words,
     project_root,
     read_table,
@@ -176,16 +176,6 @@ def _failure(stage: Stage, run: Run, error) -> str:
         f"The partly executed copy is {run.folder / (stage.name + '.ipynb')}; fix the cause and run the same command "
         "again: it goes on from this stage"
     )
-
-# %% ../../nbs/08d_running.ipynb #duration
-def duration(
-    seconds: float,
-) -> str:
-    "Seconds as a person would say them."
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 # %% ../../nbs/08d_running.ipynb #heartbeat
 @contextmanager

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from .running import duration
 from .stages import read_state
 from ..findings.headline import OUTCOME_WORDS, named_beforehand, outcome_of
 from ..findings.results import place
 from ..study.runs import Run
 from ..study.statistics import bootstrap_means, interval
-from ..study.tables import StudyError
+from ..study.tables import StudyError, duration
 
 # %% ../../nbs/08f_summary.ipynb #paired-gain
 def paired_gain(

@@ -13,13 +13,13 @@ import pandas as pd
 
 from .estimate import Assumptions, mean_prompt, weights_gb, workload
 from .preflight import LARGEST_ON_CPU
-from .running import beside, duration
+from .running import beside
 from .stages import read_state
 from ..generation.engines import settings_of
 from ..generation.sampling import sampling_of, sessions_of, stores_of
 from ..study.profiles import LLM, Profile
 from ..study.runs import Run
-from ..study.tables import StudyError, atomic_write
+from ..study.tables import StudyError, atomic_write, duration
 
 # %% ../../nbs/08h_trials.ipynb #60f5c8e4
 def pilot_run(

@@ -16,9 +16,8 @@ from .figure_files import name_of
 from .page import Html, el, sortable
 from .plot_parts import minus
 from .plots_systems import points
-from ..generation.sampling import in_words
 from ..study.runs import Run
-from ..study.tables import project_root
+from ..study.tables import duration, project_root
 
 # %% ../../nbs/07j_experiments.ipynb #experiment
 class Experiment(NamedTuple):
@@ -55,7 +54,7 @@ def by_features(part: pd.DataFrame) -> str:
 # %% ../../nbs/07j_experiments.ipynb #by-tuning
 def by_tuning(part: pd.DataFrame) -> str:
     "What each router gains on a data set, and how long it takes to fit."
-    each = [f"{name_of(r.router)} gains {points(r)} ({in_words(r.fit_s)} to fit)" for r in part.itertuples()]
+    each = [f"{name_of(r.router)} gains {points(r)} ({duration(r.fit_s)} to fit)" for r in part.itertuples()]
     return f"On {name_of(part.dataset.iloc[0])}, pool {name_of(part.pool.iloc[0])}: {'; '.join(each)}."
 
 # %% ../../nbs/07j_experiments.ipynb #by-pools

@@ -4,23 +4,23 @@
 
 # %% auto #0
 __all__ = ['SEEDS', 'OUTCOME_WORDS', 'COLUMNS', 'WAYS', 'ENDS', 'PRICES', 'ANSWER', 'GLANCE', 'way_of', 'draws_seeds',
-           'outcome_of', 'headline_rows', 'single_names', 'validation_accuracy', 'chosen_on_validation', 'count',
-           'say_counts', 'say_left_out', 'headline_text', 'on_front', 'answer_rows', 'named_beforehand',
-           'each_router_once', 'counted', 'prices_beside', 'glance_row', 'glance', 'headline']
+           'outcome_of', 'headline_rows', 'single_names', 'chosen_on_validation', 'count', 'say_counts', 'say_left_out',
+           'headline_text', 'on_front', 'answer_rows', 'named_beforehand', 'each_router_once', 'counted',
+           'prices_beside', 'glance_row', 'glance', 'headline']
 
 # %% ../../nbs/06q_headline.ipynb #629df109
 import numpy as np
 import pandas as pd
 
 from .comparisons import verdict
-from .gap import argmax_score
 from .plots_systems import HEADLINE_ROUTERS
 from .results import by_pool, place
 from ..policies.subsets import undominated
+from ..routing.router_tables import validation_accuracy
 from ..routing.training import ROUTERS
 from ..study.runs import Run
-from ..study.tables import ALL_LLMS, matrix
-from ..study.tasks import call_prices, own_scores, tasks
+from ..study.tables import ALL_LLMS
+from ..study.tasks import tasks
 
 # %% ../../nbs/06q_headline.ipynb #61df6a07
 SEEDS = 5  # the least number of seeds of a router that draws
@@ -77,23 +77,6 @@ def single_names(selections: pd.DataFrame, queries: pd.DataFrame) -> dict[tuple[
         chosen = own["llms"].str[0].value_counts()
         names[dataset, pool] = " or ".join(chosen.index) or "the best single LLM on test (there are no train queries)"
     return names
-
-# %% ../../nbs/06q_headline.ipynb #d532d9d2
-def validation_accuracy(run: Run, queries: pd.DataFrame, outcomes: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    "Percent right on validation under ArgMax by dataset, pool and router, the mean over seeds and folds."
-    rows = []
-    for task in tasks(queries, outcomes, run.profile.pools):
-        ids, known = task.ids("validation"), task.outcomes(outcomes)
-        if not ids:
-            continue
-        truth = matrix(known, "score", ids, task.llms)
-        paid = call_prices(task.queries, known, task.llms, run.profile.policies.price)
-        own = own_scores(task, scores)
-        for (router, _), s in own[own["query_id"].isin(ids)].groupby(["router", "seed"], sort=False):
-            right = argmax_score(truth, matrix(s, "probability", ids, task.llms), paid)
-            rows.append((task.dataset, task.pool, router, 100 * right.mean()))
-    table = pd.DataFrame(rows, columns=["dataset", "pool", "system", "validation"])
-    return table.groupby(["dataset", "pool", "system"], sort=False)["validation"].mean().reset_index()
 
 # %% ../../nbs/06q_headline.ipynb #e2b58bea
 def chosen_on_validation(
@@ -265,8 +248,9 @@ def headline(
     selections: pd.DataFrame,
 ) -> tuple[pd.DataFrame, str]:  # of `headline_rows`, with `chosen`; of `headline_text`
     "A run's headline: its rows, and its sentence per dataset and pool."
-    rows = headline_rows(run.read("results"))
-    chosen = chosen_on_validation(rows, validation_accuracy(run, queries, outcomes, scores))
+    rows, each = headline_rows(run.read("results")), tasks(queries, outcomes, run.profile.pools)
+    known = validation_accuracy(scores, each, outcomes, run.profile.policies.price)
+    chosen = chosen_on_validation(rows, known)
     keys = set(zip(chosen["dataset"], chosen["pool"], chosen["system"]))
     named = zip(rows["dataset"], rows["pool"], rows["system"])
     rows["chosen"] = np.array([k in keys for k in named]) & (rows["way"] == "argmax")

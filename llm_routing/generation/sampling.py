@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOCAL', 'ROW', 'RESPONSES', 'sampling_of', 'deciding_parts', 'requests', 'stand_ins', 'stores_of', 'put_aside',
-           'valid_text', 'thoughts_apart', 'finished', 'Recorder', 'in_words', 'Progress', 'Session', 'sessions_store',
+           'valid_text', 'thoughts_apart', 'finished', 'Recorder', 'Progress', 'Session', 'sessions_store',
            'keep_session', 'sessions_of', 'sample', 'Wanted', 'wanted_of', 'answer_queries', 'empty_responses',
            'answered', 'equal_samples', 'response_warnings']
 
@@ -36,7 +36,7 @@ from .store import Store, request_key, section_name
 from .vllm_engine import deciding_arguments
 from ..study.profiles import Generation, LLM
 from ..study.runs import Run
-from ..study.tables import StudyError, project_root
+from ..study.tables import StudyError, duration, project_root
 
 # %% ../../nbs/02j_sampling.ipynb #909e18e3
 def sampling_of(
@@ -229,13 +229,6 @@ class Recorder:
             self.store.append(self.section, pd.DataFrame(self.waiting, columns=ROW), self.provenance())
         self.waiting, self.last = [], time.monotonic()
 
-# %% ../../nbs/02j_sampling.ipynb #4a29d7d2
-def in_words(seconds: float) -> str:
-    "A duration such as `1 h 5 min`."
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
 # %% ../../nbs/02j_sampling.ipynb #3f07913f
 @dataclass
 class Progress:
@@ -272,7 +265,7 @@ class Progress:
 # %% ../../nbs/02j_sampling.ipynb #827aa226
 def _estimate(spent: float, done: int, total: int) -> str:
     "How long the rest will take at the speed so far."
-    return f"about {in_words(spent * (total - done) / done)} left" if done else "no estimate yet"
+    return f"about {duration(spent * (total - done) / done)} left" if done else "no estimate yet"
 
 # %% ../../nbs/02j_sampling.ipynb #1450da89
 @dataclass

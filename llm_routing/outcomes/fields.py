@@ -150,7 +150,7 @@ def field(
     text: str,  # a response, its own part
 ) -> Field | None:
     "The answer's field of a structured response, or None if it has no such field."
-    found = _keyed(text) if ":" in text and any_in(_KEY_HINTS, text) else None
+    found = _keyed(text) if any_in(_KEY_HINTS, text) else None
     found = found or _tagged(text)
     if found and isinstance(found.value, str) and not found.value.isdecimal() and _NULL.match(found.value.strip()):
         return found._replace(value=None)

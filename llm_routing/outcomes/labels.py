@@ -49,7 +49,8 @@ _PREFIX = (
 )
 _RIGHT = (
     r"(?:right|correct|best|true|better|stronger|strongest|closest|closer|(?:most|more) (?:accurate|appropriate|likely"
-    r"|suitable|plausible|reasonable|convincing|compelling|persuasive|logical|precise|fitting)|answer|valid|one"
+    r"|suitable|plausible|reasonable|convincing|compelling|persuasive|logical|precise|fitting)|answer|valid"
+    r"|one(?!\s(?!that|which)\w)"
     r"|chosen|it|richtig|korrekt|correcta|correcto|correcte|correta|corretta)"
 )
 

@@ -401,9 +401,9 @@ _TOTALS = re.compile(r"[一总總]?共|合[计計]|剩|等[于於]")
 
 
 def _in_words(s: str) -> Fraction | None:
-    "The one number that a sentence says in words, or says so after a word for its total."
-    total = list(_TOTALS.finditer(s))
-    found = {spoken(m[0]) for m in WORDS.finditer(s, total[-1].end() if total else 0)}
+    "The one number that a sentence says in words, or that it says after a word for its total or its conclusion."
+    cuts = list(_TOTALS.finditer(s)) or list(_CONCLUSION.finditer(s))
+    found = {spoken(m[0]) for m in WORDS.finditer(s, cuts[-1].end() if cuts else 0)}
     return found.pop() if len(found) == 1 else None
 
 # %% ../../nbs/03e_numbers.ipynb #03e-told

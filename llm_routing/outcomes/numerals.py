@@ -49,6 +49,7 @@ _CALCULATOR = re.compile(r"<<[^<>\n=]*+=([^<>\n=]*+)>>(\s?[-$\d.]?)|<<[^<>\n]*+>
 _GROUPS = re.compile(
     r"[{\\\u00a0\u2009\u202f'’_](?<=\d.)(?:(?<=\{),\}|(?<=\\)[,;:!]|(?<![{\\]))(?=\d{3}(?!\d))"
 )  # what is searched for first stands first: the rest is looked at in few places
+_THOUSANDS = re.compile(r"(?<=\d) (?=000(?!\d))")
 _FRACTION = re.compile(r"(\d)?\\[dt]?frac\s?(?:\{([^{}]{1,60})\}|(\d))\s?(?:\{([^{}]{1,60})\}|(\d))")
 _STYLE = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mathit|operatorname|mbox|boxed|fbox)\s?\{([^{}]{0,200})\}")
 _COMMANDS = re.compile(r"\\(?:left|right|displaystyle|[()\[\]!])|\\([,;: ]|quad|qquad)")
@@ -84,6 +85,8 @@ def plain(
         s = _GROUPS.sub("", s)
     if not s.isascii():
         s = _typed(s)
+    if " 000" in s:
+        s = _THOUSANDS.sub("", s)
     if "<<" in s:
         s = _CALCULATOR.sub(lambda m: "" if m[1] is None else m[2] if m[2].strip() else m[1] + m[2], s)
     return _without_latex(s) if "\\" in s else s

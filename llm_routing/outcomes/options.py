@@ -72,7 +72,7 @@ def _names_another(s: str, at: int, label: str, o: Options) -> bool:
 # %% ../../nbs/03g_options.ipynb #03g0010
 _CHOICE_VERBS = tuple(
     (
-        "choos|chose|select|pick|go with|going with|go for|going for|opt for|take|settle on|vote for|lean|stick with"
+        "choos|chose|select|pick|go with|going with|go for|going for|opt for|take|settle on|vote for|lean|stick with|mark"
     ).split("|")
 )
 _CHOICE_NOUNS = tuple("ption|hoice|tatement|etter|esponse| one|lternative|election|guess|vote|conclude".split("|"))
@@ -366,7 +366,7 @@ RULES = (
             r"|\b(?:(?:choosing|going with|going for)(?!\s(?:option\s)?\S{1,3}\s(?:would|may|might|could|is|[a-z]+s)\b)"
             r"|choose|chose|select|pick|go with|go for|opt for"
             r"|conclude|take|settle on|vote for|lean(?:ing)? towards?"
-            r"|stick with)\b"
+            r"|stick with|mark)\b"
         ),
         read_announced,
     ),

@@ -96,8 +96,8 @@ def any_in(words: Sequence[str], text: str) -> bool:
 # %% ../../nbs/03a_own_words.ipynb #03a0021
 _NEXT_QUERY = re.compile(
     r"\n(?:(?P<turn>user[ \t]*\n|#{2,3} (?:Instruction|User|Human)\b)"
-    r"|[ \t*#]*(?:Next |New )?(?P<word>Q|[Qq]uestion|Human|User|[Pp]roblem|Instruction|[Ee]xercise|Example"
-    r"|[问問][题題])\b(?: ?(?P<number>\d{1,3}))?(?:(?<=\d)\.\s|[^\n:：]{0,12}[:：])"
+    r"|[ \t*#\[]*(?:Next |New )?(?P<word>Q|[Qq]uestion|Human|User|[Pp]roblem|Instruction|[Ee]xercise|Example"
+    r"|[问問][题題])\b(?: ?(?P<number>\d{1,3}))?(?:(?<=\d)(?:\.\s|\])|[^\n:：]{0,12}[:：])"
     r"|[ \t*#]*(?P<item>\d{1,3})[.)]\s(?=Which |What |Who |Where |When |Why |How )"
     r"|[^\n:：.]{0,30}(?:\ball (?:of )?the (?:\w+ )?answers\b|\bthe answers (?:to|for)\b|总结以上))"
 )
@@ -110,7 +110,7 @@ _ANSWERED = re.compile(
 )
 _SHORT = re.compile(r"[\s*_(\[{\"'`$]*(?:[A-Za-z]|-?[\d.,]+)[\s*_)\]}\"'`.:,;$!%]*")
 _NEXT_HINT = re.compile(
-    r"\n[ \t*#]*+(?:Q|Human|User|Problem|Instruction|Ex[ae]|Ne[wx]|问题|問題|user\s*\n|\d++[.)] (?:Wh|How))"
+    r"\n[ \t*#\[]*+(?:Q|Human|User|Problem|Instruction|Ex[ae]|Ne[wx]|问题|問題|user\s*\n|\d++[.)] (?:Wh|How))"
 )  # quick: most texts have no such line
 
 # %% ../../nbs/03a_own_words.ipynb #03a0022

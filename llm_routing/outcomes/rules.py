@@ -134,7 +134,7 @@ _TRAP = (
     r"|\b(?:is|are|be|was|looks?|seems?) (?:a )?(?:tempting|trap|distractor|decoy)\b|很多人|学生|容易误|可能会"
 )
 _OTHERS_SAY = re.compile(_SAYERS + _SAID + _TRAP, re.I)
-_AT_FIRST = r"|\b(?:at first (?:glance|sight|look)|on the surface|\A\W*initially)\b"
+_AT_FIRST = r"|\b(?:at first (?:glance|sight|look)|on the surface)\b|\A\W*initially\b"
 _OTHERS_CHOOSE = re.compile(_SAYERS + f"(?:{_SAID}|{_CHOSE})" + _TRAP + _AT_FIRST, re.I)
 
 # %% ../../nbs/03c_rules.ipynb #03c0019
