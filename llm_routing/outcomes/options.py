@@ -72,7 +72,8 @@ def _names_another(s: str, at: int, label: str, o: Options) -> bool:
 # %% ../../nbs/03g_options.ipynb #03g0010
 _CHOICE_VERBS = tuple(
     (
-        "choos|chose|select|pick|go with|going with|go for|going for|opt for|take|settle on|vote for|lean|stick with|mark"
+        "choos|chose|select|pick|go with|going with|go for|going for|opt for|take|settle on|vote for|lean|stick with"
+        "|mark"
     ).split("|")
 )
 _CHOICE_NOUNS = tuple("ption|hoice|tatement|etter|esponse| one|lternative|election|guess|vote|conclude".split("|"))
