@@ -16,7 +16,8 @@ from .own_words import any_in
 # %% ../../nbs/03b_fields.ipynb #03b0005
 NAMES = (
     "final_answer answer correct_answer final choice selected_option correct_option option selected_choice "
-    "correct_choice answer_choice selected_answer chosen_option label letter prediction predicted_answer predicted "
+    "correct_choice answer_choice selected_answer selected chosen_option "
+    "label letter prediction predicted_answer predicted "
     "solution result final_result output response 答案 最终答案 正确答案 答え 정답 "
     "respuesta réponse reponse antwort resposta risposta ответ"
 ).split()

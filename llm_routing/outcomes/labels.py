@@ -48,7 +48,8 @@ _PREFIX = (
     + r"|(?:选项|選項|应该是|应为|是|为|就是|选|選|オプション|選択肢|옵션)\s*)*+"
 )
 _RIGHT = (
-    r"(?:right|correct|best|true|better|stronger|strongest|closest|closer|(?:most|more) (?:accurate|appropriate|likely"
+    r"(?:right|correct|best|true|better|stronger|strongest|closest"
+    r"|closer(?!\sto\s(?:the\s)?[A-Z])|(?:most|more) (?:accurate|appropriate|likely"
     r"|suitable|plausible|reasonable|convincing|compelling|persuasive|logical|precise|fitting)|answer|valid"
     r"|one(?!\s(?!that|which)\w)"
     r"|chosen|it|richtig|korrekt|correcta|correcto|correcte|correta|corretta)"
@@ -110,7 +111,8 @@ def _denied_pattern(some: str) -> re.Pattern:
         rf"|\breject(?:s|ed|ing)?|\b[Ww]rong|\b[Ii]ncorrect|\bdiscard(?:s|ed"
         rf"|ing)?)[\s:]+(?:{_NOT_FILL})*(?P<before>{group})"
         rf"|(?P<named>{group})(?:\s\([^()]*\))?,?\s(?:{_IS}\s?)(?:{_IS_FILL})*{_WRONG}"
-        rf"|(?P<marked>{one})[:.]?\s?(?:[Ii]ncorrect\b|[Ww]rong\b|[Ff]alse\b|no\b|[Nn]ot\b|✗|❌)"
+        rf"|(?P<marked>{one})[:.]?\s?(?:[Ii]ncorrect\b|[Ww]rong\b|[Ff]alse\b|no\b|[Nn]ot\b)"
+        rf"|(?P<crossed>{one})\W{{0,5}}[✗✘❌]|[✗✘❌]\W{{0,5}}(?P<after_cross>{one})"
         rf"|(?P<asked>{one})\?\s(?:No"
         rf"|Nope|Not)\b"
     )
@@ -236,7 +238,7 @@ def labels_in(s: str, o: Options) -> set[str]:
 _DENIAL_HINTS = (
     "not|nor|n't|n’t|neither|either|liminat|rul|exclud|unlike|than|instead|xcept|but|rejec|wrong"
     "|incorrect|discard|false|inaccurate|invalid|impossible|irrelevant|tempting|close|partially|plausible"
-    "|distractor|out|common|✗|❌"
+    "|distractor|out|common|✗|✘|❌"
 ).split("|")
 _NO = re.compile(r"no\b")
 

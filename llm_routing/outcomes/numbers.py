@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from .fields import HINTS, SEVERAL, field, is_cut_object
 from .numerals import WORDS, Number, english_numbers, integer, number_at, numbers, plain, spoken
-from .own_words import any_in, own_part
+from .own_words import any_in, is_unfinished, own_part
 from llm_routing.outcomes.rules import (
     NO_ANSWER,
     NOTHING,
@@ -86,7 +86,8 @@ def _after_equals(s: str) -> Number | None:
 
 # %% ../../nbs/03e_numbers.ipynb #03e0014
 _GOVERNED = re.compile(
-    r"\b(?:in|for|per|every|after|within|over|on|at|by|with|of the|from|than|each of|all|these|those|among"
+    r"\b(?:in|for|per|every|after|within|over|on|at|by|with"
+    r"|of (?:the|his|her|their|its|my|your|our)|from|than|each of|all|these|those|among"
     r"|between|first|last|next|other"
     r"|(?:half|third|quarter|fifth|%|percent) of|twice|if|since|because|until|when|to have|at least|out of|the)\s"
     r"(?:a|the|all|these|those|his|her|their|its|about|just|only)?\s?\W{0,3}\Z"
@@ -394,6 +395,7 @@ _ASIDE = re.compile(
     r"|is there|confidence|hope)",
     re.I,
 )
+_BRACKETED = re.compile(r"\s*\([^()]*\)\s*\Z")
 _CUT_MARK = re.compile(r"<<[^<>\n]*\Z")
 
 # %% ../../nbs/03e_numbers.ipynb #03e-in-words
@@ -415,7 +417,7 @@ def _told(
     parts, spare = without_loop(parts), None
     for i in range(len(parts) - 1, -1, -1):
         s = plain(parts[i])
-        aside = _ASIDE.match(s) or "=" not in s and foreign(s)
+        aside = _ASIDE.match(s) or _BRACKETED.match(s) or "=" not in s and foreign(s)
         if not aside and refused(s):
             return NOTHING, spare
         value = stated(s, "".join([before, *parts[:i]]))
@@ -510,9 +512,9 @@ RULES = (
 _CUT = re.compile(r"[\d.,/^]*[\d,/^]\s*\Z|\\\w*\Z")
 
 # %% ../../nbs/03e_numbers.ipynb #03e0074
-def _before_the_cut(own: str) -> Extracted:
-    "What a text answers whose last number was cut off by a limit of tokens."
-    announced = conclude("number", own, [r for r in RULES if r.rank == 1])
+def _before_the_cut(own: str, rank: int) -> Extracted:
+    "What a text that a limit of tokens cut off answers by the rules up to a rank; in a loop by any."
+    announced = conclude("number", own, [r for r in RULES if r.rank <= rank])
     parts = sentences(plain(own[-3000:]))
     return (
         conclude("number", own, RULES)
@@ -532,5 +534,7 @@ def extract_number(
     if finish_reason == "length" and is_cut_object(own):
         return NO_ANSWER
     if finish_reason == "length" and (cut := _CUT.search(own, max(0, len(own) - 200))) and text.endswith(own[-20:]):
-        return _before_the_cut(own[: cut.start()])
+        return _before_the_cut(own[: cut.start()], 1)
+    if finish_reason == "length" and is_unfinished(text, own):
+        return _before_the_cut(own, 2)
     return conclude("number", own, RULES)

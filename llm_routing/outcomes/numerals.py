@@ -218,9 +218,11 @@ def number_at(
 # %% ../../nbs/03d_numerals.ipynb #03d0029
 _GROUP_OF_THREE = re.compile(r"\d[.,   ]\d{3}(?!\d)")
 _COMMA_LANGUAGE = re.compile(
-    r"\b(?:und|ist|sind|[Dd](?:er|as)|beträgt|lautet|zusammen|[Ii]nsgesamt|kostet|hay|los|las|es|[Ss]on|está|una|est"
+    r"\b(?:und|für|von|im"
+    r"|ist|sind|[Dd](?:er|as)|beträgt|lautet|zusammen|[Ii]nsgesamt|kostet|hay|los|las|es|[Ss]on|está|una|est"
     r"|une|les|[Ii]ls?|[Ee]lles?|coûtent?|[Dd]onc|são|uma|não|[Pp]ortanto|[Pp]or|della|sono|[Qq]uindi|é|è"
     r"|Antwort|Ergebnis"
+    r"|het|een|jest|zł|adalah|Rp|TL|için"
     r"|Respuesta|Résultat|Réponse|Resposta|Risposta)\b"
 )
 _ENGLISH = re.compile(r"\b(?:the|is|are|answer)\b", re.I)

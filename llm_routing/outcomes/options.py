@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from .fields import HINTS, SEVERAL, field, is_cut_object
 from .labels import CIRCLED, Options, is_label, labels_in, ready, texts_in, without_denied
 from .numbers import extract_number
-from .own_words import any_in, own_part
+from .own_words import any_in, is_unfinished, own_part
 from llm_routing.outcomes.rules import (
     NO_ANSWER,
     NOTHING,
@@ -31,7 +31,7 @@ from llm_routing.outcomes.rules import (
 # %% ../../nbs/03g_options.ipynb #03g0006
 _SEP = re.compile(
     r"[\s*_\"'”’)\]}]*+(?:\([^()\n]{2,60}\)\s*)?(?:(?:to|for|of|in|among|from|choice|option|here)\b[^.:=\n]{0,100}?"
-    r"(?=:|=|\sis\b|\swould\b|\smust\b))?(?:(?:,?\s(?:then|therefore|thus|hence),?)|\s(?:correcta?|correcte"
+    r"(?=:|=|\sis\b|\swould\b|\smust\b))?(?:(?:,?\s(?:then|therefore|thus|hence),?)|\s?(?:correcta?|correcte"
     r"|corretta|correta|richtige)\b)?"
     r"[\s*_\"']*+(?:(?:is|was|are|be)\b|would\s(?:be|have to be)|should\sbe|will\sbe|must\sbe|has\sto\sbe|seems\sto\sbe"
     r"|appears\sto\sbe|remains"
@@ -120,6 +120,8 @@ def _announced(text: str, m: re.Match, o: Options) -> Reading | None:
         return None
     if found := _labelled(s, pos, m[0].startswith(_CHOICE_VERBS), o):
         return Reading(found[0], m.start(), m.start() + found[1])
+    if s[at : at + 2] == ". ":
+        return None
     clause, end = _clause(s, pos)
     label = _named(clause, o)
     return label and Reading(label, m.start(), m.start() + end)
@@ -178,7 +180,8 @@ def read_judged(text: str, start: int, o: Options) -> Reading | None:
         return None
     for m in reversed(list(o.patterns.judged.finditer(text, start))):
         before = opening(text, m.start())
-        if not _UNJUDGED.search(before) and not foreign(clauses(before)[-1], True):
+        supposed = hypothetical(before, m[0])
+        if not supposed and not _UNJUDGED.search(before) and not foreign(clauses(before)[-1], True):
             return Reading(m[m.lastgroup], m.start(), m.end())
     return None
 
@@ -240,6 +243,7 @@ def _in_sentence(s: str, o: Options) -> str | object | None:
     "What a sentence that announces nothing chooses, by a label or by an option's text."
     s, denied = without_denied(s, o)
     named, text_denied = texts_in(s, o)
+    named = [k for k in named if k not in denied]
     labels = labels_in(s, o) - denied
     pair = labels and o.patterns.pair.search(s)
     if (pair or len(labels) > 1) and (turns := list(_TURN.finditer(s))):
@@ -254,7 +258,7 @@ def _in_sentence(s: str, o: Options) -> str | object | None:
     return named[0] if len(named) == 1 and (text_denied or not _HEDGE.search(s)) else None
 
 # %% ../../nbs/03g_options.ipynb #03g0039
-_SPLIT = re.compile(r"[.!?。](?:(?<=。)|[)\"'*]*\s+(?=[A-Z\"'(*$\\\d]))")
+_SPLIT = re.compile(r"[.!?。](?<!\*[A-J]\.)(?:(?<=。)|[)\"'*]*\s+(?=[A-Z\"'(*$\\\d]))")
 
 # %% ../../nbs/03g_options.ipynb #03g0040
 def _sentences(line: str) -> list[str]:
@@ -282,18 +286,24 @@ def _asked(parts: list[str], o: Options) -> bool:
     return len({found for s in parts if s.rstrip()[-1:] == "?" and (found := _in_sentence(s, o))}) > 1
 
 # %% ../../nbs/03g_options.ipynb #03g0043
+_COUNTERFACTUAL = re.compile(r"\W*[Ii]f\b[^.;!?\n]*\b(?:had|were)\b")
+
+
 def read_closing(text: str, start: int, o: Options) -> Reading | None:
     "The option that the last telling sentence names. A line that copies an option from the query tells nothing."
-    listed = "\n" in text and len(set(o.patterns.item.findall(text))) > 1
+    listed, supposed = "\n" in text and len(set(o.patterns.item.findall(text))) > 1, None
     for line in text.rsplit("\n", 12)[:-13:-1]:
         if listed and (m := o.patterns.item.match(line)) and line[m.end() :].strip(" *_"):
             continue
         parts = _sentences(line[-2000:])
         for s in reversed(parts):
             if found := _chosen(s, o):
+                if " would " in s and _COUNTERFACTUAL.match(s):
+                    supposed = supposed or found
+                    continue
                 asked = s.rstrip()[-1:] == "?" and _asked(parts, o)
                 return Reading(SEVERAL if asked else found, 0, len(text))
-    return None
+    return supposed and Reading(supposed, 0, len(text))
 
 # %% ../../nbs/03g_options.ipynb #03g0045
 _NTH = re.compile(
@@ -410,4 +420,6 @@ def extract_option(
     own = own_part(text)
     if finish_reason == "length" and is_cut_object(own):
         return NO_ANSWER
-    return conclude("option", _plain(own)[-WINDOW:], RULES, ready(options))
+    cut = finish_reason == "length" and is_unfinished(text, own)
+    rules = [r for r in RULES if r.rank < 4] if cut else RULES
+    return conclude("option", _plain(own)[-WINDOW:], rules, ready(options))

@@ -165,7 +165,7 @@ def foreign(
 # %% ../../nbs/03c_rules.ipynb #03c0023
 _DOUBT = re.compile(
     r"\b(?:this|that|an|any|each|every|wrong|incorrect|previous|earlier|first|initial|original|another|your"
-    r"|possible|his|her|their|\w+'s"
+    r"|possible|intuitive|his|her|their|\w+'s"
     r"|not (?:the|an?)|isn't (?:the|an?)|if the|common|popular|naive|tempting|expected|whose|what"
     r"|which)\s+(?:\w+\s+)?\Z",
     re.I,
@@ -273,8 +273,8 @@ _REFUSED = re.compile(
     r"\b(?:is|are|was) (?:not possible|impossible|unable|unknown|undetermined|undefined|unclear)\b"
     r"|\b(?:cannot|can't|can not|not possible to|impossible to|unable to|not able to|couldn't|could not|won't"
     r"|will not)\s(?:be\s)?"
-    r"(?:determined?|provide|share|give|answer(?:ed)?|calculated?|solved?|found?|computed?|say|tell|choose|select)\b"
-    r"|\bnot enough information|insufficient information|\bas an ai\b|\b(?:don't|do not) know\b"
+    r"(?:determined?|provide|share|given?|answer(?:ed)?|calculated?|solved?|found?|computed?|say|tell|choose|select)\b"
+    r"|(?:\bnot|n't) enough information|insufficient information|\bas an ai\b|\b(?:don't|do not) know\b"
     r"|\b(?:no|not have an?|not have any) (?:valid |possible |definite |unique |correct )?(?:answer|solution)\b",
     re.I,
 )
