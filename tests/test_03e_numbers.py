@@ -40,6 +40,10 @@ READINGS = [  # a response, how it ended, and its number
     ("####\n30", "stop", "30"),
     ("#### None", "stop", None),
     ("She needs 5 or 6 eggs.", "stop", None),
+]
+
+# %% ../nbs/03e_numbers.ipynb #t-readings-1
+READINGS += [
     ("She needs 5 feet or 60 inches.", "stop", "60"),
     ("5 + 3 = 8, and 8 - 2", "stop", "8"),
     ("The result is 7 = 3 + 4", "stop", "7"),
@@ -52,6 +56,7 @@ READINGS = [  # a response, how it ended, and its number
     ("The answer is 12 = 3 * 4, and 5 = 5 too.", "stop", "12"),
     ("She has 30 eggs. " + "They are brown and they are fresh. " * 12, "stop", "30"),
     ("\\boxed{x = 2}, y = 7}", "stop", "2"),
+    ("So 2+3=5 of the 9 pets", "stop", "5"),
     ("So 2+3=5, plus 9 pets", "stop", "5"),
     ("She keeps (a) -3 eggs", "stop", None),
     ("5" + " x" * 1000, "stop", None),  # of a sentence, the last 2,000 characters are read

@@ -19,8 +19,10 @@ from llm_routing.findings.headline import (
     single_names,
 )
 from llm_routing.findings.results import made_up_queries, made_up_selections, made_up_systems, results_table
+from llm_routing.routing.router_tables import validation_accuracy
 from llm_routing.study.profiles import load_profile
 from llm_routing.study.runs import Run
+from llm_routing.study.tasks import tasks
 
 # %% ../nbs/06q_headline.ipynb #351c9542
 def study_of(better, worse, llms=None):
@@ -98,6 +100,8 @@ def test_a_run_has_a_headline(tmp_path):
     scores = pd.concat(long.assign(router=r, seed=0, pool="all", fold=-1, probability=0.5) for r in ("ridge", "knn"))
     run = Run(load_profile("mini", ["pools=[]"]), tmp_path, tmp_path)
     run.write("results", results_table(queries, selections, 500))
+    seen = validation_accuracy(scores, tasks(queries, outcomes, []), outcomes).set_index("system")["validation"]
+    assert seen[["ridge", "knn"]].tolist() == [100, 100]
     rows, said = headline(run, queries, outcomes, scores, selections)
     assert rows.chosen.sum() == 1 and said.startswith("- **d** (400 queries), routers: of 2, 1 gain over a")
 
